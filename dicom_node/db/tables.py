@@ -1,0 +1,291 @@
+"""The tables, and the constraints that make duplicate work impossible.
+
+The engine of the jobs (engine.py) keeps tables of its own in the same database; nothing here refers to them.
+A column that needs the database's own clock takes `clock()` as its value.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    CheckConstraint,
+    Column,
+    DateTime,
+    Dialect,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    Text,
+    UniqueConstraint,
+)
+from sqlalchemy.ext.compiler import compiles
+from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.types import TypeDecorator
+
+
+class UTCDateTime(TypeDecorator[datetime]):
+    """A point in time, always aware and in UTC, on both databases."""
+
+    impl = DateTime(timezone=True)
+    cache_ok = True
+
+    def process_bind_param(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Refuse naive times; SQLite stores the UTC wall clock without an offset."""
+        if value is None:
+            return None
+        if value.tzinfo is None:
+            raise ValueError("a time without a zone cannot be stored")
+        value = value.astimezone(UTC)
+        return value.replace(tzinfo=None) if dialect.name == "sqlite" else value
+
+    def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
+        """Give the time back aware, in UTC."""
+        if value is None:
+            return None
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+
+class clock(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function that it is
+    """The database's own clock: the one on which heartbeats are compared."""
+
+    type = UTCDateTime()
+    inherit_cache = True
+    name = "clock"
+
+
+@compiles(clock)
+def _clock(element: clock, compiler: SQLCompiler, **kw: Any) -> str:
+    return "clock_timestamp()"
+
+
+@compiles(clock, "sqlite")
+def _clock_sqlite(element: clock, compiler: SQLCompiler, **kw: Any) -> str:
+    return "strftime('%Y-%m-%d %H:%M:%f000', 'now')"
+
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "ck": "ck_%(table_name)s_%(constraint_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+_ID = String(36)
+_UID = String(64)
+_AE = String(16)
+
+# One peer's connection. Written with the first instance it stored, or when it ends without one.
+association = Table(
+    "association",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("calling_ae", _AE, nullable=False),
+    Column("called_ae", _AE, nullable=False),
+    Column("peer_address", String(64), nullable=False),
+    Column("implementation", String(96), nullable=False, server_default=""),
+    Column("started_at", UTCDateTime, nullable=False),
+    Column("ended_at", UTCDateTime),
+    Column("end_reason", String(200)),
+    Column("stored", Integer, nullable=False, server_default="0"),
+    Column("refused", Integer, nullable=False, server_default="0"),
+)
+
+study = Table(
+    "study",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("study_instance_uid", _UID, nullable=False, unique=True),
+    Column("patient_id", String(64), nullable=False, server_default="", index=True),
+    Column("accession_number", String(64), nullable=False, server_default="", index=True),
+    Column("study_date", String(8), nullable=False, server_default=""),
+    Column("first_received_at", UTCDateTime, nullable=False),
+)
+
+# state: receiving -> complete (-> receiving when a late instance arrives; revision grows at each closing).
+# verdict: what assembly found at the last closing: {"slices": n, "spacing_mm": ..., "set_aside": [...], ...}
+# refusal: why the instances are no volume; null when they are one.
+# no_job_reason: why there is no job although the series is complete; null when there is one.
+series = Table(
+    "series",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("study_id", ForeignKey("study.id"), nullable=False, index=True),
+    Column("series_instance_uid", _UID, nullable=False, index=True),
+    Column("modality", String(16), nullable=False, server_default=""),
+    Column("series_description", String(64), nullable=False, server_default=""),
+    Column("state", String(16), nullable=False),
+    Column("revision", Integer, nullable=False, server_default="0"),
+    Column("instance_count", Integer, nullable=False, server_default="0"),
+    Column("expected_count", Integer),
+    Column("first_received_at", UTCDateTime, nullable=False),
+    Column("last_received_at", UTCDateTime, nullable=False),
+    Column("settle_at", UTCDateTime, nullable=False),
+    Column("closed_at", UTCDateTime),
+    Column("close_reason", String(200)),
+    Column("verdict", JSON),
+    Column("refusal", Text),
+    Column("no_job_reason", Text),
+    UniqueConstraint("study_id", "series_instance_uid"),
+    CheckConstraint("state IN ('receiving', 'complete')", name="state"),
+    Index("ix_series_settle", "state", "settle_at"),
+)
+
+# revision: the series revision that took the instance in; null until the series closes.
+# header: the attributes named in domain.study.HEADER, keyword -> string, number or list; read once, at receipt.
+instance = Table(
+    "instance",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("series_id", ForeignKey("series.id"), nullable=False),
+    Column("association_id", ForeignKey("association.id")),
+    Column("sop_instance_uid", _UID, nullable=False, unique=True),
+    Column("sop_class_uid", _UID, nullable=False),
+    Column("transfer_syntax_uid", _UID, nullable=False),
+    Column("path", String(200), nullable=False, unique=True),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("received_at", UTCDateTime, nullable=False),
+    Column("revision", Integer),
+    Column("header", JSON, nullable=False),
+    Index("ix_instance_series", "series_id", "revision"),
+)
+
+# id derives from (series, revision, model, version, run_no): domain.uids.job_id.
+# attempt is the token: whoever ends an attempt says WHERE id = :job AND attempt = :attempt.
+# slices: the sop_instance_uids of the volume in order, as assembly found them.
+job = Table(
+    "job",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("series_id", ForeignKey("series.id"), nullable=False, index=True),
+    Column("series_revision", Integer, nullable=False),
+    Column("rule", String(64), nullable=False),
+    Column("model", String(64), nullable=False),
+    Column("model_version", String(32), nullable=False),
+    Column("run_no", Integer, nullable=False, server_default="1"),
+    Column("destinations", JSON, nullable=False),
+    Column("slices", JSON, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("max_attempts", Integer, nullable=False),
+    Column("next_attempt_at", UTCDateTime),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("started_at", UTCDateTime),
+    Column("finished_at", UTCDateTime),
+    Column("error", Text),
+    Column("supersedes", ForeignKey("job.id")),
+    UniqueConstraint("series_id", "series_revision", "model", "model_version", "run_no"),
+    CheckConstraint("state IN ('scheduled', 'in progress', 'completed', 'canceled', 'failed')", name="state"),
+    Index("ix_job_state_created", "state", "created_at"),
+    Index("ix_job_created", "created_at"),
+)
+
+job_attempt = Table(
+    "job_attempt",
+    metadata,
+    Column("job_id", ForeignKey("job.id"), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("executor_id", String(100), nullable=False, index=True),
+    Column("model_digest", String(64), nullable=False, server_default=""),
+    Column("started_at", UTCDateTime, nullable=False),
+    Column("ended_at", UTCDateTime),
+    Column("outcome", String(16)),
+    Column("error", Text),
+    Column("steps_s", JSON),
+)
+
+result = Table(
+    "result",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("job_id", ForeignKey("job.id"), nullable=False),
+    Column("kind", String(16), nullable=False),
+    Column("sop_class_uid", _UID, nullable=False),
+    Column("sop_instance_uid", _UID, nullable=False, unique=True),
+    Column("series_instance_uid", _UID, nullable=False),
+    Column("transfer_syntax_uid", _UID, nullable=False),
+    Column("path", String(200), nullable=False),
+    Column("size", BigInteger, nullable=False),
+    Column("sha256", String(64), nullable=False),
+    Column("summary", JSON, nullable=False),
+    Column("created_at", UTCDateTime, nullable=False),
+    UniqueConstraint("job_id", "kind"),
+)
+
+# position: the order within one job and destination: the SEG goes before the SR that points at it.
+# attempt is the token, as in job.
+delivery = Table(
+    "delivery",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("result_id", ForeignKey("result.id"), nullable=False),
+    Column("job_id", ForeignKey("job.id"), nullable=False, index=True),
+    Column("destination", String(64), nullable=False),
+    Column("position", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("next_attempt_at", UTCDateTime),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("finished_at", UTCDateTime),
+    Column("last_status", Integer),
+    Column("last_error", Text),
+    UniqueConstraint("result_id", "destination"),
+    CheckConstraint("state IN ('waiting', 'sending', 'delivered', 'failed', 'canceled')", name="state"),
+    Index("ix_delivery_state", "state", "destination"),
+)
+
+delivery_attempt = Table(
+    "delivery_attempt",
+    metadata,
+    Column("delivery_id", ForeignKey("delivery.id"), primary_key=True),
+    Column("n", Integer, primary_key=True),
+    Column("executor_id", String(100), nullable=False, index=True),
+    Column("started_at", UTCDateTime, nullable=False),
+    Column("ended_at", UTCDateTime),
+    Column("outcome", String(16)),
+    Column("status", Integer),
+    Column("error", Text),
+)
+
+# One row per process start of a role that claims work. beat_at is written with clock().
+node = Table(
+    "node",
+    metadata,
+    Column("executor_id", String(100), primary_key=True),
+    Column("host", String(100), nullable=False),
+    Column("slot", String(64), nullable=False),
+    Column("role", String(16), nullable=False),
+    Column("pid", Integer, nullable=False),
+    Column("version", String(32), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("started_at", UTCDateTime, nullable=False),
+    Column("beat_at", UTCDateTime, nullable=False),
+    CheckConstraint("state IN ('alive', 'stopped', 'dead')", name="state"),
+    Index("ix_node_state", "state", "beat_at"),
+)
+
+audit_event = Table(
+    "audit_event",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", UTCDateTime, nullable=False, index=True),
+    Column("event", String(64), nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("association_id", _ID, index=True),
+    Column("series_id", _ID, index=True),
+    Column("job_id", _ID, index=True),
+    Column("delivery_id", _ID, index=True),
+    Column("detail", JSON, nullable=False),
+)

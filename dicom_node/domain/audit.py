@@ -1,0 +1,55 @@
+"""The closed list of what we record, in the words that `dicom-node explain` prints."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import StrEnum
+from typing import Any
+
+
+class Event(StrEnum):
+    """Kinds of audit events. A test holds docs/operations.md to this list."""
+
+    NODE_STARTED = "node started"
+    NODE_STOPPED = "node stopped"
+    NODE_DIED = "node died"
+    ASSOCIATION_REJECTED = "association rejected"
+    INSTANCE_REFUSED = "instance refused"
+    INSTANCE_DUPLICATE_DIFFERS = "instance refused: same UID, other bytes"
+    SERIES_STARTED = "series started"
+    SERIES_REOPENED = "series reopened"
+    SERIES_COMPLETE = "series complete"
+    SERIES_REFUSED = "series refused"
+    SERIES_ROUTED = "series routed"
+    SERIES_UNMATCHED = "series matched no rule"
+    OWN_RESULT_RETURNED = "own result came back"
+    JOB_SCHEDULED = "job scheduled"
+    JOB_STARTED = "attempt started"
+    JOB_COMPLETED = "job completed"
+    JOB_RETRY = "attempt failed, will retry"
+    JOB_FAILED = "job failed"
+    JOB_CANCELED = "job canceled"
+    JOB_SUPERSEDED = "job superseded"
+    JOB_RECOVERED = "attempt lost with its worker"
+    DELIVERY_STARTED = "delivery started"
+    DELIVERY_DONE = "delivered"
+    DELIVERY_RETRY = "delivery failed, will retry"
+    DELIVERY_FAILED = "delivery failed"
+    OPERATOR_RETRY = "operator asked for a retry"
+    OPERATOR_CANCEL = "operator asked for a cancel"
+    OPERATOR_RESEND = "operator asked for a resend"
+
+
+@dataclass(frozen=True, slots=True)
+class AuditEvent:
+    """One thing that happened. `detail` holds UIDs, counts, reasons and our ids, never names or birth dates."""
+
+    event: Event
+    association_id: str | None = None
+    series_id: str | None = None
+    job_id: str | None = None
+    delivery_id: str | None = None
+    actor: str = "node"
+    detail: dict[str, Any] = field(default_factory=dict)
+    at: datetime | None = None

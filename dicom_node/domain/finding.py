@@ -1,0 +1,77 @@
+"""What a model says of a volume, in codes and units: no DICOM encoding here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class Code:
+    """A coded concept (PS3.3 8.8): value, coding scheme designator, meaning."""
+
+    value: str
+    scheme: str
+    meaning: str
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """One number about a finding.
+
+    `value` is None when it could not be computed; `reason` then says why (a code of CID 42, never a 0 in its place).
+    `derivation` is e.g. (373098007, SCT, "Mean").
+    """
+
+    name: Code
+    value: float | None
+    unit: Code
+    derivation: Code | None = None
+    reason: Code | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """One structure that the model marked.
+
+    Attributes
+    ----------
+    output : str
+        The model's own name of it; the mask is `Prediction.mask(output)`.
+    number : int
+        Segment Number (0062,0004) in the SEG, from 1; 0 when the mask is empty and no segment is written.
+    voxels : int
+        Count of marked voxels.
+    volume_ml : float
+        Zero for an empty mask: an absent organ is a finding, not an error.
+    """
+
+    output: str
+    number: int
+    label: str
+    category: Code
+    type: Code
+    laterality: Code | None
+    region: Code | None
+    color_rgb: tuple[int, int, int]
+    tracking_id: str
+    tracking_uid: str
+    voxels: int
+    volume_ml: float
+    measurements: tuple[Measurement, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Findings:
+    """Everything one attempt found. `segments` has the empty ones too; `present` only those with voxels."""
+
+    segments: tuple[Segment, ...]
+
+    @property
+    def present(self) -> tuple[Segment, ...]:
+        """Segments that mark at least one voxel."""
+        return tuple(s for s in self.segments if s.voxels)
+
+    @property
+    def is_negative(self) -> bool:
+        """Whether the model ran and marked nothing."""
+        return not self.present

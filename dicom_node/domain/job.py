@@ -1,0 +1,112 @@
+"""Jobs, attempts and what an attempt can return."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime
+from enum import IntEnum, StrEnum
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from dicom_node.domain.delivery import ResultObject
+    from dicom_node.errors import NodeError
+
+
+class JobState(StrEnum):
+    """States of a Unified Procedure Step (PS3.4 CC.1.1), plus `failed`."""
+
+    SCHEDULED = "scheduled"
+    IN_PROGRESS = "in progress"
+    COMPLETED = "completed"
+    CANCELED = "canceled"
+    FAILED = "failed"
+
+    @property
+    def is_final(self) -> bool:
+        """Whether nothing more happens to the job by itself."""
+        return self not in (JobState.SCHEDULED, JobState.IN_PROGRESS)
+
+
+class Priority(IntEnum):
+    """Lower runs first. The names are those of Requested Procedure Priority (0040,1003)."""
+
+    STAT = 1
+    HIGH = 5
+    ROUTINE = 10
+    LOW = 20
+
+
+@dataclass(frozen=True, slots=True)
+class JobInstance:
+    """One instance that a job works on: where its bytes are and what they must hash to."""
+
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    path: str
+    sha256: str
+    header: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Job:
+    """One model on one complete revision of one series, as an attempt sees it.
+
+    `instances` are the slices of the volume in the order that domain/study.py found: ascending along the normal.
+    `attempt` counts from 1 and is the token without which nothing about the job can be written.
+    """
+
+    id: str
+    series_id: str
+    study_instance_uid: str
+    series_instance_uid: str
+    series_revision: int
+    model: str
+    model_version: str
+    rule: str
+    destinations: tuple[str, ...]
+    priority: int
+    attempt: int
+    max_attempts: int
+    created_at: datetime
+    instances: tuple[JobInstance, ...] = field(repr=False)
+
+    @property
+    def may_retry(self) -> bool:
+        """Whether another attempt is left after this one."""
+        return self.attempt < self.max_attempts
+
+
+@dataclass(frozen=True, slots=True)
+class Succeeded:
+    """The attempt made result objects; their bytes are synced, their rows not yet written."""
+
+    results: tuple[ResultObject, ...]
+    steps_s: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class RetryLater:
+    """The attempt failed in a way that may pass."""
+
+    error: NodeError
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The attempt failed and another one would, too."""
+
+    error: NodeError
+
+
+@dataclass(frozen=True, slots=True)
+class Canceled:
+    """An operator or a newer revision took the job away while it ran."""
+
+
+Outcome = Succeeded | RetryLater | Failed | Canceled
+
+
+def retry_delay_s(attempt: int, *, first_s: float, longest_s: float) -> float:
+    """Wait before the next try: doubling from `first_s`, never above `longest_s` (attempt counts from 1)."""
+    return min(longest_s, first_s * 2.0 ** min(attempt - 1, 30))

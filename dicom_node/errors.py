@@ -1,0 +1,124 @@
+"""Every error the node raises on purpose, and what each one means for the caller.
+
+::
+
+    NodeError                       retry: can the same thing succeed later?
+    |- ConfigurationError           a setting, rule, card or destination is wrong; names file and key    (exit status 2)
+    |- NotFoundError                an operator named something that is not there                        (exit status 1)
+    |- ConflictError                an operator asked for a step that the state forbids                  (exit status 1)
+    |- StoreError                   a C-STORE that was not stored; carries the DIMSE status
+    |  |- OutOfResources            0xA700  disk full, database away: the peer shall send again
+    |  |- DataSetMismatch           0xA900  data set and command disagree
+    |  |- CannotUnderstand          0xC000  no usable identity in the data set
+    |  `- DuplicateDiffers          0x0111  same SOP Instance UID with other bytes: the first is kept
+    |- GeometryError                a series that cannot be one volume; the text says why
+    |- SpoolError                   a spooled file is missing or unreadable                              (retry)
+    |- ModelFailed                  the model did not answer, or not usefully                            (retry as given)
+    |- ResultError                  findings that cannot become a valid DICOM object
+    `- DeliveryError                a destination did not take an object; carries the DIMSE status       (retry as given)
+"""
+
+from __future__ import annotations
+
+
+class NodeError(Exception):
+    """Base of the tree. `retry` says whether the same step may succeed when tried again."""
+
+    retry: bool = False
+
+
+class ConfigurationError(NodeError):
+    """Settings, a rule, a model card or a destination is wrong.
+
+    Parameters
+    ----------
+    problems : list of str
+        One sentence each, naming file and key and what to do.
+    """
+
+    def __init__(self, problems: list[str] | str) -> None:
+        self.problems = [problems] if isinstance(problems, str) else problems
+        super().__init__("\n".join(self.problems))
+
+
+class NotFoundError(NodeError):
+    """Nothing in the database answers to what the operator named."""
+
+
+class ConflictError(NodeError):
+    """The state of a job or delivery forbids what the operator asked for."""
+
+
+class StoreError(NodeError):
+    """A C-STORE request that was not stored (statuses: PS3.4 B.2.3, PS3.7 annex C)."""
+
+    status: int = 0x0110
+    retry = True
+
+
+class OutOfResources(StoreError):
+    """Disk full or database absent; nothing was kept and the peer shall send again."""
+
+    status = 0xA700
+
+
+class DataSetMismatch(StoreError):
+    """The data set contradicts the command set (SOP Class or SOP Instance UID)."""
+
+    status = 0xA900
+    retry = False
+
+
+class CannotUnderstand(StoreError):
+    """The data set has no usable identity: a UID of instance, series or study is missing or malformed."""
+
+    status = 0xC000
+    retry = False
+
+
+class DuplicateDiffers(StoreError):
+    """The SOP Instance UID is stored already, with other bytes. The first is kept."""
+
+    status = 0x0111
+    retry = False
+
+
+class GeometryError(NodeError):
+    """The instances of a series do not form one volume. Never guessed over: the text says why."""
+
+
+class SpoolError(NodeError):
+    """A spooled file is missing, unreadable or not the bytes that were acknowledged."""
+
+    retry = True
+
+
+class ModelFailed(NodeError):
+    """The model crashed, hung, ran out of memory or returned something unusable."""
+
+    def __init__(self, message: str, *, retry: bool = True) -> None:
+        self.retry = retry
+        super().__init__(message)
+
+
+class ResultError(NodeError):
+    """Findings that cannot be written as a valid DICOM object."""
+
+
+class DeliveryError(NodeError):
+    """A destination did not take an object.
+
+    Parameters
+    ----------
+    message : str
+        What happened, for an administrator.
+    retry : bool
+        True for what may pass (no connection, 0xA7xx), False for what will not (0xA9xx, 0xCxxx, 0x01xx).
+    status : int, optional
+        The DIMSE status, when the peer answered with one.
+    """
+
+    def __init__(self, message: str, *, retry: bool, status: int | None = None) -> None:
+        self.retry = retry
+        self.status = status
+        super().__init__(message)

@@ -1,0 +1,222 @@
+"""The settings: one TOML file plus environment variables, checked once, then frozen.
+
+A value may be overridden by ``DICOM_NODE__SECTION__KEY`` in the environment (for passwords in the database URL, say).
+Relative paths count from the folder of the settings file. Every problem names the file and the key.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import os
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from sqlalchemy.engine import make_url
+
+from dicom_node.domain.uids import AETitle
+from dicom_node.errors import ConfigurationError
+
+ENVIRONMENT_PREFIX = "DICOM_NODE__"
+Port = Annotated[int, Field(ge=1, le=65535)]
+AE = Annotated[str, AfterValidator(AETitle)]
+Seconds = Annotated[float, Field(gt=0)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class Node(_Section):
+    """Who we are."""
+
+    name: str = "dicom-node"
+    ae_title: AE = AETitle("AINODE")
+    institution: str = ""
+    serial: str = "1"
+
+
+class Database(_Section):
+    """Where the rows live."""
+
+    url: str = "sqlite:///node.db"
+
+    @field_validator("url")
+    @classmethod
+    def _known(cls, url: str) -> str:
+        backend = make_url(url).get_backend_name()
+        if backend not in ("sqlite", "postgresql"):
+            raise ValueError(f"use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE, not {backend}")
+        return url
+
+
+class Spool(_Section):
+    """Where the files live."""
+
+    path: Path = Path("spool")
+    reserve_mib: int = Field(512, ge=0)
+
+
+class Peer(_Section):
+    """A calling AE that may send to us, from any address or from one network."""
+
+    ae_title: AE
+    address: str = ""
+
+    @field_validator("address")
+    @classmethod
+    def _network(cls, address: str) -> str:
+        if address:
+            ipaddress.ip_network(address, strict=False)
+        return address
+
+
+class Receive(_Section):
+    """The DICOM listener."""
+
+    address: str = "0.0.0.0"
+    port: Port = 11112
+    processes: int = Field(2, ge=1, le=64)
+    max_associations: int = Field(64, ge=1)
+    idle_timeout_s: Seconds = 60.0
+    artim_timeout_s: Seconds = 30.0
+    called_ae: tuple[AE, ...] = ()
+    accept_any_peer: bool = False
+    peers: tuple[Peer, ...] = ()
+
+
+class Assemble(_Section):
+    """When a series counts as complete."""
+
+    quiet_s: Seconds = 30.0
+    sweep_s: Seconds = 1.0
+
+
+class Work(_Section):
+    """Inference."""
+
+    workers: int = Field(1, ge=1, le=64)
+    device: str = "auto"
+    memory_mib: int | None = Field(None, ge=256)
+    max_attempts: int = Field(3, ge=1, le=20)
+    retry_first_s: Seconds = 10.0
+    retry_longest_s: Seconds = 600.0
+
+
+class Deliver(_Section):
+    """Sending results."""
+
+    retry_first_s: Seconds = 15.0
+    retry_longest_s: Seconds = 3600.0
+    give_up_after_s: Seconds = 7 * 24 * 3600.0
+    per_destination: int = Field(1, ge=1, le=8)
+
+
+class Engine(_Section):
+    """The job engine and the liveness of its workers."""
+
+    poll_s: Seconds = 0.2
+    beat_s: Seconds = 2.0
+    dead_after_s: Seconds = 30.0
+
+
+class DestinationSettings(_Section):
+    """A PACS that results go to."""
+
+    kind: Literal["dimse"] = "dimse"
+    host: str
+    port: Port = 104
+    ae_title: AE
+    calling_ae: AE | None = None
+    timeout_s: Seconds = 30.0
+
+
+class Logs(_Section):
+    """Logging."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["text", "json"] = "text"
+
+
+class Settings(_Section):
+    """Everything from the settings file. `file` is where it was read; paths are absolute."""
+
+    file: Path
+    node: Node = Node()
+    database: Database = Database()
+    spool: Spool = Spool()
+    receive: Receive = Receive()
+    assemble: Assemble = Assemble()
+    work: Work = Work()
+    deliver: Deliver = Deliver()
+    engine: Engine = Engine()
+    logs: Logs = Logs()
+    rules: Path = Path("rules")
+    models: tuple[Path, ...] = ()
+    destinations: dict[str, DestinationSettings] = {}
+
+
+def load_settings(file: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+    """Read and check the settings.
+
+    Raises
+    ------
+    ConfigurationError
+        With one line per problem: file, key, what is wrong.
+    """
+    try:
+        document = tomllib.loads(file.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ConfigurationError(f"{file}: no such settings file; `dicom-node init` writes one") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{file}: not valid TOML: {error}") from None
+    _override(document, environment)
+    try:
+        settings = Settings.model_validate({**document, "file": file.resolve()})
+    except ValidationError as error:
+        raise ConfigurationError([f"{file}: {problem}" for problem in explain(error)]) from None
+    return _absolute(settings, file.resolve().parent)
+
+
+def explain(error: ValidationError) -> list[str]:
+    """One line per problem: the key as written in TOML, then what is wrong with it."""
+    lines = []
+    for problem in error.errors():
+        key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+        message = problem["msg"].removeprefix("Value error, ")
+        if problem["type"] == "extra_forbidden":
+            message = "there is no such key; is it misspelt?"
+        elif problem["type"] == "missing":
+            message = "this key is needed"
+        lines.append(f"{key}: {message}")
+    return lines
+
+
+def _override(document: dict[str, Any], environment: Mapping[str, str]) -> None:
+    for name, text in environment.items():
+        if not name.startswith(ENVIRONMENT_PREFIX):
+            continue
+        *sections, key = name.removeprefix(ENVIRONMENT_PREFIX).lower().split("__")
+        place = document
+        for section in sections:
+            place = place.setdefault(section, {})
+        try:
+            place[key] = tomllib.loads(f"v = {text}")["v"]
+        except tomllib.TOMLDecodeError:
+            place[key] = text
+
+
+def _absolute(settings: Settings, base: Path) -> Settings:
+    url = make_url(settings.database.url)
+    if url.get_backend_name() == "sqlite" and url.database:
+        url = url.set(database=str(base / url.database))
+    return settings.model_copy(
+        update={
+            "database": Database(url=url.render_as_string(hide_password=False)),
+            "spool": settings.spool.model_copy(update={"path": base / settings.spool.path}),
+            "rules": base / settings.rules,
+            "models": tuple(base / folder for folder in settings.models),
+        }
+    )
