@@ -226,6 +226,9 @@ result = Table(
 
 # position: the order within one job and destination: the SEG goes before the SR that points at it.
 # attempt is the token, as in job.
+# next_attempt_at: when a waiting delivery is due; null while it waits for an earlier position to end: nothing is enqueued
+# for it until then.
+# asked_at: when it was created or an operator last asked for it again; giving up counts from here.
 delivery = Table(
     "delivery",
     metadata,
@@ -238,6 +241,7 @@ delivery = Table(
     Column("attempt", Integer, nullable=False, server_default="0"),
     Column("next_attempt_at", UTCDateTime),
     Column("created_at", UTCDateTime, nullable=False),
+    Column("asked_at", UTCDateTime, nullable=False),
     Column("finished_at", UTCDateTime),
     Column("last_status", Integer),
     Column("last_error", Text),

@@ -51,7 +51,11 @@ class DeliveryState(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Delivery:
-    """One ResultObject to one Destination, as a sender sees it. `attempt` counts from 1."""
+    """One ResultObject to one Destination, as a sender sees it.
+
+    `attempt` counts from 1 and is the token without which nothing about the delivery can be written. `asked_at` is
+    when the delivery was created or an operator last asked for it again: giving up counts from there.
+    """
 
     id: str
     job_id: str
@@ -64,6 +68,7 @@ class Delivery:
     sha256: str
     attempt: int
     created_at: datetime
+    asked_at: datetime
 
 
 @dataclass(frozen=True, slots=True)
