@@ -54,7 +54,8 @@ class Delivery:
     """One ResultObject to one Destination, as a sender sees it.
 
     `attempt` counts from 1 and is the token without which nothing about the delivery can be written. `asked_at` is
-    when the delivery was created or an operator last asked for it again: giving up counts from there.
+    when the delivery was created or an operator last asked for it again: giving up counts from there, and `tries`
+    counts the attempts since then, this one included.
     """
 
     id: str
@@ -69,6 +70,7 @@ class Delivery:
     attempt: int
     created_at: datetime
     asked_at: datetime
+    tries: int
 
 
 @dataclass(frozen=True, slots=True)

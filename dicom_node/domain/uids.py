@@ -54,6 +54,16 @@ def job_id(series_id: str, revision: int, model: str, model_version: str, run_no
     return str(uuid5(_NAMESPACE, f"job|{series_id}|{revision}|{model}|{model_version}|{run_no}"))
 
 
+def result_id(job: str, kind: str) -> str:
+    """Row id of the result of one kind that a job makes: one, whichever attempt made it."""
+    return str(uuid5(UUID(job), kind))
+
+
+def delivery_id(result: str, destination: str) -> str:
+    """Row id of the delivery of one result (by its row id) to one destination (by its name)."""
+    return str(uuid5(UUID(result), destination))
+
+
 def result_uid(job: str, part: str) -> str:
     """UID of one thing a job makes, the same at every attempt: no retry leaves a twin.
 
