@@ -1,0 +1,212 @@
+"""Open an association as a service class user, and say in plain words why it did not come about.
+
+pynetdicom reports a failure as a flag on the association. Here each becomes a DeliveryError that tells an
+administrator what to look at and tells the node whether another try can help.
+"""
+
+from __future__ import annotations
+
+import socket
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from pydicom.dataset import Dataset
+from pynetdicom import AE, _config, evt
+from pynetdicom.association import Association
+from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.presentation import PresentationContext
+
+from dicom_node.domain.delivery import Destination
+from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.errors import DeliveryError
+
+MAX_PDU = 128 * 1024
+
+# PS3.8 table 9-18: result of a presentation context that was not accepted.
+_CONTEXT_RESULTS = {
+    1: "rejected by the user",
+    2: "no reason given",
+    3: "SOP class not supported",
+    4: "transfer syntaxes not supported",
+}
+
+
+@contextmanager
+def associated(destination: Destination, contexts: Sequence[PresentationContext]) -> Iterator[Conversation]:
+    """Associate for the length of a block; release after it, abort when the block raises.
+
+    Parameters
+    ----------
+    destination : Destination
+        Who is called, in whose name, and how long each step may take.
+    contexts : sequence of PresentationContext
+        What is proposed; at most 128 (PS3.8 9.3.2.2: odd identifiers from 1 to 255).
+
+    Raises
+    ------
+    DeliveryError
+        When the host is unknown or unreachable, or the peer rejects, aborts, stays silent or accepts none of the
+        contexts (the only one of these that another try cannot change).
+    """
+    line = _Line(destination.timeout_s)
+    assoc = _request(destination, contexts, line)
+    if not assoc.is_established:
+        raise _why_not(destination, assoc, line)
+    try:
+        yield Conversation(destination, assoc, line)
+    except BaseException:
+        if assoc.is_established:
+            assoc.abort()
+        raise
+    assoc.release()
+
+
+class Conversation:
+    """An association in use."""
+
+    def __init__(self, destination: Destination, assoc: Association, line: _Line) -> None:
+        self.assoc = assoc
+        self.timeout_s = destination.timeout_s
+        self._destination = destination
+        self._line = line
+
+    def ask(self, request: Callable[[], Dataset], what: str, allowed_s: float) -> Dataset:
+        """Send a request and wait for the answer.
+
+        Parameters
+        ----------
+        request : callable
+            One of the `send_c_…` methods of `assoc`, with its arguments bound.
+        what : str
+            The service, for messages.
+        allowed_s : float
+            How long the answer may take, sending included.
+
+        Returns
+        -------
+        pydicom.dataset.Dataset
+            With a Status (0000,0900).
+
+        Raises
+        ------
+        DeliveryError
+            When no answer came.
+        """
+        self.assoc.dimse_timeout = allowed_s
+        started = time.monotonic()
+        try:
+            answer = request()
+        except (ValueError, AttributeError) as error:  # no context fits, or the file lacks what C-STORE needs
+            raise DeliveryError(f"{self._destination.name}: cannot be sent: {error}", retry=False) from error
+        except (RuntimeError, OSError) as error:
+            raise DeliveryError(f"{self._destination.name}: {what} failed: {error}", retry=True) from error
+        if "Status" not in answer:
+            raise self._lost(what, time.monotonic() - started, allowed_s)
+        return answer
+
+    def _lost(self, what: str, waited_s: float, allowed_s: float) -> DeliveryError:
+        where = _name(self._destination)
+        if self._line.aborted_by_peer:
+            return DeliveryError(f"{where} aborted the association during {what}", retry=True)
+        if waited_s < min(allowed_s, self._line.timeout_s):
+            return DeliveryError(f"{where} closed the connection during {what}", retry=True)
+        return DeliveryError(f"{where} did not complete {what} within {allowed_s:.0f} s", retry=True)
+
+
+def _refusal(context: PresentationContext) -> str:
+    return _CONTEXT_RESULTS.get(context.result or 0, "refused")
+
+
+class _Line:
+    """What happened on the connection, as pynetdicom tells it while associating."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self.timeout_s = timeout_s
+        self.connected = False
+        self.aborted_by_peer = False
+        self.started = time.monotonic()
+
+    @property
+    def elapsed_s(self) -> float:
+        return time.monotonic() - self.started
+
+    def opened(self, event: evt.Event) -> None:
+        """Prepare the socket: without TCP_NODELAY small PDUs wait for acknowledgements, 20 objects a second at best.
+
+        The timeout holds for each write from here on, so that a peer that stops reading cannot hold us for ever.
+        """
+        self.connected = True
+        wrapper = event.assoc.dul.socket
+        if wrapper is not None and wrapper.socket is not None:
+            wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            wrapper.socket.settimeout(self.timeout_s)
+
+    def received(self, event: evt.Event) -> None:
+        """Remember that it was the peer who aborted."""
+        if isinstance(event.pdu, A_ABORT_RQ):
+            self.aborted_by_peer = True
+
+
+def _request(destination: Destination, contexts: Sequence[PresentationContext], line: _Line) -> Association:
+    _config.LOG_HANDLER_LEVEL = "none"  # its per-PDU logging costs more than the sending
+    _config.STORE_SEND_CHUNKED_DATASET = True  # send a file's bytes as they are, undecoded
+    ae = AE(ae_title=destination.calling_ae)
+    ae.implementation_class_uid = IMPLEMENTATION_CLASS_UID
+    ae.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    ae.connection_timeout = ae.acse_timeout = ae.dimse_timeout = ae.network_timeout = destination.timeout_s
+    try:
+        return ae.associate(
+            destination.host,
+            destination.port,
+            contexts=list(contexts),
+            ae_title=destination.ae_title,
+            max_pdu=MAX_PDU,
+            evt_handlers=[
+                (evt.EVT_CONN_OPEN, line.opened),
+                (evt.EVT_PDU_RECV, line.received),
+            ],
+        )
+    except OSError as error:
+        raise DeliveryError(f"the host of {_name(destination)} cannot be found: {error}", retry=True) from error
+
+
+def _why_not(destination: Destination, assoc: Association, line: _Line) -> DeliveryError:
+    where = _name(destination)
+    if not line.connected:
+        how = f"no answer in {line.timeout_s:g} s" if line.elapsed_s >= line.timeout_s else "refused or unreachable"
+        return DeliveryError(f"no connection to {where}: {how}", retry=True)
+    if assoc.is_rejected:
+        return _rejected(destination, assoc)
+    if assoc.rejected_contexts and not assoc.accepted_contexts:
+        refused = assoc.rejected_contexts
+        classes = ", ".join(sorted({cx.abstract_syntax.name for cx in refused if cx.abstract_syntax}))
+        return DeliveryError(f"{where} does not take {classes}: {_refusal(refused[0])}", retry=False)
+    if line.elapsed_s >= line.timeout_s:
+        return DeliveryError(
+            f"{where} did not answer the association request in {line.timeout_s:g} s",
+            retry=True,
+        )
+    return DeliveryError(
+        f"{where} closed the connection instead of answering the association request",
+        retry=True,
+    )
+
+
+def _rejected(destination: Destination, assoc: Association) -> DeliveryError:
+    """Explain a rejection (PS3.8 table 9-21). Even a permanent one is tried again: an administrator can lift it."""
+    answer = assoc.acceptor.primitive
+    assert answer is not None  # is_rejected says that an A-ASSOCIATE-RJ arrived
+    advice = {
+        (1, 3): f"; register the calling AE title {destination.calling_ae} there",
+        (1, 7): f"; is the called AE title {destination.ae_title} right?",
+    }.get((answer.result_source or 0, answer.diagnostic or 0), "")
+    kind = "for now" if answer.result == 2 else "permanently, as it says"
+    return DeliveryError(
+        f"{_name(destination)} rejected the association {kind}: {answer.reason_str}{advice}",
+        retry=True,
+    )
+
+
+def _name(destination: Destination) -> str:
+    return f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"

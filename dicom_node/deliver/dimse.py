@@ -1,0 +1,229 @@
+"""C-STORE to a destination: negotiated per object, sent from the file, every answer understood.
+
+Each object is proposed in its own transfer syntax and in the two uncompressed ones that every peer must know
+(PS3.5 10.1), each in a context of its own so that the peer's choice is ours to make. The bytes go as they are when
+their own syntax was accepted, and are re-encoded otherwise.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pynetdicom import build_context
+from pynetdicom.presentation import PresentationContext
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
+from pynetdicom.status import STATUS_SUCCESS, STATUS_WARNING, code_to_category
+
+from dicom_node.deliver.association import Conversation, associated
+from dicom_node.domain.delivery import Delivery, Destination, Sent
+from dicom_node.domain.uids import AETitle
+from dicom_node.errors import DeliveryError
+
+MOST_CONTEXTS = 128  # PS3.8 9.3.2.2
+DUPLICATE_SOP_INSTANCE = 0x0111  # PS3.7 C.5.6
+RESOURCE_LIMITATION = 0x0213  # PS3.7 C.5.17
+SLOWEST_BYTES_PER_S = 64 * 1024  # the answer to a large object is waited for longer: it may still be under way
+
+
+def send(destination: Destination, path: Path, delivery: Delivery) -> Sent:
+    """Send one stored object.
+
+    Parameters
+    ----------
+    destination : Destination
+        Where to.
+    path : pathlib.Path
+        The file; its bytes must still be those whose SHA-256 the delivery names.
+    delivery : Delivery
+        What the object is.
+
+    Returns
+    -------
+    Sent
+        Success, a warning (stored all the same), or 0x0111: the peer had the object already, from an earlier try.
+
+    Raises
+    ------
+    DeliveryError
+        In every other case; `retry` says whether the same object may be taken later (PS3.4 B.2.3).
+    """
+    _check_bytes(path, delivery)
+    own = UID(delivery.transfer_syntax_uid)
+    with associated(destination, _contexts(delivery.sop_class_uid, own)) as conversation:
+        accepted = {cx.transfer_syntax[0] for cx in conversation.assoc.accepted_contexts}
+        subject = path if own in accepted else _readable(path, destination)
+        answer = _store(conversation, subject, path.stat().st_size)
+    return judge(destination, answer)
+
+
+def judge(destination: Destination, answer: Dataset) -> Sent:
+    """Decide what the status of a C-STORE response means for the delivery (PS3.4 B.2.3, PS3.7 annex C)."""
+    status: int = answer.Status
+    comment = str(answer.get("ErrorComment", ""))
+    if code_to_category(status) in (STATUS_SUCCESS, STATUS_WARNING):
+        return Sent(status, comment)
+    if status == DUPLICATE_SOP_INSTANCE:
+        return Sent(status, comment or "the peer holds this SOP Instance UID already")
+    says = f"{destination.name} answered 0x{status:04X}" + (f": {comment}" if comment else "")
+    if status & 0xFF00 == 0xA700 or status == RESOURCE_LIMITATION:
+        raise DeliveryError(f"{says} (out of resources)", retry=True, status=status)
+    meaning = {0xA: "data set does not match SOP class", 0xC: "cannot understand"}.get(status >> 12, "refused")
+    raise DeliveryError(f"{says} ({meaning})", retry=False, status=status)
+
+
+def echo(destination: Destination) -> float:
+    """Verify that a destination answers (C-ECHO, PS3.4 annex A).
+
+    Returns
+    -------
+    float
+        Seconds from the association request to the answer.
+
+    Raises
+    ------
+    DeliveryError
+        Saying why there is no answer, or an answer that is not 0x0000.
+    """
+    started = time.monotonic()
+    with associated(destination, [build_context(Verification)]) as conversation:
+        answer = conversation.ask(conversation.assoc.send_c_echo, "C-ECHO", destination.timeout_s)
+    if answer.Status != 0x0000:
+        raise DeliveryError(f"{destination.name} answered C-ECHO with 0x{answer.Status:04X}", retry=True)
+    return time.monotonic() - started
+
+
+@dataclass(frozen=True, slots=True)
+class FileSent:
+    """What became of one file. `status` is None when the peer never answered for it; `problem` is empty if stored."""
+
+    path: Path
+    status: int | None
+    problem: str = ""
+
+
+def send_files(
+    paths: Sequence[Path],
+    host: str,
+    port: int,
+    called: str,
+    calling: str,
+    on_progress: Callable[[FileSent], None] | None = None,
+    *,
+    timeout_s: float = 30.0,
+) -> list[FileSent]:
+    """Send files as they are, proposing exactly the SOP classes and transfer syntaxes they have.
+
+    One association, or one for each 128 such pairs.
+
+    Parameters
+    ----------
+    paths : sequence of pathlib.Path
+        DICOM files; what is none is reported, not raised.
+    host, port, called, calling : str, int, str, str
+        The peer, its AE title and ours.
+    on_progress : callable, optional
+        Called after each file.
+    timeout_s : float
+        For each step of the conversation.
+
+    Returns
+    -------
+    list of FileSent
+        One for each path. Those of one association stand together; in them the order is kept.
+
+    Raises
+    ------
+    DeliveryError
+        When no association can be had at all.
+    """
+    peer = Destination(f"{called}@{host}", "dimse", host, port, AETitle(called), AETitle(calling), timeout_s)
+    done: list[FileSent] = []
+
+    def tell(sent: FileSent) -> None:
+        done.append(sent)
+        if on_progress:
+            on_progress(sent)
+
+    pairs: dict[tuple[UID, UID], list[Path]] = {}
+    for path in paths:
+        try:
+            meta = read_file_meta_info(path)
+            pairs.setdefault((meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID), []).append(path)
+        except (InvalidDicomError, AttributeError, EOFError, OSError) as error:
+            tell(FileSent(path, None, f"not a DICOM file: {error}"))
+    for start in range(0, len(pairs), MOST_CONTEXTS):
+        group = list(pairs)[start : start + MOST_CONTEXTS]
+        kinds = {path: pair for pair in group for path in pairs[pair]}
+        _send_group(peer, group, [(path, *kinds[path]) for path in paths if path in kinds], tell)
+    return done
+
+
+def _send_group(
+    peer: Destination,
+    pairs: list[tuple[UID, UID]],
+    files: list[tuple[Path, UID, UID]],
+    tell: Callable[[FileSent], None],
+) -> None:
+    with associated(peer, [build_context(sop_class, syntax) for sop_class, syntax in pairs]) as conversation:
+        accepted = {(cx.abstract_syntax, cx.transfer_syntax[0]) for cx in conversation.assoc.accepted_contexts}
+        broken = ""
+        for n, (path, sop_class, syntax) in enumerate(files):
+            if broken:
+                tell(FileSent(path, None, broken))
+            elif (sop_class, syntax) not in accepted:
+                tell(FileSent(path, None, f"the peer does not take {sop_class.name} in {syntax.name}"))
+            else:
+                try:
+                    answer = _store(conversation, path, path.stat().st_size, n % 65535 + 1)
+                    tell(FileSent(path, judge(peer, answer).status))
+                except DeliveryError as error:
+                    tell(FileSent(path, error.status, str(error)))
+                    broken = "" if conversation.assoc.is_established else f"not sent: {error}"
+
+
+def _check_bytes(path: Path, delivery: Delivery) -> None:
+    """Prove that the file still holds what was stored: a damaged result must never reach a reader."""
+    try:
+        with path.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise DeliveryError(f"the stored object cannot be read: {error.strerror}", retry=True) from error
+    if found != delivery.sha256:
+        raise DeliveryError(
+            f"the stored object {delivery.sop_instance_uid} was damaged on disk (SHA-256 differs); "
+            "it is not sent: run the job again",
+            retry=False,
+        )
+
+
+def _contexts(sop_class_uid: str, own: UID) -> list[PresentationContext]:
+    syntaxes = dict.fromkeys([own, ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    return [build_context(sop_class_uid, syntax) for syntax in syntaxes]
+
+
+def _readable(path: Path, destination: Destination) -> Dataset:
+    """Read the object for re-encoding: uncompressed, and still the same SOP instance."""
+    try:
+        ds = dcmread(path)
+        if ds.file_meta.TransferSyntaxUID.is_compressed:
+            ds.decompress(as_rgb=False, generate_instance_uid=False)
+    except Exception as error:  # whatever a decoder raises, this object cannot go to this peer
+        raise DeliveryError(
+            f"{destination.name} takes the object only uncompressed, and it cannot be decompressed: {error}",
+            retry=False,
+        ) from error
+    return ds
+
+
+def _store(conversation: Conversation, subject: Path | Dataset, size: int, message_id: int = 1) -> Dataset:
+    allowed_s = conversation.timeout_s + size / SLOWEST_BYTES_PER_S
+    return conversation.ask(lambda: conversation.assoc.send_c_store(subject, message_id), "C-STORE", allowed_s)

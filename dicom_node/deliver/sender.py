@@ -1,0 +1,138 @@
+"""The delivering process: one queue for each destination, so that a dead one holds up nobody else.
+
+One attempt is one call of `deliver`: claim, send, write down what happened. It may die at any instruction; the engine
+then gives the delivery to another process, which sends the same bytes under the same UID once more.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import TypeVar
+
+import sqlalchemy
+from sqlalchemy.exc import SQLAlchemyError
+
+from dicom_node.catalog import Catalog
+from dicom_node.db.deliveries import (
+    claim_delivery,
+    finish_delivered,
+    finish_failed,
+    finish_retry,
+    waiting_elsewhere,
+)
+from dicom_node.db.engine import transaction, utc_now
+from dicom_node.deliver import SENDERS
+from dicom_node.domain.delivery import Delivery, Sent
+from dicom_node.domain.job import retry_delay_s
+from dicom_node.engine import Enqueuer, Executor
+from dicom_node.errors import DeliveryError, NodeError
+from dicom_node.settings import Settings
+from dicom_node.spool import Spool
+
+T = TypeVar("T")
+log = logging.getLogger(__name__)
+
+
+class Deliverer:
+    """Sends stored result objects until told to stop."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        engine: sqlalchemy.Engine,
+        enqueuer: Enqueuer,
+        spool: Spool,
+        slot: str,
+    ) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._engine = engine
+        self._enqueuer = enqueuer
+        self._spool = spool
+        self._slot = slot
+        self._stop = threading.Event()
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve the queue of every destination until `stop`; what is being sent then may finish."""
+        self._stop = stop
+        self._report_orphans()
+        each = self._settings.deliver.per_destination
+        Executor(
+            self._settings,
+            self._engine,
+            role="deliver",
+            slot=self._slot,
+            queues={f"deliver/{name}": each for name in self._catalog.destinations},
+            on_job=None,
+            on_delivery=self.deliver,
+        ).run(stop)
+
+    def deliver(self, delivery_id: str, executor_id: str) -> None:
+        """Make one attempt of one delivery and write down how it ended."""
+        delivery = self._write(lambda tx: claim_delivery(tx, delivery_id, executor_id, self._enqueuer))
+        if delivery is None:
+            return
+        outcome = self._attempt(delivery)
+        if not self._write(lambda tx: self._finish(tx, delivery, outcome)):
+            log.warning("delivery %s: attempt %d was taken over or canceled", delivery.id, delivery.attempt)
+
+    def _attempt(self, delivery: Delivery) -> Sent | NodeError:
+        destination = self._catalog.destinations.get(delivery.destination)
+        if destination is None:
+            return DeliveryError(f"the settings name no destination {delivery.destination}", retry=True)
+        try:
+            sent = SENDERS[destination.kind](destination, self._spool.path(delivery.path), delivery)
+        except NodeError as error:
+            log.warning("delivery %s to %s: %s", delivery.id, delivery.destination, error)
+            return error
+        except Exception as error:  # nobody foresaw it: it may not stop the other deliveries, and may pass
+            log.exception("delivery %s to %s failed unexpectedly", delivery.id, delivery.destination)
+            return DeliveryError(f"unexpected {type(error).__name__} while sending; the log has more", retry=True)
+        log.info(
+            "delivered %s %s to %s: 0x%04X",
+            delivery.kind,
+            delivery.sop_instance_uid,
+            delivery.destination,
+            sent.status,
+        )
+        return sent
+
+    def _finish(self, tx: sqlalchemy.Connection, delivery: Delivery, outcome: Sent | NodeError) -> bool:
+        if isinstance(outcome, Sent):
+            return finish_delivered(tx, delivery, outcome, self._enqueuer)
+        if not outcome.retry:
+            return finish_failed(tx, delivery, outcome, self._enqueuer)
+        policy = self._settings.deliver
+        delay_s = retry_delay_s(delivery.tries, first_s=policy.retry_first_s, longest_s=policy.retry_longest_s)
+        if utc_now() + timedelta(seconds=delay_s) > delivery.asked_at + timedelta(seconds=policy.give_up_after_s):
+            return finish_failed(tx, delivery, _gave_up(delivery, outcome), self._enqueuer)
+        return finish_retry(tx, delivery, outcome, delay_s, self._enqueuer)
+
+    def _write(self, step: Callable[[sqlalchemy.Connection], T]) -> T:
+        """Run one transaction, again and again while the database is away: what a peer answered must not be lost."""
+        while True:
+            try:
+                with transaction(self._engine) as tx:
+                    return step(tx)
+            except SQLAlchemyError as error:
+                if self._stop.wait(self._settings.engine.beat_s):
+                    raise
+                log.warning("the database does not take what is to be written, trying again: %s", type(error).__name__)
+
+    def _report_orphans(self) -> None:
+        with transaction(self._engine) as tx:
+            elsewhere = waiting_elsewhere(tx, list(self._catalog.destinations))
+        for name, count in elsewhere.items():
+            log.warning("%d deliveries wait for the destination %s, which the settings do not name", count, name)
+
+
+def _gave_up(delivery: Delivery, last: NodeError) -> DeliveryError:
+    return DeliveryError(
+        f"gave up after {delivery.tries} tries since {delivery.asked_at:%Y-%m-%d %H:%M} UTC; the last: {last}",
+        retry=False,
+        status=getattr(last, "status", None),
+    )
