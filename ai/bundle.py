@@ -1,0 +1,298 @@
+"""Runs a MONAI bundle on an array: its own transforms, network and inferer, without its loader and its saver.
+
+The layout is that of the MONAI Model Zoo: ``configs/metadata.json``, ``configs/inference.json`` (or ``.yaml``) and
+``models/model.pt``. A bundle's ``$`` expressions are code; whoever installs a bundle has to trust it. This module alone
+speaks RAS, the space that MONAI works in; everything outside is DICOM patient space, LPS.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from monai.bundle.config_parser import ConfigParser
+from monai.data.meta_tensor import MetaTensor
+from monai.transforms.compose import Compose
+from numpy.typing import NDArray
+
+from ai.contract import (
+    BundleError,
+    LabelMap,
+    ModelCrashed,
+    ModelError,
+    ModelInvalidOutput,
+    ModelOutOfMemory,
+    Prediction,
+    Volume,
+)
+from ai.outputs import label_maps, output_names
+from ai.regrid import to_grid
+
+_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_NETWORK_KEYS = ("network", "network_def", "net")
+_PREPROCESSING_KEYS = ("preprocessing", "transforms", "pre_transforms")
+_POSTPROCESSING_KEYS = ("postprocessing", "post_transforms")
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Bundle:
+    """A bundle with its weights in memory, ready to answer.
+
+    Parameters
+    ----------
+    name, version : str
+        From ``metadata.json``.
+    outputs : tuple of str
+        Names of the outputs, without the background.
+    device : torch.device
+        Where the network lies.
+    """
+
+    name: str
+    version: str
+    outputs: tuple[str, ...]
+    device: torch.device
+    _channels: Mapping[int, str]
+    _network: torch.nn.Module
+    _inferer: Callable[..., Any]
+    _preprocessing: Compose
+    _postprocessing: Compose
+    _image_key: str
+
+    @classmethod
+    def load(cls, path: Path, device: str = "cpu") -> Bundle:
+        """Read a bundle from its folder.
+
+        Parameters
+        ----------
+        path : pathlib.Path
+            The bundle's root.
+        device : str
+            A torch device: ``cpu``, ``cuda:0``.
+
+        Raises
+        ------
+        BundleError
+            If a file is missing, or configuration, weights and metadata do not fit together.
+        """
+        root = path.resolve()
+        metadata = _metadata(root)
+        try:
+            parser, chosen = _parser(root, device), torch.device(device)
+            channels = output_names(metadata)
+            preprocessing, postprocessing = (
+                _compose(parser, _PREPROCESSING_KEYS),
+                _compose(parser, _POSTPROCESSING_KEYS),
+            )
+            image_key = _without_loader(preprocessing)
+            _without_saver(postprocessing)
+            network = _content(parser, _NETWORK_KEYS)
+            _load_weights(network, root / "models" / "model.pt", chosen)
+            inferer = parser.get_parsed_content("inferer")
+        except ModelError:
+            raise
+        except Exception as error:  # a configuration is code, so it may fail in any way
+            raise BundleError(f"The bundle {root.name} cannot be loaded: {_first_line(error)}") from error
+        names = tuple(channels.values())
+        return cls(
+            name=str(metadata.get("name", root.name)),
+            version=str(metadata["version"]),
+            outputs=names,
+            device=chosen,
+            _channels=channels,
+            _network=network.to(chosen).eval(),
+            _inferer=inferer,
+            _preprocessing=preprocessing,
+            _postprocessing=postprocessing,
+            _image_key=image_key,
+        )
+
+    def predict(self, volume: Volume) -> Prediction:
+        """Run the model. The same volume gives the same bytes.
+
+        Parameters
+        ----------
+        volume : Volume
+            Any orientation; the bundle's own transforms turn it.
+
+        Returns
+        -------
+        Prediction
+            Label maps on the grid of `volume`, whether or not the bundle inverts its preprocessing.
+
+        Raises
+        ------
+        ModelInvalidOutput
+            If the output has NaN, another grid than its input, or values without a name.
+        ModelOutOfMemory, ModelCrashed
+            If the bundle's code fails.
+        """
+        torch.manual_seed(0)
+        clock = _Clock()
+        with torch.inference_mode(), _explained(self.name):
+            source = _meta_tensor(volume)
+            data: dict[str, Any] = self._preprocessing({self._image_key: source})
+            image = data[self._image_key]
+            clock.lap("preprocess")
+            output = self._inferer(image.as_tensor()[None].to(self.device), self._network)
+            data["pred"] = _as_image(output, image)
+            clock.lap("infer")
+            del output
+            pred = self._postprocessing(data)["pred"]
+            fed = tuple(volume.array.shape[::-1])
+            maps = label_maps(_on_source_grid(pred, image, source.affine.numpy(), fed), self._channels)
+            clock.lap("postprocess")
+        back = tuple(LabelMap(np.ascontiguousarray(array.transpose(2, 1, 0)), names) for array, names in maps)
+        return Prediction(back, clock.steps_s, str(self.device))
+
+
+class _Clock:
+    def __init__(self) -> None:
+        self.steps_s: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        now = time.perf_counter()
+        self.steps_s[name], self._last = now - self._last, now
+
+
+@contextmanager
+def _explained(name: str) -> Iterator[None]:
+    """Turn whatever the bundle's code raises into a sentence of ours."""
+    try:
+        yield
+    except ModelError:
+        raise
+    except Exception as error:
+        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+            raise ModelOutOfMemory(f"The model {name} asked for more memory than it may have.") from error
+        raise ModelCrashed(f"The model {name} failed with {type(error).__name__}: {_first_line(error)}") from error
+
+
+def _first_line(error: BaseException) -> str:
+    deepest = error
+    while deepest.__cause__ is not None:
+        deepest = deepest.__cause__
+    return (str(deepest).strip() or type(deepest).__name__).splitlines()[0][:300]
+
+
+def _metadata(root: Path) -> Mapping[str, Any]:
+    try:
+        metadata = json.loads((root / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    except OSError as error:
+        raise BundleError(f"The folder {root.name} is not a bundle: configs/metadata.json cannot be read.") from error
+    except ValueError as error:
+        raise BundleError(f"configs/metadata.json of {root.name} is not JSON: {error}") from error
+    if not isinstance(metadata, dict) or "version" not in metadata:
+        raise BundleError(f"configs/metadata.json of {root.name} gives no version.")
+    return metadata
+
+
+def _parser(root: Path, device: str) -> ConfigParser:
+    configs = [root / "configs" / f"inference.{kind}" for kind in ("json", "yaml", "yml")]
+    found = next((config for config in configs if config.is_file()), None)
+    if found is None:
+        raise BundleError(f"The bundle {root.name} has no configs/inference.json or .yaml.")
+    if str(root) not in sys.path:
+        sys.path.append(str(root))  # a bundle may bring its own `scripts` package
+    parser = ConfigParser()
+    parser.read_config(str(found))
+    parser.read_meta(str(root / "configs" / "metadata.json"))
+    parser["bundle_root"] = str(root)
+    parser["device"] = f"$__import__('torch').device({device!r})"
+    return parser
+
+
+def _content(parser: ConfigParser, keys: tuple[str, ...]) -> Any:
+    for key in keys:
+        if key in parser:
+            return parser.get_parsed_content(key)
+    raise BundleError(f"The bundle's configs/inference file has none of the keys {', '.join(keys)}.")
+
+
+def _compose(parser: ConfigParser, keys: tuple[str, ...]) -> Compose:
+    if not any(key in parser for key in keys):
+        return Compose([])
+    content = _content(parser, keys)
+    return content if isinstance(content, Compose) else Compose(content)
+
+
+def _without_loader(preprocessing: Compose) -> str:
+    """Take the transforms out that read files and find the channel; the tensor we feed needs neither.
+
+    In place: the bundle's `Invertd` holds this very object and inverts what it lists.
+    """
+    transforms = _flat(preprocessing)
+    loaders = [transform for transform in transforms if type(transform).__name__.startswith("LoadImage")]
+    dropped = ("LoadImage", "EnsureChannelFirst", "AddChannel")
+    preprocessing.transforms = tuple(t for t in transforms if not type(t).__name__.startswith(dropped))
+    keys = tuple(getattr(loaders[0], "keys", ("image",))) if loaders else ("image",)
+    if len(keys) != 1:
+        raise BundleError(f"The bundle reads {len(keys)} images ({', '.join(map(str, keys))}); the node gives one.")
+    return str(keys[0])
+
+
+def _without_saver(postprocessing: Compose) -> None:
+    kept = (t for t in _flat(postprocessing) if not type(t).__name__.startswith("Save"))
+    postprocessing.transforms = tuple(kept)
+
+
+def _flat(transforms: Compose) -> list[Any]:
+    return list(transforms.flatten().transforms)  # type: ignore[no-untyped-call]
+
+
+def _load_weights(network: torch.nn.Module, path: Path, device: torch.device) -> None:
+    if not path.is_file():
+        raise BundleError("The bundle has no models/model.pt.")
+    state = torch.load(path, map_location=device, weights_only=True)
+    for key in ("model", "state_dict"):
+        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
+            state = state[key]
+    network.load_state_dict(state)
+
+
+def _meta_tensor(volume: Volume) -> MetaTensor:
+    """The volume as MONAI's reader would give it: channel, columns, rows, slices, with a RAS affine."""
+    array = torch.from_numpy(np.array(volume.array.transpose(2, 1, 0)[None], dtype=np.float32, order="C"))
+    affine = _LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]]
+    meta = {"original_affine": torch.from_numpy(affine.copy()), "spatial_shape": np.array(array.shape[1:])}
+    return MetaTensor(array, affine=torch.from_numpy(affine), meta={**meta, "original_channel_dim": 0, "space": "RAS"})
+
+
+def _as_image(output: Any, image: MetaTensor) -> MetaTensor:
+    """The network's output with the geometry of the image it was computed from."""
+    if not isinstance(output, torch.Tensor) or output.ndim != 5 or output.shape[0] != 1:
+        raise ModelInvalidOutput("The model's output is not one image with channels.")
+    if output.shape[2:] != image.shape[1:]:
+        raise ModelInvalidOutput(
+            f"The model answered with {tuple(output.shape[2:])} voxels to an image of {tuple(image.shape[1:])}."
+        )
+    pred = output[0].to("cpu")
+    if isinstance(pred, MetaTensor):
+        pred = pred.as_tensor()
+    if not bool(torch.isfinite(pred).all()):
+        raise ModelInvalidOutput("The model's output contains NaN or infinity.")
+    return MetaTensor(pred, affine=image.affine.clone(), applied_operations=list(image.applied_operations))
+
+
+def _on_source_grid(
+    pred: Any, image: MetaTensor, affine: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.generic]:
+    """The post-processed output as (channels, columns, rows, slices) of the source."""
+    if not isinstance(pred, MetaTensor) or pred.ndim != 4:
+        raise ModelInvalidOutput("The model's post-processed output is not one image with channels.")
+    own, array = pred.affine.cpu().numpy().astype(np.float64), pred.as_tensor().cpu().numpy()
+    inverted = np.allclose(own, affine, atol=1e-3)
+    untouched = np.allclose(own, image.affine.cpu().numpy(), atol=1e-3)
+    expected = shape if inverted else tuple(image.shape[1:]) if untouched else array.shape[1:]
+    if array.shape[1:] != expected:
+        raise ModelInvalidOutput(f"The model's output has {array.shape[1:]} voxels where its grid has {expected}.")
+    return array if inverted else to_grid(array, own, affine, shape)

@@ -1,0 +1,1 @@
+"""Bodies that never lived: images whose truth is known because we drew it."""

@@ -1,0 +1,360 @@
+"""One warm model in one killable child process.
+
+A model that hangs, crashes or eats the memory costs one answer, never the process that asked. This module imports
+neither torch nor MONAI; the child does. The child is trusted less than we are: it gets a few environment variables and
+no open files but its own, its answers are JSON and plain bytes that are checked, and nothing it says is unpickled.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ai.contract import (
+    BundleError,
+    LabelMap,
+    ModelCancelled,
+    ModelCrashed,
+    ModelError,
+    ModelInvalidOutput,
+    ModelOutOfMemory,
+    ModelTimeout,
+    Prediction,
+    Volume,
+)
+
+_log = logging.getLogger(__name__)
+
+_POLL_S = 0.2
+_TAIL_BYTES = 16_384
+_LONGEST_ANSWER = 1_048_576
+_KEPT_ENVIRONMENT = (
+    *("PATH", "HOME", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL"),
+    *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
+)
+_ERRORS: Mapping[str, type[ModelError]] = {
+    error.__name__: error for error in (BundleError, ModelCrashed, ModelOutOfMemory, ModelInvalidOutput)
+}
+
+
+class ModelProcess:
+    """A bundle, kept loaded in a child process between predictions.
+
+    The child starts with the first prediction and again after each one that ended it. One prediction at a time; other
+    threads wait. `close` may be called from any thread and ends a running prediction.
+
+    Parameters
+    ----------
+    bundle_path : pathlib.Path
+        The bundle's folder.
+    device : str
+        A torch device: ``cpu``, ``cuda:0``.
+    memory_mib : int, optional
+        Main memory that the child may fill, beyond what it shares with us. No limit without it.
+    """
+
+    def __init__(self, bundle_path: Path, *, device: str = "cpu", memory_mib: int | None = None) -> None:
+        self._order = {"bundle": str(bundle_path.resolve()), "device": device, "memory_mib": memory_mib}
+        self._name = bundle_path.name
+        self._child: _Child | None = None
+        self._one_at_a_time = threading.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """Process id of the child, or None while there is none."""
+        child = self._child
+        return child.pid if child is not None and child.alive else None
+
+    def predict(self, volume: Volume, *, timeout_s: float, cancelled: Callable[[], bool] = lambda: False) -> Prediction:
+        """Ask the model.
+
+        Parameters
+        ----------
+        volume : Volume
+            What to look at.
+        timeout_s : float
+            Seconds for everything, loading the model included.
+        cancelled : callable
+            Asked five times a second; when it says True the child is killed.
+
+        Returns
+        -------
+        Prediction
+            Label maps on the grid of `volume`.
+
+        Raises
+        ------
+        ModelTimeout, ModelCancelled
+            If the time ran out or the caller changed its mind. The child is dead.
+        ModelCrashed, ModelOutOfMemory
+            If the child died or its code failed. The next call starts a fresh one.
+        ModelInvalidOutput
+            If the answer cannot be used.
+        BundleError
+            If the bundle cannot be loaded; asking again does not help.
+        """
+        with self._one_at_a_time:
+            wait = _Wait(time.monotonic() + timeout_s, timeout_s, cancelled, self._name)
+            try:
+                return self._ask(volume, wait)
+            except ModelInvalidOutput:
+                raise  # the process is sound; only its answer was not
+            except BaseException:
+                self.close()
+                raise
+
+    def close(self) -> None:
+        """Kill the child, if there is one, with all it started."""
+        child, self._child = self._child, None
+        if child is not None:
+            child.kill()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _ask(self, volume: Volume, wait: _Wait) -> Prediction:
+        load_s = 0.0
+        child = self._child
+        if child is None or not child.alive:
+            self.close()
+            child = self._child = _Child(self._order, self._name)
+            load_s = float(child.hear(wait)["loaded_s"])
+        child.give(volume.array)
+        child.say(
+            {
+                "shape": list(volume.array.shape),
+                "affine": [float(value) for value in volume.affine.ravel()],
+                "modality": volume.modality,
+            }
+        )
+        answer = child.hear(wait)
+        try:
+            return _prediction(answer, child.take, volume.array.shape, load_s)
+        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            raise ModelCrashed(f"The process of model {self._name} sent an answer that makes no sense.") from error
+        finally:
+            child.forget_voxels()
+
+
+class _Wait:
+    """How long to wait for the child, and whether anybody still wants the answer."""
+
+    def __init__(self, until: float, timeout_s: float, cancelled: Callable[[], bool], name: str) -> None:
+        self._until, self._timeout_s, self._cancelled, self._name = until, timeout_s, cancelled, name
+
+    def check(self) -> None:
+        if self._cancelled():
+            raise ModelCancelled(f"The model {self._name} was stopped because its answer is no longer wanted.")
+        if time.monotonic() >= self._until:
+            raise ModelTimeout(f"The model {self._name} gave no answer within {self._timeout_s:g} s and was stopped.")
+
+    def left_s(self) -> float:
+        return max(0.0, min(_POLL_S, self._until - time.monotonic()))
+
+
+class _Child:
+    """The child process: its socket, its two memory files, and the last it printed."""
+
+    def __init__(self, order: Mapping[str, Any], name: str) -> None:
+        self._name = name
+        self._tail = b""
+        self._killed = False
+        self._oom_kills = _oom_kills()
+        self._received = b""
+        self._control, theirs = socket.socketpair()
+        self._volume, self._labels = os.memfd_create("volume"), os.memfd_create("labels")
+        descriptors = {"control": theirs.fileno(), "volume": self._volume, "labels": self._labels}
+        line = json.dumps({**order, **descriptors, "parent": os.getpid()})
+        started: list[subprocess.Popen[bytes] | OSError] = []
+        running = threading.Event()
+        # Linux ends a child with PR_SET_PDEATHSIG when the *thread* that started it ends, so a thread stays for it.
+        self._keeper = threading.Thread(
+            target=self._keep, args=(line, tuple(descriptors.values()), started, running), name="model", daemon=True
+        )
+        self._keeper.start()
+        running.wait()
+        theirs.close()
+        if isinstance(started[0], OSError):
+            self._close_files()
+            raise ModelCrashed(f"The process of model {name} could not be started: {started[0]}") from started[0]
+        self._process = started[0]
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def alive(self) -> bool:
+        return self._process.poll() is None
+
+    def give(self, array: NDArray[np.float32]) -> None:
+        """Lay the voxels where the child can see them."""
+        voxels = np.ascontiguousarray(array, dtype=np.float32).data.cast("B")
+        os.ftruncate(self._volume, len(voxels))
+        offset = 0
+        while offset < len(voxels):
+            offset += os.pwrite(self._volume, voxels[offset : offset + (1 << 26)], offset)
+
+    def say(self, message: Mapping[str, Any]) -> None:
+        try:
+            self._control.sendall(json.dumps(message).encode() + b"\n")
+        except OSError as error:
+            raise self._death() from error
+
+    def hear(self, wait: _Wait) -> dict[str, Any]:
+        """The next line the child says, or the error that it says or is."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(self._control, selectors.EVENT_READ)
+            while b"\n" not in self._received:
+                wait.check()
+                if selector.select(wait.left_s()):
+                    self._receive()
+        line, _, self._received = self._received.partition(b"\n")
+        try:
+            message = json.loads(line)
+            error = _ERRORS.get(message.get("error", ""), ModelCrashed) if "error" in message else None
+        except (ValueError, AttributeError, TypeError) as failure:
+            raise ModelCrashed(f"The process of model {self._name} sent an answer that makes no sense.") from failure
+        if error is not None:
+            self._log_tail()
+            raise error(str(message.get("message", ""))[:500])
+        return dict(message)
+
+    def take(self, count: int) -> NDArray[np.uint8]:
+        """Copy `count` bytes of labels out. A copy: the child could still cut the file short under a mapping."""
+        labels = np.empty(count, dtype=np.uint8)
+        view = labels.data
+        offset = 0
+        while offset < count:
+            read = os.preadv(self._labels, [view[offset:]], offset)
+            if read == 0:
+                raise ModelInvalidOutput(f"The model {self._name} gave fewer voxels than it was asked about.")
+            offset += read
+        return labels
+
+    def forget_voxels(self) -> None:
+        for descriptor in (self._volume, self._labels):
+            os.ftruncate(descriptor, 0)
+
+    def kill(self) -> None:
+        self._killed = True
+        try:
+            os.killpg(self._process.pid, signal.SIGKILL)
+        except ProcessLookupError:
+            self._process.kill()
+        self._process.wait()
+        self._keeper.join(timeout=5)
+        self._close_files()
+
+    def _receive(self) -> None:
+        try:
+            received = self._control.recv(65_536)
+        except OSError:
+            received = b""
+        if not received:
+            raise self._death()
+        self._received += received
+        if len(self._received) > _LONGEST_ANSWER:
+            raise ModelCrashed(f"The process of model {self._name} talks without end.")
+
+    def _death(self) -> ModelError:
+        """What ended the child, as an error to raise."""
+        try:
+            code = self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            return ModelCrashed(f"The process of model {self._name} closed its connection.")
+        if self._killed:
+            return ModelCancelled(f"The model {self._name} was stopped.")
+        self._log_tail()
+        if code == -signal.SIGKILL and _oom_kills() > self._oom_kills:
+            return ModelOutOfMemory(f"The machine ran out of memory and ended the process of model {self._name}.")
+        how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
+        return ModelCrashed(f"The process of model {self._name} {how}.")
+
+    def _log_tail(self) -> None:
+        if self._tail:
+            _log.warning("model %s printed last: %s", self._name, self._tail.decode("utf-8", "replace").strip())
+
+    def _keep(
+        self,
+        order: str,
+        descriptors: tuple[int, ...],
+        started: list[subprocess.Popen[bytes] | OSError],
+        running: threading.Event,
+    ) -> None:
+        """Start the child, remember the last it prints, and stay until it is gone."""
+        home = str(Path(__file__).resolve().parent.parent)
+        environment = {key: os.environ[key] for key in _KEPT_ENVIRONMENT if key in os.environ}
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-B", "-P", "-m", "ai.child", order],
+                stdin=subprocess.DEVNULL,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                pass_fds=descriptors,
+                env={**environment, "PYTHONPATH": home},
+                start_new_session=True,  # a group of its own, so that what the model starts dies with it
+            )
+        except OSError as error:
+            started.append(error)
+            return
+        else:
+            started.append(process)
+        finally:
+            running.set()
+        assert process.stdout is not None
+        with process.stdout as printed:
+            while chunk := os.read(printed.fileno(), 4096):
+                self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
+        process.wait()
+
+    def _close_files(self) -> None:
+        self._control.close()
+        for descriptor in (self._volume, self._labels):
+            os.close(descriptor)
+
+
+def _prediction(
+    answer: Mapping[str, Any], take: Callable[[int], NDArray[np.uint8]], shape: tuple[int, ...], load_s: float
+) -> Prediction:
+    """Check what the child said against what it was asked."""
+    named = [{int(value): str(name) for value, name in names.items()} for names in answer["label_maps"]]
+    voxels = int(np.prod(shape))
+    maps = []
+    labels = take(voxels * len(named)).reshape(len(named), *shape)
+    for array, names in zip(labels, named, strict=True):
+        present = np.flatnonzero(np.bincount(array.ravel(), minlength=256))
+        if not set(present.tolist()) <= {0, *names}:
+            raise ModelInvalidOutput("The model's labels hold values that it gave no name.")
+        maps.append(LabelMap(array, names))
+    steps_s = {"load": load_s, **{str(step): float(seconds) for step, seconds in answer["steps_s"].items()}}
+    return Prediction(tuple(maps), steps_s, str(answer["device"]))
+
+
+def _oom_kills() -> int:
+    """How often Linux has ended a process for want of memory since it booted."""
+    try:
+        lines = Path("/proc/vmstat").read_text(encoding="ascii").splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("oom_kill ")), 0)
