@@ -7,15 +7,23 @@ wait for each other instead of failing half-way.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, Engine, create_engine, event
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
+from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+from dicom_node.loop import persist
 
 BUSY_TIMEOUT_MS = 30_000
+# SQLITE_BUSY, _LOCKED, _NOMEM, _IOERR, _FULL, _CANTOPEN: the machine's trouble, not the statement's.
+_SQLITE_PASSING = {5, 6, 7, 10, 13, 14}
+
+T = TypeVar("T")
 
 
 def open_engine(url: str, *, pool_size: int = 5) -> Engine:
@@ -46,6 +54,34 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """One transaction: commits when the block ends, rolls back when it raises."""
     with engine.begin() as tx:
         yield tx
+
+
+def commit(engine: Engine, work: Callable[[Connection], T]) -> T:
+    """Run `work` in a transaction, again and again while the database is away, until it is committed.
+
+    Parameters
+    ----------
+    work : callable
+        Safe to repeat: when the connection breaks in the middle of a commit, it may have been committed already.
+    """
+
+    def attempt() -> T:
+        with engine.begin() as tx:
+            return work(tx)
+
+    return persist(attempt, is_away)
+
+
+def is_away(error: Exception) -> bool:
+    """Whether an error says that the database cannot be reached or has no room, which may pass."""
+    if isinstance(error, PoolTimeout):
+        return True
+    if not isinstance(error, DBAPIError):
+        return False
+    code = getattr(error.orig, "sqlite_errorcode", None)
+    if code is not None:
+        return code & 0xFF in _SQLITE_PASSING
+    return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
 
 
 def utc_now() -> datetime:

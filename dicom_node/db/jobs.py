@@ -1,0 +1,237 @@
+"""Jobs: claimed by a worker, ended by the one who holds the attempt.
+
+`job.attempt` is the token. Claiming takes the next number; every ending says ``WHERE id AND attempt AND state = 'in
+progress'`` and writes nothing when that is no longer true: the job was canceled, or another worker took it over.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Row, insert, select, update
+
+from dicom_node.db import tables as t
+from dicom_node.db.audit import record
+from dicom_node.db.deliveries import DeliveryQueue, create_deliveries
+from dicom_node.db.engine import utc_now
+from dicom_node.db.nodes import is_alive
+from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.domain.job import Job, JobInstance, JobState, Succeeded
+from dicom_node.domain.uids import result_id
+
+EARLY = timedelta(seconds=5)  # how far ahead of its time the engine may dispatch: on SQLite it keeps whole seconds
+
+_j, _a = t.job, t.job_attempt
+
+
+class JobQueue(DeliveryQueue, Protocol):
+    """The part of the engine that ending a job needs."""
+
+    def job(self, tx: Connection, job_id: str, attempt: int, *, priority: int = 10, delay_s: float = 0.0) -> None:
+        """Enqueue one attempt in the transaction."""
+
+
+def claim_job(tx: Connection, job_id: str, executor_id: str, model_digests: Mapping[str, str]) -> Job | None:
+    """Take the next attempt of a job.
+
+    Parameters
+    ----------
+    model_digests : mapping of str to str
+        The digest of each model that this worker knows, by name: it is recorded with the attempt.
+
+    Returns
+    -------
+    Job or None
+        None when there is nothing to do: the job has ended, is not due, or another worker that lives has it. A job
+        whose worker died during its last attempt is marked failed here.
+    """
+    row = _load(tx, job_id)
+    if row is None or JobState(row.state).is_final:
+        return None
+    if row.state == JobState.SCHEDULED.value and row.next_attempt_at and row.next_attempt_at - EARLY > utc_now():
+        return None
+    if row.state == JobState.IN_PROGRESS.value and not _take_over(tx, row, executor_id):
+        return None
+    if row.attempt >= row.max_attempts:
+        _fail(tx, row, f"The worker died during attempt {row.attempt}, and no attempt is left.")
+        return None
+    instances = _instances(tx, row)
+    if len(instances) < len(row.slices):
+        _fail(tx, row, f"{len(row.slices) - len(instances)} of {len(row.slices)} instances are no longer stored.")
+        return None
+    n = row.attempt + 1
+    now = utc_now()
+    started = {"state": JobState.IN_PROGRESS.value, "attempt": n, "next_attempt_at": None}
+    tx.execute(update(_j).where(_j.c.id == job_id).values(started_at=row.started_at or now, **started))
+    digest = model_digests.get(row.model, "")
+    tx.execute(insert(_a).values(job_id=job_id, n=n, executor_id=executor_id, model_digest=digest, started_at=now))
+    record(tx, _event(Event.JOB_STARTED, row, attempt=n, executor=executor_id))
+    return _job(row, n, instances)
+
+
+def finish_completed(tx: Connection, job: Job, outcome: Succeeded, queue: JobQueue) -> bool:
+    """Write results, deliveries and the job's end, all or nothing. False: the attempt is no longer ours."""
+    if not _end(tx, job, "completed", JobState.COMPLETED, steps_s=outcome.steps_s, error=None, finished_at=utc_now()):
+        return False
+    now = utc_now()
+    for made in outcome.results:
+        tx.execute(
+            insert(t.result).values(
+                id=result_id(job.id, made.kind),
+                job_id=job.id,
+                kind=made.kind.value,
+                sop_class_uid=made.sop_class_uid,
+                sop_instance_uid=made.sop_instance_uid,
+                series_instance_uid=made.series_instance_uid,
+                transfer_syntax_uid=made.transfer_syntax_uid,
+                path=made.path,
+                size=made.size,
+                sha256=made.sha256,
+                summary=made.summary,
+                created_at=now,
+            )
+        )
+    detail = {"attempt": job.attempt, "results": {r.kind.value: r.sop_instance_uid for r in outcome.results}}
+    record(tx, AuditEvent(Event.JOB_COMPLETED, series_id=job.series_id, job_id=job.id, detail=detail))
+    create_deliveries(tx, job, outcome.results, queue)
+    return True
+
+
+def finish_retry(tx: Connection, job: Job, error: str, delay_s: float, queue: JobQueue) -> bool:
+    """Record a failed attempt and enqueue the next one after `delay_s`. False: the attempt is no longer ours."""
+    due = utc_now() + timedelta(seconds=delay_s)
+    if not _end(tx, job, "retry", JobState.SCHEDULED, error=error, next_attempt_at=due):
+        return False
+    queue.job(tx, job.id, job.attempt + 1, priority=job.priority, delay_s=delay_s)
+    detail = {"attempt": job.attempt, "error": error, "next_attempt_at": due.isoformat(timespec="seconds")}
+    record(tx, AuditEvent(Event.JOB_RETRY, series_id=job.series_id, job_id=job.id, detail=detail))
+    return True
+
+
+def finish_failed(tx: Connection, job: Job, error: str) -> bool:
+    """Record that the job failed for good. False: the attempt is no longer ours."""
+    if not _end(tx, job, "failed", JobState.FAILED, error=error, finished_at=utc_now()):
+        return False
+    detail = {"attempt": job.attempt, "error": error}
+    record(tx, AuditEvent(Event.JOB_FAILED, series_id=job.series_id, job_id=job.id, detail=detail))
+    return True
+
+
+def finish_interrupted(tx: Connection, job: Job, queue: JobQueue) -> bool:
+    """Give the job back because the worker stops in good order: enqueued at once, and the attempt does not count.
+
+    False: the attempt is no longer ours.
+    """
+    reason = "the worker was stopped"
+    values: dict[str, Any] = {"max_attempts": job.max_attempts + 1, "next_attempt_at": utc_now()}
+    if not _end(tx, job, "interrupted", JobState.SCHEDULED, error=reason, keep_error=True, **values):
+        return False
+    queue.job(tx, job.id, job.attempt + 1, priority=job.priority)
+    detail = {"attempt": job.attempt, "reason": reason}
+    record(tx, AuditEvent(Event.JOB_RECOVERED, series_id=job.series_id, job_id=job.id, detail=detail))
+    return True
+
+
+def close_attempt(tx: Connection, job: Job, outcome: str) -> None:
+    """Record when an attempt ended whose job somebody else has ended or taken over."""
+    tx.execute(update(_a).where(*_open_attempt(job.id, job.attempt)).values(ended_at=utc_now(), outcome=outcome))
+
+
+def attempt_is_current(tx: Connection, job: Job) -> bool:
+    """Whether the attempt still holds its job: not canceled, not taken over."""
+    current = select(_j.c.id).where(_j.c.id == job.id, _j.c.attempt == job.attempt, _in_progress())
+    return tx.execute(current).first() is not None
+
+
+def _load(tx: Connection, job_id: str) -> Row[Any] | None:
+    """Read a job with its UIDs, and keep other writers from it until the transaction ends."""
+    return tx.execute(
+        select(_j, t.series.c.series_instance_uid, t.study.c.study_instance_uid)
+        .join(t.series, t.series.c.id == _j.c.series_id)
+        .join(t.study, t.study.c.id == t.series.c.study_id)
+        .where(_j.c.id == job_id)
+        .with_for_update(of=_j)
+    ).one_or_none()
+
+
+def _take_over(tx: Connection, row: Row[Any], executor_id: str) -> bool:
+    """Close the attempt of a worker that is gone. False: it lives, and has the job."""
+    which = _a.c.job_id == row.id, _a.c.n == row.attempt
+    holder = tx.execute(select(_a.c.executor_id).where(*which)).scalar_one()
+    # a worker runs one job at a time: that it asks for its own job again says that the attempt is over
+    if holder != executor_id and is_alive(tx, holder):
+        return False
+    lost = {"ended_at": utc_now(), "outcome": "lost", "error": "the worker died"}
+    tx.execute(update(_a).where(*_open_attempt(row.id, row.attempt)).values(**lost))
+    record(tx, _event(Event.JOB_RECOVERED, row, attempt=row.attempt, executor=holder, reason="the worker died"))
+    return True
+
+
+def _fail(tx: Connection, row: Row[Any], error: str) -> None:
+    failed = {"state": JobState.FAILED.value, "finished_at": utc_now(), "error": error}
+    tx.execute(update(_j).where(_j.c.id == row.id).values(**failed))
+    record(tx, _event(Event.JOB_FAILED, row, attempt=row.attempt, error=error))
+
+
+def _instances(tx: Connection, row: Row[Any]) -> tuple[JobInstance, ...]:
+    i = t.instance.c
+    columns = (i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid, i.path, i.sha256, i.header)
+    stored = tx.execute(select(*columns).where(i.series_id == row.series_id, i.revision <= row.series_revision))
+    known = {found.sop_instance_uid: JobInstance(**found._mapping) for found in stored}
+    return tuple(known[uid] for uid in row.slices if uid in known)
+
+
+def _end(
+    tx: Connection,
+    job: Job,
+    outcome: str,
+    state: JobState,
+    *,
+    error: str | None,
+    steps_s: dict[str, float] | None = None,
+    keep_error: bool = False,
+    **values: Any,
+) -> bool:
+    """End the attempt, and with it the job's state, if the attempt still holds the job."""
+    held = _j.c.id == job.id, _j.c.attempt == job.attempt, _in_progress()
+    if not keep_error:
+        values["error"] = error
+    if tx.execute(update(_j).where(*held).values(state=state.value, **values)).rowcount != 1:
+        close_attempt(tx, job, "discarded")
+        return False
+    ended = {"ended_at": utc_now(), "outcome": outcome, "error": error, "steps_s": steps_s}
+    tx.execute(update(_a).where(*_open_attempt(job.id, job.attempt)).values(**ended))
+    return True
+
+
+def _in_progress() -> Any:
+    return _j.c.state == JobState.IN_PROGRESS.value
+
+
+def _open_attempt(job_id: str, n: int) -> tuple[Any, ...]:
+    return _a.c.job_id == job_id, _a.c.n == n, _a.c.ended_at.is_(None)
+
+
+def _job(row: Row[Any], n: int, instances: tuple[JobInstance, ...]) -> Job:
+    return Job(
+        id=row.id,
+        series_id=row.series_id,
+        study_instance_uid=row.study_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        series_revision=row.series_revision,
+        model=row.model,
+        model_version=row.model_version,
+        rule=row.rule,
+        destinations=tuple(row.destinations),
+        priority=row.priority,
+        attempt=n,
+        max_attempts=row.max_attempts,
+        created_at=row.created_at,
+        instances=instances,
+    )
+
+
+def _event(event: Event, row: Row[Any], **detail: Any) -> AuditEvent:
+    return AuditEvent(event, series_id=row.series_id, job_id=row.id, detail=detail)
