@@ -121,6 +121,6 @@ class Prediction:
         for label_map in self.label_maps:
             for value, output in label_map.names.items():
                 if output == name:
-                    return label_map.array == value
+                    return np.asarray(label_map.array == value, dtype=np.bool_)
         known = ", ".join(sorted(name for label_map in self.label_maps for name in label_map.names.values()))
         raise ModelInvalidOutput(f"The model has no output named {name!r}; it has: {known or 'none'}.")
