@@ -1,0 +1,361 @@
+"""Rules, models and destinations: read from their files, checked against each other, then frozen.
+
+Everything that is wrong is reported at once, each problem with its file and key; nothing starts on a bad catalog.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import math
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
+
+import ai
+from ai.digest import bundle_digest, weights_digest
+from dicom_node.domain.delivery import Destination
+from dicom_node.domain.finding import Code
+from dicom_node.domain.job import Priority
+from dicom_node.domain.model import Accepts, ModelCard, OutputKind, SegmentCard
+from dicom_node.domain.rule import FACTS, Condition, Operator, Rule, Scalar
+from dicom_node.domain.uids import AETitle
+from dicom_node.errors import ConfigurationError
+from dicom_node.settings import Settings, explain
+
+BUNDLED = Path(ai.__file__).parent / "bundles"
+CARD = "card.toml"
+
+_NUMBERS = {"DS", "IS", "FL", "FD", "SL", "SS", "SV", "UL", "US", "UV", "US or SS"}
+_UNCOMPARABLE = {"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "OB or OW", "UN", "AT"}
+_NUMERIC_FACTS = {"slices", "slice_spacing_mm"}
+# Names, addresses, identifiers and birth dates of people are compared but never shown.
+_PERSONAL_VR = {"PN", "DA", "DT"}
+_PERSONAL_WORDS = ("Patient", "Person", "Physician", "Operator")
+_IMPERSONAL = {
+    "StudyDate",
+    "SeriesDate",
+    "AcquisitionDate",
+    "ContentDate",
+    "PatientPosition",
+    "PatientSex",
+    "PatientAge",
+}
+_IMPERSONAL |= {"ImagePositionPatient", "ImageOrientationPatient", "PatientOrientation", "PatientSize", "PatientWeight"}
+
+Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\\\x00-\x1f]+$")]
+M = TypeVar("M", bound=BaseModel)
+
+
+@dataclass(frozen=True, slots=True)
+class Catalog:
+    """What the node was told to do, in the order of the files' names."""
+
+    rules: tuple[Rule, ...]
+    models: Mapping[str, ModelCard]
+    destinations: Mapping[str, Destination]
+
+
+class _Table(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _RuleFile(_Table):
+    name: Name | None = None
+    enabled: bool = True
+    model: Text
+    destinations: Annotated[tuple[Text, ...], Field(min_length=1)]
+    priority: Literal["stat", "high", "routine", "low"] = "routine"
+    when: Annotated[dict[str, Any], Field(min_length=1)]
+
+
+class _Code(_Table):  # PS3.3 8.8: code value and scheme are SH, the meaning is LO
+    value: Annotated[str, Field(min_length=1, max_length=16)]
+    scheme: Annotated[str, Field(min_length=1, max_length=16)]
+    meaning: Name
+
+
+class _Segment(_Table):
+    output: Text
+    label: Name
+    category: _Code
+    type: _Code
+    laterality: _Code | None = None
+    region: _Code | None = None
+    color_rgb: tuple[
+        Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
+    ] = (128, 174, 128)
+    measurements: tuple[Literal["volume", "mean_attenuation"], ...] = ("volume",)
+
+
+class _Accepts(_Table):
+    modality: Annotated[tuple[Text, ...], Field(min_length=1)]
+    min_slices: int = Field(1, ge=1)
+    max_slice_spacing_mm: float | None = Field(None, gt=0)
+
+
+class _Card(_Table):
+    name: Name
+    version: Annotated[str, Field(min_length=1, max_length=32)]
+    title: Name
+    manufacturer: Name
+    summary: Text
+    training: Text
+    timeout_s: float = Field(gt=0)
+    accepts: _Accepts
+    segments: Annotated[tuple[_Segment, ...], Field(min_length=1)]
+    outputs: Annotated[tuple[OutputKind, ...], Field(min_length=1)] = (OutputKind.SEG, OutputKind.SR)
+
+
+def load_catalog(settings: Settings) -> Catalog:
+    """Read every rule, model card and destination, and check them against each other.
+
+    Raises
+    ------
+    ConfigurationError
+        With every problem found; each names its file and key.
+    """
+    problems: list[str] = []
+    destinations = _destinations(settings)
+    models = _models(settings, problems)
+    rules = _rules(settings, models, destinations, problems)
+    if problems:
+        raise ConfigurationError(problems)
+    return Catalog(rules, models, destinations)
+
+
+def _destinations(settings: Settings) -> dict[str, Destination]:
+    return {
+        name: Destination(
+            name=name,
+            kind=d.kind,
+            host=d.host,
+            port=d.port,
+            ae_title=AETitle(d.ae_title),
+            calling_ae=AETitle(d.calling_ae or settings.node.ae_title),
+            timeout_s=d.timeout_s,
+        )
+        for name, d in settings.destinations.items()
+    }
+
+
+def _models(settings: Settings, problems: list[str]) -> dict[str, ModelCard]:
+    cards: dict[str, ModelCard] = {}
+    files = sorted(BUNDLED.glob(f"*/{CARD}"))
+    for folder in settings.models:
+        found = [folder / CARD] if (folder / CARD).is_file() else sorted(folder.glob(f"*/{CARD}"))
+        if not found:
+            problems.append(f"{settings.file}: models: {folder} holds no bundle (a folder with a {CARD})")
+        files += found
+    for file in dict.fromkeys(files):
+        card = _read(file, _Card, problems)
+        if card is None:
+            continue
+        if card.name in cards:
+            problems.append(f"{file}: name: {cards[card.name].bundle / CARD} has a model {card.name!r} already")
+            continue
+        problems += [f"{file}: {problem}" for problem in _segment_problems(card, file.parent)]
+        cards[card.name] = _model_card(card, file.parent)
+    return cards
+
+
+def _segment_problems(card: _Card, bundle: Path) -> list[str]:
+    problems = []
+    for key in ("output", "label"):
+        names = [getattr(segment, key) for segment in card.segments]
+        problems += [f"segments.{n}.{key}: {x!r} is used twice" for n, x in enumerate(names) if x in names[:n]]
+    known = _bundle_outputs(bundle)
+    if known is not None:
+        problems += [
+            f"segments.{n}.output: the bundle has no output {s.output!r}{_nearest(s.output, known)}"
+            for n, s in enumerate(card.segments)
+            if s.output not in known
+        ]
+    return problems
+
+
+def _bundle_outputs(bundle: Path) -> set[str] | None:
+    """Names of the outputs in the bundle's metadata; None where it does not say (loading it will tell more)."""
+    try:
+        metadata = json.loads((bundle / "configs" / "metadata.json").read_bytes())
+        outputs = metadata["network_data_format"]["outputs"].values()
+        return {str(name) for output in outputs for name in output["channel_def"].values()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return None
+
+
+def _model_card(card: _Card, bundle: Path) -> ModelCard:
+    return ModelCard(
+        name=card.name,
+        version=card.version,
+        title=card.title,
+        manufacturer=card.manufacturer,
+        summary=card.summary,
+        training=card.training,
+        bundle=bundle,
+        digest=bundle_digest(bundle),
+        weights_digest=weights_digest(bundle),
+        timeout_s=card.timeout_s,
+        accepts=Accepts(**card.accepts.model_dump()),
+        segments=tuple(_segment_card(segment) for segment in card.segments),
+        outputs=tuple(dict.fromkeys(card.outputs)),
+    )
+
+
+def _segment_card(segment: _Segment) -> SegmentCard:
+    return SegmentCard(
+        output=segment.output,
+        label=segment.label,
+        category=_code(segment.category),
+        type=_code(segment.type),
+        laterality=_code(segment.laterality) if segment.laterality else None,
+        region=_code(segment.region) if segment.region else None,
+        color_rgb=segment.color_rgb,
+        measurements=tuple(dict.fromkeys(segment.measurements)),
+    )
+
+
+def _code(code: _Code) -> Code:
+    return Code(code.value, code.scheme, code.meaning)
+
+
+def _rules(
+    settings: Settings, models: Iterable[str], destinations: Iterable[str], problems: list[str]
+) -> tuple[Rule, ...]:
+    if not settings.rules.is_dir():
+        problems.append(f"{settings.file}: rules: {settings.rules} is not a folder; rule files (*.toml) belong there")
+        return ()
+    rules: dict[str, Rule] = {}
+    for file in sorted(settings.rules.glob("*.toml")):
+        found = _read(file, _RuleFile, problems)
+        if found is None:
+            continue
+        rule = _rule(found, file, problems)
+        if rule.name in rules:
+            problems.append(f"{file}: name: another rule file has the name {rule.name!r} already")
+        rules[rule.name] = rule
+        if rule.enabled:
+            problems += _unknown(file, "model", "model", [rule.model], models)
+            problems += _unknown(file, "destinations", "destination", rule.destinations, destinations)
+    return tuple(rules.values())
+
+
+def _rule(found: _RuleFile, file: Path, problems: list[str]) -> Rule:
+    conditions: list[Condition] = []
+    for key, wanted in found.when.items():
+        try:
+            conditions += _conditions(key, wanted)
+        except ValueError as error:
+            problems.append(f"{file}: when.{key}: {error}")
+    return Rule(
+        name=found.name or file.stem[:64],
+        model=found.model,
+        destinations=tuple(dict.fromkeys(found.destinations)),
+        conditions=tuple(conditions),
+        priority=Priority[found.priority.upper()],
+        enabled=found.enabled,
+    )
+
+
+def _conditions(key: str, wanted: object) -> list[Condition]:
+    """Conditions on one key; raises ValueError with what is wrong with it."""
+    kind = _kind(key)
+    if not isinstance(wanted, dict):
+        wanted = {Operator.ONE_OF.value: wanted}
+    if not wanted:
+        raise ValueError(f"give a value, a list of values or a table of {_operators()}")
+    shown = not _is_personal(key)
+    return [Condition(key, *_comparison(name, operand, kind), shown) for name, operand in wanted.items()]
+
+
+def _kind(key: str) -> str:
+    """``number``, ``bool`` or ``text``: what the key's values are."""
+    if key in FACTS:
+        return "number" if key in _NUMERIC_FACTS else "bool" if key == "complete" else "text"
+    tag = tag_for_keyword(key)
+    if tag is None:
+        raise ValueError(f"is neither a DICOM keyword nor a fact of the series{_nearest(key, {*keyword_dict, *FACTS})}")
+    vr = dictionary_VR(tag)
+    if vr in _UNCOMPARABLE:
+        raise ValueError(f"holds no value that a rule can compare (VR {vr})")
+    return "number" if vr in _NUMBERS else "text"
+
+
+def _comparison(name: str, operand: object, kind: str) -> tuple[Operator, tuple[Scalar, ...]]:
+    try:
+        operator = Operator(name)
+    except ValueError:
+        raise ValueError(f"there is no comparison {name!r}; use {_operators()}") from None
+    operands = tuple(operand) if isinstance(operand, list) else (operand,)
+    if not operands:
+        raise ValueError(f"{name}: the list is empty, so nothing would ever match")
+    if any(not isinstance(o, (str, int, float, bool)) for o in operands):
+        raise ValueError(f"{name}: only text, numbers and true or false can be compared")
+    _check_operands(operator, operands, kind)
+    return operator, operands
+
+
+def _check_operands(operator: Operator, operands: tuple[Any, ...], kind: str) -> None:
+    of_type = {str: "text", bool: "true or false"}
+    kinds = {of_type.get(type(o), "number") for o in operands}
+    match operator:
+        case Operator.EXISTS:
+            wanted, single = "true or false", True
+        case Operator.AT_LEAST | Operator.AT_MOST:
+            if kind != "number":
+                raise ValueError(f"{operator.value}: the values of this key are not numbers")
+            wanted, single = "number", True
+        case Operator.CONTAINS | Operator.MATCHES:
+            wanted, single = "text", False
+        case _:
+            wanted, single = {"bool": "true or false"}.get(kind, kind), False
+            if kind == "text":
+                kinds.discard("number")  # "AccessionNumber = 5" says what it means
+                kinds.add("text")
+    if kinds != {wanted} or (single and len(operands) > 1):
+        raise ValueError(f"{operator.value}: give {'one ' if single else ''}{wanted}")
+    if any(isinstance(o, float) and not math.isfinite(o) for o in operands):
+        raise ValueError(f"{operator.value}: the number has to be finite")
+
+
+def _is_personal(key: str) -> bool:
+    if key in FACTS or key in _IMPERSONAL:
+        return False
+    tag = tag_for_keyword(key)
+    return tag is not None and (
+        dictionary_VR(tag) in _PERSONAL_VR or tag >> 16 == 0x0010 or any(word in key for word in _PERSONAL_WORDS)
+    )
+
+
+def _operators() -> str:
+    return ", ".join(operator.value for operator in Operator)
+
+
+def _unknown(file: Path, key: str, what: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
+    there = set(known)
+    has = f"; there is {', '.join(sorted(there))}" if there else "; there is none"
+    return [f"{file}: {key}: there is no {what} {n!r}{_nearest(n, there) or has}" for n in names if n not in there]
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    folded = {k.casefold(): k for k in known}
+    found = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    return f"; did you mean {folded[found[0]]!r}?" if found else ""
+
+
+def _read(file: Path, model: type[M], problems: list[str]) -> M | None:
+    try:
+        return model.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
+    except ValidationError as error:
+        problems += [f"{file}: {problem}" for problem in explain(error)]
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        problems.append(f"{file}: not valid TOML: {error}")
+    except OSError as error:
+        problems.append(f"{file}: cannot be read: {error.strerror}")
+    return None

@@ -1,0 +1,250 @@
+"""Rules, models and destinations: what is accepted, and that every problem names its file and key."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+
+import dicom_node.catalog
+from ai.digest import bundle_digest, weights_digest
+from dicom_node.catalog import Catalog, load_catalog
+from dicom_node.domain.job import Priority
+from dicom_node.domain.model import OutputKind
+from dicom_node.domain.rule import Operator, Values, match_rule
+from dicom_node.errors import ConfigurationError
+from dicom_node.settings import load_settings
+
+CARD = """\
+name = "organs"
+version = "1.2.0"
+title = "Organs"
+manufacturer = "Test"
+summary = "Marks two organs."
+training = "not trained; for tests"
+timeout_s = 60.0
+
+[accepts]
+modality = ["CT"]
+min_slices = 20
+max_slice_spacing_mm = 5
+
+[[segments]]
+output = "left organ"
+label = "Left organ"
+category = { value = "91723000", scheme = "SCT", meaning = "Anatomical Structure" }
+type = { value = "39607008", scheme = "SCT", meaning = "Lung" }
+laterality = { value = "7771000", scheme = "SCT", meaning = "Left" }
+measurements = ["volume", "mean_attenuation"]
+"""
+
+SETTINGS = """\
+models = ["models"]
+[node]
+ae_title = "AINODE"
+[destinations.pacs]
+host = "127.0.0.1"
+port = 4242
+ae_title = "PACS"
+"""
+
+RULE = """\
+model = "organs"
+destinations = ["pacs"]
+[when]
+Modality = "CT"
+"""
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A settings folder with one model, one destination and one rule; the bundled models are out of sight."""
+    monkeypatch.setattr(dicom_node.catalog, "BUNDLED", tmp_path / "none")
+    bundle = tmp_path / "models" / "organs"
+    (bundle / "configs").mkdir(parents=True)
+    (bundle / "models").mkdir()
+    (bundle / "models" / "model.pt").write_bytes(b"weights")
+    outputs = {"pred": {"channel_def": {"0": "background", "1": "left organ", "2": "right organ"}}}
+    (bundle / "configs" / "metadata.json").write_text(json.dumps({"network_data_format": {"outputs": outputs}}))
+    (bundle / "card.toml").write_text(CARD)
+    (tmp_path / "settings.toml").write_text(SETTINGS)
+    (tmp_path / "rules").mkdir()
+    (tmp_path / "rules" / "organs.toml").write_text(RULE)
+    return tmp_path
+
+
+def load(home: Path) -> Catalog:
+    return load_catalog(load_settings(home / "settings.toml", {}))
+
+
+def problems(home: Path) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        load(home)
+    return caught.value.problems
+
+
+def test_reads_a_rule_its_model_and_its_destination(home: Path) -> None:
+    catalog = load(home)
+    (rule,) = catalog.rules
+    assert (rule.name, rule.model, rule.destinations) == ("organs", "organs", ("pacs",))
+    assert rule.priority is Priority.ROUTINE
+    card = catalog.models["organs"]
+    assert card.outputs == (OutputKind.SEG, OutputKind.SR)
+    assert card.segments[0].laterality is not None
+    assert card.segments[0].laterality.meaning == "Left"
+    assert card.accepts.max_slice_spacing_mm == 5
+    destination = catalog.destinations["pacs"]
+    assert (destination.ae_title, destination.calling_ae, destination.port) == ("PACS", "AINODE", 4242)
+
+
+def test_every_form_of_a_condition_is_understood(home: Path) -> None:
+    when = """\
+SeriesDescription = { contains = "lung", not = ["scout", "topogram"] }
+ProtocolName = { matches = "CT*Thorax" }
+Modality = ["CT", "PT"]
+slices = { at_least = 20, at_most = 2000 }
+complete = true
+ContrastBolusAgent = { exists = false }
+KVP = 120
+calling_ae = "CT1"
+"""
+    (home / "rules" / "organs.toml").write_text(RULE.replace('Modality = "CT"\n', when))
+    (rule,) = load(home).rules
+    assert [(c.key, c.operator) for c in rule.conditions] == [
+        ("SeriesDescription", Operator.CONTAINS),
+        ("SeriesDescription", Operator.NOT),
+        ("ProtocolName", Operator.MATCHES),
+        ("Modality", Operator.ONE_OF),
+        ("slices", Operator.AT_LEAST),
+        ("slices", Operator.AT_MOST),
+        ("complete", Operator.ONE_OF),
+        ("ContrastBolusAgent", Operator.EXISTS),
+        ("KVP", Operator.ONE_OF),
+        ("calling_ae", Operator.ONE_OF),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("when", "problem"),
+    [
+        (
+            'Modalty = "CT"',
+            "when.Modalty: is neither a DICOM keyword nor a fact of the series; did you mean 'Modality'?",
+        ),
+        ("slicess = 3", "did you mean 'slices'?"),
+        ("slices = { atleast = 3 }", "when.slices: there is no comparison 'atleast'"),
+        ('slices = { at_least = "3" }', "when.slices: at_least: give one number"),
+        ("slices = { at_least = nan }", "finite"),
+        ("Modality = { at_least = 3 }", "when.Modality: at_least: the values of this key are not numbers"),
+        ("Modality = []", "when.Modality: one_of: the list is empty"),
+        ("Modality = {}", "when.Modality: give a value"),
+        ("Modality = { exists = 1 }", "when.Modality: exists: give one true or false"),
+        ('complete = "yes"', "when.complete: one_of: give true or false"),
+        ("Modality = 2024-01-01", "when.Modality: one_of: only text, numbers and true or false"),
+        ('PixelData = "x"', "when.PixelData: holds no value that a rule can compare"),
+        ("", "when: Dictionary should have at least 1 item"),
+        ("[whn]", "whn: there is no such key"),
+        ("Modality = ", "not valid TOML"),
+    ],
+)
+def test_a_bad_condition_is_refused_with_file_and_key(home: Path, when: str, problem: str) -> None:
+    file = home / "rules" / "organs.toml"
+    file.write_text(RULE.replace('Modality = "CT"\n', when))
+    found = problems(home)
+    assert any(line.startswith(f"{file}: ") and problem in line for line in found), found
+
+
+def test_all_problems_are_told_at_once(home: Path) -> None:
+    (home / "rules" / "a.toml").write_text(RULE.replace('"organs"', '"organ"').replace('"pacs"', '"archive"'))
+    (home / "rules" / "b.toml").write_text('name = "a"\n' + RULE.replace('"organs"', '"organs"\npriority = "urgent"'))
+    (home / "rules" / "c.toml").write_text('name = "organs"\n' + RULE)
+    text = "\n".join(problems(home))
+    assert "a.toml: model: there is no model 'organ'; did you mean 'organs'?" in text
+    assert "a.toml: destinations: there is no destination 'archive'; there is pacs" in text
+    assert "b.toml: priority: " in text
+    assert "organs.toml: name: another rule file has the name 'organs' already" in text
+
+
+def test_a_rule_that_is_switched_off_may_name_what_is_gone(home: Path) -> None:
+    (home / "rules" / "old.toml").write_text("enabled = false\n" + RULE.replace('"organs"', '"retired"'))
+    rule = load(home).rules[0]
+    assert not rule.enabled
+    match = match_rule(rule, {"Modality": ("CT",)})
+    assert str(match) == "rule old did not match: the rule is enabled: no, it is switched off"
+
+
+def test_what_identifies_a_person_is_compared_but_not_shown(home: Path) -> None:
+    (home / "rules" / "organs.toml").write_text(
+        RULE + 'PatientName = "TEST*"\nPatientID = "1"\nPatientPosition = "HFS"\n'
+    )
+    (rule,) = load(home).rules
+    match = match_rule(rule, {"Modality": ("CT",), "PatientName": ("Doe^Jane",), "PatientID": ("4711",)})
+    assert not match.matched
+    assert "Doe" not in str(match)
+    assert "4711" not in repr(match)
+    assert "PatientPosition is HFS: no, not present" in str(match)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('output = "left organ"', 'output = "lft organ"', "no output 'lft organ'; did you mean 'left organ'?"),
+        ("timeout_s = 60.0", "", "timeout_s: this key is needed"),
+        ("timeout_s = 60.0", "timeout_s = 0", "timeout_s: "),
+        ('"mean_attenuation"', '"maximum"', "segments.0.measurements.1: "),
+        ('value = "39607008"', 'value = "39607008-and-much-more"', "segments.0.type.value: "),
+        ("min_slices", "minslices", "accepts.minslices: there is no such key"),
+    ],
+)
+def test_a_bad_card_is_refused_with_file_and_key(home: Path, old: str, new: str, problem: str) -> None:
+    file = home / "models" / "organs" / "card.toml"
+    file.write_text(CARD.replace(old, new, 1))
+    found = problems(home)
+    assert any(line.startswith(f"{file}: ") and problem in line for line in found), found
+
+
+def test_two_models_of_one_name_are_refused(home: Path) -> None:
+    shutil.copytree(home / "models" / "organs", home / "models" / "zorgans")
+    assert any("zorgans" in p and "a model 'organs' already" in p for p in problems(home))
+
+
+def test_a_missing_folder_is_named(home: Path) -> None:
+    (home / "rules" / "organs.toml").unlink()
+    (home / "rules").rmdir()
+    shutil.rmtree(home / "models")
+    found = problems(home)
+    assert any("settings.toml: rules: " in p for p in found)
+    assert any("settings.toml: models: " in p for p in found)
+
+
+def test_no_rule_at_all_is_allowed(home: Path) -> None:
+    (home / "rules" / "organs.toml").unlink()
+    assert load(home).rules == ()
+
+
+def test_the_digest_changes_with_every_byte_and_name_and_not_with_the_place(home: Path) -> None:
+    bundle = home / "models" / "organs"
+    before, weights = bundle_digest(bundle), weights_digest(bundle)
+    (bundle / "__pycache__").mkdir()
+    (bundle / "__pycache__" / "x.pyc").write_bytes(b"x")
+    assert bundle_digest(bundle) == before
+    moved = Path(shutil.move(bundle, home / "elsewhere"))
+    assert bundle_digest(moved) == before
+    (moved / "LICENSE").write_text("")
+    assert bundle_digest(moved) != before
+    assert weights_digest(moved) == weights
+    (moved / "models" / "model.pt").write_bytes(b"weightz")
+    assert weights_digest(moved) != weights
+
+
+def test_the_bundled_rule_example_is_valid(home: Path) -> None:
+    example = Path(dicom_node.catalog.__file__).parents[1] / "deploy" / "rules" / "chest_ct.toml"
+    text = example.read_text().replace('"lung_ct"', '"organs"')
+    (home / "rules" / "organs.toml").write_text(text)
+    (rule,) = load(home).rules
+    chest: dict[str, Values] = {"Modality": ("CT",), "slices": (275,), "slice_spacing_mm": (1.0,), "complete": (True,)}
+    assert match_rule(rule, chest).matched
+    assert not match_rule(rule, {**chest, "BodyPartExamined": ("Head",)}).matched
+    assert not match_rule(rule, {**chest, "slices": (19,)}).matched
