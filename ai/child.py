@@ -72,13 +72,22 @@ def _load(order: Mapping[str, Any]) -> Bundle:
     try:
         from ai.bundle import Bundle  # here, not above: torch comes only after the limits are set
 
-        return Bundle.load(Path(order["bundle"]), order["device"])
+        return Bundle.load(Path(order["bundle"]), _device(order["device"]))
     except MemoryError as error:
         raise ModelOutOfMemory("The model could not be loaded in the memory it may have.") from error
     except ImportError as error:
         if "failed to map" in str(error) or "allocate memory" in str(error):
             raise ModelOutOfMemory("The model could not be loaded in the memory it may have.") from error
         raise ModelCrashed(f"The model's process cannot import what it needs: {error}") from error
+
+
+def _device(wanted: str) -> str:
+    """The device to compute on: ``auto`` is the GPU where there is one."""
+    if wanted != "auto":
+        return wanted
+    import torch
+
+    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _answer(bundle: Bundle, request: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:

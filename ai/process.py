@@ -63,7 +63,7 @@ class ModelProcess:
     bundle_path : pathlib.Path
         The bundle's folder.
     device : str
-        A torch device: ``cpu``, ``cuda:0``.
+        A torch device: ``cpu``, ``cuda:0``; ``auto`` is the GPU where there is one.
     memory_mib : int, optional
         Main memory that the child may fill, beyond what it shares with us. No limit without it.
     """

@@ -33,13 +33,17 @@ class JobQueue(DeliveryQueue, Protocol):
         """Enqueue one attempt in the transaction."""
 
 
-def claim_job(tx: Connection, job_id: str, executor_id: str, model_digests: Mapping[str, str]) -> Job | None:
+def claim_job(
+    tx: Connection, job_id: str, executor_id: str, model_digests: Mapping[str, str], *, again: bool = False
+) -> Job | None:
     """Take the next attempt of a job.
 
     Parameters
     ----------
     model_digests : mapping of str to str
         The digest of each model that this worker knows, by name: it is recorded with the attempt.
+    again : bool
+        The same claim was made before and its answer was lost: if it was committed, this gives its attempt.
 
     Returns
     -------
@@ -52,8 +56,14 @@ def claim_job(tx: Connection, job_id: str, executor_id: str, model_digests: Mapp
         return None
     if row.state == JobState.SCHEDULED.value and row.next_attempt_at and row.next_attempt_at - EARLY > utc_now():
         return None
-    if row.state == JobState.IN_PROGRESS.value and not _take_over(tx, row, executor_id):
-        return None
+    if row.state == JobState.IN_PROGRESS.value:
+        holder = _holder(tx, row)
+        if again and holder == executor_id:
+            return _job(row, row.attempt, _instances(tx, row))
+        # a worker runs one job at a time: that it asks for its own job again says that its attempt is over
+        if holder != executor_id and is_alive(tx, holder):
+            return None
+        _lose_attempt(tx, row, holder)
     if row.attempt >= row.max_attempts:
         _fail(tx, row, f"The worker died during attempt {row.attempt}, and no attempt is left.")
         return None
@@ -156,17 +166,16 @@ def _load(tx: Connection, job_id: str) -> Row[Any] | None:
     ).one_or_none()
 
 
-def _take_over(tx: Connection, row: Row[Any], executor_id: str) -> bool:
-    """Close the attempt of a worker that is gone. False: it lives, and has the job."""
+def _holder(tx: Connection, row: Row[Any]) -> str:
     which = _a.c.job_id == row.id, _a.c.n == row.attempt
-    holder = tx.execute(select(_a.c.executor_id).where(*which)).scalar_one()
-    # a worker runs one job at a time: that it asks for its own job again says that the attempt is over
-    if holder != executor_id and is_alive(tx, holder):
-        return False
+    holder: str = tx.execute(select(_a.c.executor_id).where(*which)).scalar_one()
+    return holder
+
+
+def _lose_attempt(tx: Connection, row: Row[Any], holder: str) -> None:
     lost = {"ended_at": utc_now(), "outcome": "lost", "error": "the worker died"}
     tx.execute(update(_a).where(*_open_attempt(row.id, row.attempt)).values(**lost))
     record(tx, _event(Event.JOB_RECOVERED, row, attempt=row.attempt, executor=holder, reason="the worker died"))
-    return True
 
 
 def _fail(tx: Connection, row: Row[Any], error: str) -> None:

@@ -1,0 +1,101 @@
+"""One attempt at a job, top to bottom: the stored series, the model, what it found, the result objects."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from time import monotonic
+
+from ai.contract import BundleError, ModelCancelled, ModelError, ModelInvalidOutput, Prediction
+from ai.contract import Volume as Pixels
+from ai.process import ModelProcess
+from dicom_node.domain.job import Canceled, Failed, Job, Outcome, RetryLater, Succeeded
+from dicom_node.domain.model import ModelCard
+from dicom_node.errors import ModelFailed, NodeError
+from dicom_node.results import Equipment, build_results
+from dicom_node.spool import Spool
+from dicom_node.volume import Volume, load_volume
+from dicom_node.work.findings import findings_from
+
+# The names of the model's own steps, as a user reads them.
+_MODEL_STEPS = {"load": "load model"}
+_FINAL = (BundleError, ModelInvalidOutput)  # the same bytes would give the same answer
+
+
+@dataclass(frozen=True, slots=True)
+class WorkNode:
+    """What an attempt needs of the node.
+
+    `model_for` gives the warm model of a card, and raises a NodeError when its bundle is not what the node started
+    with. `cancelled` says whether the answer is no longer wanted; it is asked while the model runs.
+    """
+
+    cards: dict[str, ModelCard]
+    spool: Spool
+    equipment: Equipment
+    model_for: Callable[[ModelCard], ModelProcess]
+    cancelled: Callable[[], bool]
+
+
+def run_attempt(job: Job, node: WorkNode) -> Outcome:
+    """Run one attempt of `job`. The worker records the outcome; nothing here writes a row."""
+    steps_s: dict[str, float] = {}
+    try:
+        card = _card(job, node)
+        _refuse_unfit(job, card)
+        started = monotonic()
+        volume = load_volume(node.spool, job.instances)
+        steps_s["read"] = monotonic() - started
+        _refuse_wide(volume, card)
+        prediction = _predict(job, card, volume, node)
+        steps_s |= {_MODEL_STEPS.get(step, step): seconds for step, seconds in prediction.steps_s.items()}
+        started = monotonic()
+        findings = findings_from(prediction, card, volume, job.id)
+        steps_s["measure"] = monotonic() - started
+        results = build_results(job, card, volume, findings, prediction.mask, node.equipment, node.spool, steps_s)
+        return Succeeded(results, {step: round(seconds, 3) for step, seconds in steps_s.items()})
+    except ModelCancelled:
+        return Canceled()
+    except ModelError as error:
+        return _failed(job, ModelFailed(str(error), retry=not isinstance(error, _FINAL)))
+    except NodeError as error:  # each class says whether a retry can help
+        return _failed(job, error)
+
+
+def _card(job: Job, node: WorkNode) -> ModelCard:
+    card = node.cards.get(job.model)
+    if card is None:
+        raise ModelFailed(f"This node has no model {job.model}.", retry=False)
+    if card.version != job.model_version:
+        reason = f"The job asks for {job.model} {job.model_version}; this node has version {card.version}."
+        raise ModelFailed(reason, retry=False)
+    return card
+
+
+def _refuse_unfit(job: Job, card: ModelCard) -> None:
+    """Refuse what the model was not made for, before a voxel is read."""
+    modality = str(job.instances[0].header.get("Modality", ""))
+    if modality not in card.accepts.modality:
+        wanted = " or ".join(card.accepts.modality)
+        raise ModelFailed(
+            f"{card.name} is made for {wanted}; the series is {modality or 'of no modality'}.", retry=False
+        )
+    if len(job.instances) < card.accepts.min_slices:
+        reason = f"{card.name} needs at least {card.accepts.min_slices} slices; the series has {len(job.instances)}."
+        raise ModelFailed(reason, retry=False)
+
+
+def _refuse_wide(volume: Volume, card: ModelCard) -> None:
+    widest_mm, spacing_mm = card.accepts.max_slice_spacing_mm, volume.spacing_mm[0]
+    if widest_mm is not None and spacing_mm > widest_mm:
+        reason = f"{card.name} is made for slices up to {widest_mm:g} mm apart; these are {spacing_mm:.3g} mm apart."
+        raise ModelFailed(reason, retry=False)
+
+
+def _predict(job: Job, card: ModelCard, volume: Volume, node: WorkNode) -> Prediction:
+    pixels = Pixels(volume.array, volume.affine, str(job.instances[0].header["Modality"]))
+    return node.model_for(card).predict(pixels, timeout_s=card.timeout_s, cancelled=node.cancelled)
+
+
+def _failed(job: Job, error: NodeError) -> Outcome:
+    return RetryLater(error) if error.retry and job.may_retry else Failed(error)

@@ -1,0 +1,192 @@
+"""The working process: one job at a time, one warm model in a child process that can be killed."""
+
+from __future__ import annotations
+
+import logging
+from dataclasses import dataclass
+from itertools import count
+from threading import Event
+from time import monotonic
+
+from sqlalchemy import Connection, Engine
+
+from ai.digest import bundle_digest
+from ai.process import ModelProcess
+from dicom_node.catalog import Catalog
+from dicom_node.db.engine import commit, is_away, transaction
+from dicom_node.db.jobs import (
+    attempt_is_current,
+    claim_job,
+    close_attempt,
+    finish_completed,
+    finish_failed,
+    finish_interrupted,
+    finish_retry,
+)
+from dicom_node.domain.job import Canceled, Failed, Job, Outcome, RetryLater, Succeeded, retry_delay_s
+from dicom_node.domain.model import ModelCard
+from dicom_node.engine import DRAIN_S, JOBS, Enqueuer, Executor
+from dicom_node.errors import ModelFailed, NodeError
+from dicom_node.results import equipment_of
+from dicom_node.settings import Settings
+from dicom_node.spool import Spool
+from dicom_node.work.attempt import WorkNode, run_attempt
+
+logger = logging.getLogger(__name__)
+
+
+class Worker:
+    """Claims jobs, runs attempts, records how they ended.
+
+    Parameters
+    ----------
+    slot : int
+        Which of the working processes of this machine it is.
+    """
+
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        engine: Engine,
+        enqueuer: Enqueuer,
+        spool: Spool,
+        slot: int = 0,
+    ) -> None:
+        self._settings = settings
+        self._cards = dict(catalog.models)
+        self._engine = engine
+        self._enqueuer = enqueuer
+        self._spool = spool
+        self._slot = slot
+        self._stop = Event()
+        self._model: _WarmModel | None = None
+
+    def run(self, stop: Event) -> None:
+        """Serve the queue of jobs until `stop`. A job that takes longer than a short grace is then given back."""
+        self._stop = stop
+        executor = Executor(
+            self._settings,
+            self._engine,
+            role="work",
+            slot=self._slot,
+            queues={JOBS: 1},
+            on_job=self.work_on,
+            before_exit=self.close,
+        )
+        try:
+            executor.run(stop)
+        finally:
+            self.close()
+
+    def work_on(self, job_id: str, executor_id: str) -> None:
+        """Make one attempt at a job, if it can be claimed, and record how it ended."""
+        job = self._claim(job_id, executor_id)
+        if job is None:
+            logger.info("job %s: nothing to do", job_id)
+            return
+        logger.info(
+            "job %s: attempt %d of %d, series %s", job.id, job.attempt, job.max_attempts, job.series_instance_uid
+        )
+        outcome = self._attempt(job)
+        if not commit(self._engine, lambda tx: self._record(tx, job, outcome)):
+            logger.warning("job %s: attempt %d was canceled or taken over; its outcome is dropped", job.id, job.attempt)
+
+    def close(self) -> None:
+        """Kill the model's process, if there is one."""
+        if self._model is not None:
+            self._model.process.close()
+            self._model = None
+
+    def _claim(self, job_id: str, executor_id: str) -> Job | None:
+        digests = {name: card.digest for name, card in self._cards.items()}
+        calls = count()
+        return commit(self._engine, lambda tx: claim_job(tx, job_id, executor_id, digests, again=next(calls) > 0))
+
+    def _attempt(self, job: Job) -> Outcome:
+        wanted = _Wanted(self._engine, job, self._stop)
+        node = WorkNode(self._cards, self._spool, equipment_of(self._settings.node), self._model_for, wanted.no_longer)
+        try:
+            outcome = run_attempt(job, node)
+        except Exception as error:  # what nobody foresaw costs this attempt, never the worker
+            logger.exception("job %s: attempt %d failed unexpectedly", job.id, job.attempt)
+            unforeseen = NodeError(f"Unexpected {type(error).__name__}; the log has the details.")
+            return RetryLater(unforeseen) if job.may_retry else Failed(unforeseen)
+        if isinstance(outcome, RetryLater | Failed):
+            logger.warning("job %s: attempt %d failed: %s", job.id, job.attempt, outcome.error)
+        return outcome
+
+    def _record(self, tx: Connection, job: Job, outcome: Outcome) -> bool:
+        match outcome:
+            case Succeeded():
+                return finish_completed(tx, job, outcome, self._enqueuer)
+            case RetryLater(error):
+                work = self._settings.work
+                delay_s = retry_delay_s(job.attempt, first_s=work.retry_first_s, longest_s=work.retry_longest_s)
+                return finish_retry(tx, job, str(error), delay_s, self._enqueuer)
+            case Failed(error):
+                return finish_failed(tx, job, str(error))
+            case Canceled():
+                if attempt_is_current(tx, job):  # nobody took it away: it is we who stop
+                    return finish_interrupted(tx, job, self._enqueuer)
+                close_attempt(tx, job, "canceled")
+                return True
+
+    def _model_for(self, card: ModelCard) -> ModelProcess:
+        """The warm model of a card; another one makes room for it first.
+
+        Raises
+        ------
+        ModelFailed
+            If the bundle on disk is no longer the one that the node checked when it started.
+        """
+        if self._model is not None and self._model.card is not card:
+            self.close()
+        if self._model is None:
+            work = self._settings.work
+            self._model = _WarmModel(card, ModelProcess(card.bundle, device=work.device, memory_mib=work.memory_mib))
+        if self._model.process.pid is None:  # about to be read from disk
+            _refuse_changed(card)
+        return self._model.process
+
+
+@dataclass(frozen=True, slots=True)
+class _WarmModel:
+    card: ModelCard
+    process: ModelProcess
+
+
+class _Wanted:
+    """Whether anybody still wants the outcome of an attempt; asks the database at most once a second."""
+
+    def __init__(self, engine: Engine, job: Job, stop: Event) -> None:
+        self._engine, self._job, self._stop = engine, job, stop
+        self._asked_at = monotonic()
+        self._stopped_at: float | None = None
+
+    def no_longer(self) -> bool:
+        now = monotonic()
+        if self._stop.is_set():
+            self._stopped_at = self._stopped_at or now
+            if now - self._stopped_at >= DRAIN_S:
+                return True
+        if now - self._asked_at < 1.0:
+            return False
+        self._asked_at = now
+        try:
+            with transaction(self._engine) as tx:
+                return not attempt_is_current(tx, self._job)
+        except Exception as error:
+            if not is_away(error):
+                raise
+            return False  # the database is away: go on, and let the ending find out
+
+
+def _refuse_changed(card: ModelCard) -> None:
+    try:
+        digest = bundle_digest(card.bundle)
+    except OSError as error:
+        raise ModelFailed(f"The bundle of {card.name} cannot be read: {error.strerror}.") from error
+    if digest != card.digest:
+        reason = f"The bundle of {card.name} was changed on disk after the node had checked it; restart the node."
+        raise ModelFailed(reason, retry=False)
