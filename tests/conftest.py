@@ -1,0 +1,54 @@
+"""Fixtures that several kinds of tests share: real peers, real databases, real images."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.peers.orthanc import Orthanc
+from tests.peers.postgresql import PostgreSQL, postgresql
+
+__all__ = ["postgresql"]
+
+DEMO = Path(__file__).parent.parent / "deploy" / "demo" / "data" / "lidc_idri_0314"
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """URL of a new, empty database; every test that asks for it runs once on SQLite and once on PostgreSQL."""
+    if request.param == "sqlite":
+        return f"sqlite:///{tmp_path / 'node.db'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.database()
+
+
+@pytest.fixture
+def postgresql_url(postgresql: PostgreSQL) -> str:
+    """URL of a new, empty PostgreSQL database."""
+    return postgresql.database()
+
+
+@pytest.fixture
+def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
+    """An empty Orthanc of this test's own; the test may stop and start it."""
+    server = Orthanc(tmp_path / "orthanc").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="module")
+def orthanc_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc]:
+    """An Orthanc that the tests of one module share."""
+    server = Orthanc(tmp_path_factory.mktemp("orthanc")).start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture(scope="session")
+def chest_ct() -> list[Path]:
+    """The real chest CT of the demo, LIDC-IDRI-0314: 275 slices, JPEG-LS lossless."""
+    files = sorted(DEMO.glob("*.dcm"))
+    assert len(files) == 275
+    return files

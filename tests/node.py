@@ -1,0 +1,195 @@
+"""A whole node for tests: real settings, real processes, asked through its own command line."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+T = TypeVar("T")
+
+SETTINGS = """\
+[node]
+ae_title = "AINODE"
+
+[database]
+url = "{database_url}"
+
+[spool]
+path = "spool"
+reserve_mib = {reserve_mib}
+
+[receive]
+address = "127.0.0.1"
+port = {port}
+processes = 2
+peers = [{{ ae_title = "SCANNER", address = "127.0.0.1" }}]
+
+[assemble]
+quiet_s = {quiet_s}
+sweep_s = 0.2
+
+[work]
+max_attempts = 12
+retry_first_s = 0.5
+
+[deliver]
+retry_first_s = 0.5
+retry_longest_s = 2
+
+[engine]
+poll_s = 0.1
+beat_s = 0.5
+dead_after_s = 5
+
+[destinations.pacs]
+host = "127.0.0.1"
+port = {pacs_port}
+ae_title = "{pacs_ae}"
+timeout_s = 10
+"""
+
+RULE = """\
+model = "lung_ct"
+destinations = ["pacs"]
+
+[when]
+Modality = "CT"
+slices = { at_least = 10 }
+"""
+
+
+class RunningNode:
+    """`dicom-node serve` in a folder of its own.
+
+    Parameters
+    ----------
+    home : pathlib.Path
+        Folder for settings, rules, spool, log and, by default, the database.
+    pacs_port, pacs_ae : int, str
+        Where results go.
+    database_url : str
+        As in the settings.
+    """
+
+    def __init__(
+        self,
+        home: Path,
+        pacs_port: int,
+        pacs_ae: str,
+        *,
+        database_url: str = "sqlite:///node.db",
+        quiet_s: float = 2.0,
+        reserve_mib: int = 16,
+    ) -> None:
+        self.home = home
+        self.port = free_port()
+        self.log = home / "node.log"
+        self.settings = home / "settings.toml"
+        (home / "rules").mkdir(parents=True)
+        self.settings.write_text(
+            SETTINGS.format(
+                database_url=database_url,
+                port=self.port,
+                quiet_s=quiet_s,
+                reserve_mib=reserve_mib,
+                pacs_port=pacs_port,
+                pacs_ae=pacs_ae,
+            )
+        )
+        (home / "rules" / "chest_ct.toml").write_text(RULE)
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def start(self) -> RunningNode:
+        """Start it and wait until every role is up."""
+        seen = self.log.stat().st_size if self.log.exists() else 0
+        with self.log.open("ab") as log:
+            self._process = subprocess.Popen(
+                self.command("serve"), stdout=log, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        process = self._process
+
+        def up() -> bool:
+            assert process.poll() is None, self.log.read_text()
+            return b"ready: " in self.log.read_bytes()[seen:]
+
+        wait_for(up, 90, lambda: "the node is not ready:\n" + self.log.read_text())
+        return self
+
+    @property
+    def pid(self) -> int:
+        """The supervisor."""
+        assert self._process is not None
+        return self._process.pid
+
+    def kill_supervisor(self) -> None:
+        """kill -9, and nothing else: its children have to notice by themselves."""
+        assert self._process is not None
+        self._process.kill()
+        self._process.wait()
+
+    def stop(self) -> None:
+        """End it in order; by force when it takes too long."""
+        if self._process is None or self._process.poll() is not None:
+            return
+        self._process.terminate()
+        try:
+            self._process.wait(60)
+        except subprocess.TimeoutExpired:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            raise
+
+    def command(self, *words: str) -> list[str]:
+        """The command line of a dicom-node command on this node."""
+        return [sys.executable, "-m", "dicom_node", *words, "--settings", str(self.settings)]
+
+    def ask(self, *words: str) -> str:
+        """Run a command that must succeed; its output."""
+        done = subprocess.run(self.command(*words), capture_output=True, text=True, check=False, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
+
+    def jobs(self, series_uid: str) -> list[dict[str, Any]]:
+        """The jobs of one series, newest first."""
+        answer: list[dict[str, Any]] = json.loads(self.ask("jobs", "--series", series_uid, "--json") or "[]")
+        return answer
+
+    def finished(self, series_uid: str, timeout_s: float = 240) -> dict[str, Any]:
+        """Wait until the newest job of a series and its deliveries are over; that job."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.jobs(series_uid)
+            if not found or found[0]["state"] in ("scheduled", "in progress"):
+                return None
+            if any(d["state"] in ("waiting", "sending") for d in found[0]["deliveries"]):
+                return None
+            return found[0]
+
+        return wait_for(look, timeout_s, lambda: self.log.read_text()[-6000:], every_s=0.5)
+
+
+def wait_for(
+    look: Callable[[], T | None], timeout_s: float, why: Callable[[], str] = lambda: "", every_s: float = 0.1
+) -> T:
+    """Call `look` until it returns something true."""
+    end = time.monotonic() + timeout_s
+    while time.monotonic() < end:
+        if found := look():
+            return found
+        time.sleep(every_s)
+    raise AssertionError(f"waited {timeout_s:g} s in vain. {why()}")
+
+
+def free_port() -> int:
+    """A TCP port that nothing listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port

@@ -1,0 +1,90 @@
+"""Orthanc as the PACS: a real process with a storage of its own, which can be down for a while."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import URLError
+from urllib.request import urlopen
+
+from tests.node import free_port
+from tests.peers.missing import need
+
+PLUGINS = Path("/usr/share/orthanc/plugins")
+
+
+class Orthanc:
+    """One Orthanc. `ae`, `dicom_port` and `url` stay the same over `stop` and `start`, and so does what it holds."""
+
+    ae = "ORTHANC"
+
+    def __init__(self, folder: Path) -> None:
+        self._program = need("Orthanc")
+        self.folder = folder
+        self.dicom_port, http_port = free_port(), free_port()
+        self.url = f"http://127.0.0.1:{http_port}"
+        self._process: subprocess.Popen[bytes] | None = None
+        folder.mkdir(parents=True, exist_ok=True)
+        configuration = {
+            "Name": self.ae,
+            "StorageDirectory": str(folder / "storage"),
+            "IndexDirectory": str(folder / "storage"),
+            "DicomAet": self.ae,
+            "DicomPort": self.dicom_port,
+            "HttpPort": http_port,
+            "DicomAlwaysAllowEcho": True,
+            "DicomAlwaysAllowStore": True,
+            "AuthenticationEnabled": False,
+            "RemoteAccessAllowed": False,
+            "TcpNoDelay": True,
+            "Plugins": [str(PLUGINS)] if PLUGINS.is_dir() else [],
+            "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+        }
+        (folder / "orthanc.json").write_text(json.dumps(configuration))
+
+    def start(self) -> Orthanc:
+        """Start it and wait until it answers."""
+        with (self.folder / "orthanc.log").open("ab") as log:
+            self._process = subprocess.Popen([self._program, str(self.folder / "orthanc.json")], stdout=log, stderr=log)
+        for _ in range(300):
+            assert self._process.poll() is None, (self.folder / "orthanc.log").read_text()
+            try:
+                self.get("/system")
+            except (URLError, ConnectionError):
+                time.sleep(0.1)
+            else:
+                return self
+        raise AssertionError("Orthanc did not answer within 30 s: " + (self.folder / "orthanc.log").read_text())
+
+    def stop(self) -> None:
+        """End it; what it holds stays."""
+        if self._process is not None:
+            self._process.terminate()
+            self._process.wait(30)
+            self._process = None
+
+    def get(self, path: str) -> Any:
+        """Ask its REST interface."""
+        with urlopen(f"{self.url}{path}") as answer:
+            return json.load(answer)
+
+    def file(self, instance_id: str) -> bytes:
+        """The bytes of one instance, by Orthanc's own id."""
+        with urlopen(f"{self.url}/instances/{instance_id}/file") as answer:
+            content: bytes = answer.read()
+        return content
+
+    def instances(self, study_uid: str = "") -> list[str]:
+        """Orthanc's ids of the instances it holds, of one study or of all."""
+        studies = self.get("/studies?expand")
+        chosen = [s["ID"] for s in studies if study_uid in ("", s["MainDicomTags"]["StudyInstanceUID"])]
+        return [i["ID"] for study in chosen for i in self.get(f"/studies/{study}/instances")]
+
+    def files(self, study_uid: str = "") -> Iterator[bytes]:
+        """The bytes of every instance it holds, of one study or of all."""
+        for instance in self.instances(study_uid):
+            yield self.file(instance)

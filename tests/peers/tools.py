@@ -1,0 +1,22 @@
+"""The DICOM toolkits' own programs."""
+
+from __future__ import annotations
+
+import subprocess
+
+from tests.peers.missing import need
+
+
+def dcmtk(program: str, *arguments: str, succeeds: bool = True) -> str:
+    """Run a program of dcmtk; its output, both streams together.
+
+    Parameters
+    ----------
+    succeeds : bool
+        Whether the exit status has to be 0; otherwise it has to be another.
+    """
+    done = subprocess.run(
+        [need(program), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300
+    )
+    assert (done.returncode == 0) == succeeds, f"{program} ended with {done.returncode}: {done.stdout[-3000:]}"
+    return done.stdout
