@@ -2,7 +2,29 @@
 
 from __future__ import annotations
 
-# The attributes read from every instance at receipt and kept in its row: what routing, completeness and geometry ask for.
+import math
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from dicom_node.domain.geometry import (
+    Plane,
+    check_alike,
+    check_possible,
+    check_regular,
+    check_straight,
+    count,
+    mm,
+    positions_mm,
+    shared_places,
+    sorted_along_normal,
+    usual_step_mm,
+)
+from dicom_node.domain.header import numbers, texts
+from dicom_node.errors import GeometryError
+
+# Read from every instance at receipt and kept in its row: what routing, completeness and geometry ask for.
 # Nothing here names a person but PatientID, without which two patients in one series could not be told apart.
 HEADER: tuple[str, ...] = (
     "SOPClassUID",
@@ -42,3 +64,228 @@ HEADER: tuple[str, ...] = (
     "ImageOrientationPatient",
     "GantryDetectorTilt",
 )
+
+# What ImageType (0008,0008) calls pictures that travel among the slices without being one.
+_PICTURES = {
+    "LOCALIZER": "a localizer",
+    "SCREEN SAVE": "a screen capture",
+    "DOSE_INFO": "a dose report",
+    "REF_SURVIEW": "a copy of the localizer",
+}
+_SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
+_MULTI_FRAME = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(2\.[12]|4\.[1234]|128\.1|130)")  # enhanced CT, MR, PET
+# Where several slices share a place, what may tell their volumes apart; the first that does is named.
+_TELLS_APART = (
+    "EchoNumbers",
+    "EchoTime",
+    "DiffusionBValue",
+    "TemporalPositionIdentifier",
+    "TriggerTime",
+    "AcquisitionNumber",
+    "ImageType",
+    "ConvolutionKernel",
+    "ContrastBolusAgent",
+    "SliceThickness",
+)
+_PLANE = {
+    "ImagePositionPatient": 3,
+    "ImageOrientationPatient": 6,
+    "PixelSpacing": 2,
+    "Rows": 1,
+    "Columns": 1,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Slice:
+    """One instance of a series as examination sees it: its UID and the attributes named in `HEADER`."""
+
+    sop_instance_uid: str
+    header: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What examination found.
+
+    Attributes
+    ----------
+    slices : tuple of str
+        SOP Instance UIDs of the slices, ascending along the slice normal; of a refused series as far as they could be
+        ordered, otherwise by instance number.
+    facts : dict
+        ``slices`` and ``complete`` always; ``slice_spacing_mm``, ``rows``, ``columns``, ``pixel_spacing_mm``,
+        ``from_mm`` and ``to_mm`` where the slices have them; ``frame_of_reference`` when it is one per slice.
+    set_aside : tuple of (str, str)
+        UID and reason of each instance that is no slice.
+    refusal : str, optional
+        Why the slices are not one volume; None when they are.
+    """
+
+    slices: tuple[str, ...]
+    facts: dict[str, Any]
+    set_aside: tuple[tuple[str, str], ...] = ()
+    refusal: str | None = None
+
+
+def examine(instances: Sequence[Slice], expected_count: int | None = None) -> Verdict:
+    """Find the slices of a series, order them, and prove that they are one regular volume.
+
+    Never raises: whatever a header holds or lacks ends in a verdict.
+
+    Parameters
+    ----------
+    instances : sequence of Slice
+        Every instance of the series, in any order.
+    expected_count : int, optional
+        Number of Series Related Instances (0020,1209), where somebody told.
+    """
+    reasons = {instance.sop_instance_uid: _no_slice(instance.header) for instance in instances}
+    slices = sorted((s for s in instances if not reasons[s.sop_instance_uid]), key=_instance_number)
+    set_aside = tuple((uid, reason) for uid, reason in reasons.items() if reason)
+    facts: dict[str, Any] = {
+        "slices": len(slices),
+        "complete": expected_count is None or len(instances) >= expected_count,
+    }
+    refusal = None
+    try:
+        _check_identity(slices, set_aside)
+        slices, planes = _in_order(slices, facts)
+        _check_count(len(instances), expected_count)
+        _check_volume(slices, planes, facts)
+    except GeometryError as error:
+        refusal = str(error)
+    return Verdict(tuple(s.sop_instance_uid for s in slices), facts, set_aside, refusal)
+
+
+def planes_of(slices: Sequence[Slice]) -> list[Plane]:
+    """Where each slice lies.
+
+    Raises
+    ------
+    GeometryError
+        Naming the attribute that is missing or malformed, and in how many slices.
+    """
+    for keyword, n in _PLANE.items():
+        without = sum(not numbers(s.header, keyword, n) for s in slices)
+        if without:
+            raise GeometryError(f"{without} of {count(len(slices), 'slice')} without a usable {keyword}.")
+    planes = [
+        Plane(
+            s.sop_instance_uid,
+            numbers(s.header, "ImagePositionPatient", 3),
+            numbers(s.header, "ImageOrientationPatient", 6),
+            numbers(s.header, "PixelSpacing", 2),
+            (int(numbers(s.header, "Rows", 1)[0]), int(numbers(s.header, "Columns", 1)[0])),
+        )
+        for s in slices
+    ]
+    check_possible(planes)
+    return planes
+
+
+def _no_slice(header: Mapping[str, Any]) -> str | None:
+    """Why an instance is no slice of a volume; None when it may be one."""
+    sop_class = "".join(texts(header, "SOPClassUID")[:1])
+    if sop_class == _SECONDARY_CAPTURE or sop_class.startswith(_SECONDARY_CAPTURE + "."):
+        return "a secondary capture"
+    for word in texts(header, "ImageType"):
+        if word.upper() in _PICTURES:
+            return f"{_PICTURES[word.upper()]} (ImageType {word.upper()})"
+    if not texts(header, "Rows") and not texts(header, "Columns") and not _MULTI_FRAME.fullmatch(sop_class):
+        return f"no image (Modality {'/'.join(texts(header, 'Modality')) or 'unknown'})"
+    if numbers(header, "SamplesPerPixel", 1) not in ((), (1.0,)):
+        return "a colour picture"
+    return None
+
+
+def _check_identity(slices: Sequence[Slice], set_aside: Sequence[tuple[str, str]]) -> None:
+    if not slices:
+        kinds = ", ".join(sorted({reason for _, reason in set_aside}))
+        raise GeometryError(f"No slices: {count(len(set_aside), 'instance')}, each set aside ({kinds or 'none came'}).")
+    for keyword, what in (("StudyInstanceUID", "studies"), ("PatientID", "patients"), ("SOPClassUID", "SOP classes")):
+        different = {texts(s.header, keyword) for s in slices}
+        if len(different) > 1:
+            raise GeometryError(f"The slices belong to {len(different)} {what}, by their {keyword}.")
+    if any(_is_multi_frame(s.header) for s in slices):
+        raise GeometryError("Multi-frame series are not supported yet.")
+
+
+def _in_order(slices: Sequence[Slice], facts: dict[str, Any]) -> tuple[list[Slice], list[Plane]]:
+    planes = sorted_along_normal(planes_of(slices))
+    by_uid = {s.sop_instance_uid: s for s in slices}
+    places, step = positions_mm(planes), usual_step_mm(planes)
+    facts |= {
+        "rows": planes[0].size[0],
+        "columns": planes[0].size[1],
+        "pixel_spacing_mm": list(planes[0].spacing_mm),
+        "from_mm": round(places[0], 4),
+        "to_mm": round(places[-1], 4),
+    }
+    if step is not None:
+        facts["slice_spacing_mm"] = round(step, 4)
+    return [by_uid[plane.uid] for plane in planes], planes
+
+
+def _check_count(received: int, expected: int | None) -> None:
+    if expected is not None and received < expected:
+        raise GeometryError(f"{received} of {count(expected, 'instance')} arrived.")
+
+
+def _check_volume(slices: Sequence[Slice], planes: Sequence[Plane], facts: dict[str, Any]) -> None:
+    check_alike(planes)
+    _check_frames(slices, facts)
+    _check_places(slices, planes)
+    check_straight(planes, _tilt(slices[0].header))
+    facts["slice_spacing_mm"] = round(check_regular(planes), 4)
+    unplaced = sum(not texts(s.header, "FrameOfReferenceUID") for s in slices)
+    if unplaced:  # a segmentation has to name the frame of reference of its source (PS3.3 A.51)
+        raise GeometryError(f"{unplaced} of {count(len(slices), 'slice')} without a FrameOfReferenceUID.")
+
+
+def _check_frames(slices: Sequence[Slice], facts: dict[str, Any]) -> None:
+    """One frame of reference, or one for each slice: old de-identified collections replaced them one by one."""
+    frames = {texts(s.header, "FrameOfReferenceUID") for s in slices} - {()}
+    if len(frames) == len(slices) > 2:
+        facts["frame_of_reference"] = "one per slice"
+    elif len(frames) > 1:
+        raise GeometryError(
+            f"{count(len(slices), 'slice')} of {len(frames)} frames of reference (FrameOfReferenceUID)."
+        )
+
+
+def _check_places(slices: Sequence[Slice], planes: Sequence[Plane]) -> None:
+    groups = shared_places(planes)
+    if not groups:
+        return
+    headers = {s.sop_instance_uid: s.header for s in slices}
+    most = max(map(len, groups))
+    what = (
+        f"Several volumes in one series: {count(len(groups), 'place')} with more than one slice "
+        f"(up to {most}; the first at {mm(positions_mm(planes)[planes.index(groups[0][0])])})"
+    )
+    for keyword in _TELLS_APART:
+        values = [[texts(headers[plane.uid], keyword) for plane in group] for group in groups]
+        if all(len(set(found)) == len(found) for found in values):
+            seen = list(dict.fromkeys("\\".join(v) or "none" for found in values for v in found))
+            raise GeometryError(
+                f"{what}, told apart by {keyword} ({', '.join(seen[:6])}{', ...' if seen[6:] else ''})."
+            )
+    raise GeometryError(f"{what}, and no attribute tells them apart: repeats, or the same slices under other UIDs.")
+
+
+def _is_multi_frame(header: Mapping[str, Any]) -> bool:
+    frames = numbers(header, "NumberOfFrames", 1)
+    return any(map(_MULTI_FRAME.fullmatch, texts(header, "SOPClassUID"))) or bool(frames and frames[0] > 1)
+
+
+def _tilt(header: Mapping[str, Any]) -> float | None:
+    """Read the tilt; None for a reformatted image, where it describes the scan and not the slices."""
+    tilt = numbers(header, "GantryDetectorTilt", 1)
+    derived = "DERIVED" in (word.upper() for word in texts(header, "ImageType"))
+    return tilt[0] if tilt and not derived else None
+
+
+def _instance_number(instance: Slice) -> tuple[float, str]:
+    number = numbers(instance.header, "InstanceNumber", 1)
+    return (number[0] if number else math.inf, instance.sop_instance_uid)
