@@ -25,7 +25,7 @@ from dbos import DBOS, DBOSClient, DBOSConfig, DBOSPortableJSONSerializer, Enque
 from sqlalchemy import Connection, Engine, column, select, table
 
 from dicom_node import __version__
-from dicom_node.db.engine import commit
+from dicom_node.db.engine import commit, is_away
 from dicom_node.db.nodes import alive_nodes, beat, reap_nodes, register_node, stop_node
 from dicom_node.db.reconcile import Unfinished, give_back, unfinished
 from dicom_node.errors import ConfigurationError
@@ -154,7 +154,7 @@ class Executor:
         self._before_exit = before_exit
         self._host = socket.gethostname()[:60]
         self._running = 0
-        self._lock = Lock()
+        self._counting, self._lock = Lock(), Lock()
         self._last_beat: datetime | None = None
         self._steady_since: datetime | None = None
         self.executor_id = f"{self._host}/{role}-{slot}/{uuid4().hex[:12]}"
@@ -246,7 +246,7 @@ class Executor:
         callback = self._callbacks[kind]
         if callback is None:
             raise RuntimeError(f"this process does not serve {kind} runs")
-        with self._lock:
+        with self._counting:
             self._running += 1
         try:
             callback(row_id, self.executor_id)
@@ -254,40 +254,43 @@ class Executor:
             logger.exception("%s %s: the run ended with an error", kind, row_id)
             raise
         finally:
-            with self._lock:
+            with self._counting:
                 self._running -= 1
 
-    def _beat(self) -> None:
+    def _beat(self) -> tuple[datetime, bool]:
         """Say that we live, and keep account of how long we have been able to say so without a gap.
 
         Measured on the database's clock, on which others are judged: a stop of ours, of the machine or of the
         database all show as a gap.
+
+        Returns
+        -------
+        (datetime, bool)
+            The heartbeat, and whether we have seen the database for so long up to it that the silence of another
+            process is not our own doing.
         """
-        with self._engine.begin() as tx:
-            at = beat(tx, self.executor_id)
-        if at is None:
-            self._exit("it was declared dead")
-        longest_gap = timedelta(seconds=self._settings.engine.dead_after_s / 2)
-        if self._last_beat is None or not timedelta(0) <= at - self._last_beat <= longest_gap:
-            self._steady_since = at
-        self._last_beat = at
+        with self._lock:
+            with self._engine.begin() as tx:
+                at = beat(tx, self.executor_id)
+            if at is None:
+                self._exit("it was declared dead")
+            dead_after = timedelta(seconds=self._settings.engine.dead_after_s)
+            if self._last_beat is None or not timedelta(0) <= at - self._last_beat <= dead_after / 2:
+                self._steady_since = at
+            self._last_beat = at
+            return at, at - (self._steady_since or at) >= dead_after
 
     def _reap(self) -> None:
         """Declare dead who no longer beats, and give the runs of all who are not alive back to their queues."""
+        seen_at, may_judge = self._beat()
         with self._engine.begin() as tx:
-            if self._may_judge():
-                for executor_id in reap_nodes(tx, self._settings.engine.dead_after_s):
+            if may_judge:
+                for executor_id in reap_nodes(tx, self._settings.engine.dead_after_s, seen_at):
                     logger.warning("declared dead: %s", executor_id)
             alive = alive_nodes(tx)
         gone = {executor_id for _, executor_id in self._runs("PENDING") if executor_id} - alive
         if gone and self.executor_id in alive:
             DBOS._recover_pending_workflows(sorted(gone))
-
-    def _may_judge(self) -> bool:
-        """Whether we have seen the database without a gap for so long that a late heartbeat is not our own doing."""
-        if self._steady_since is None or self._last_beat is None:
-            return False
-        return (self._last_beat - self._steady_since).total_seconds() >= self._settings.engine.dead_after_s
 
     def _reconcile(self, enqueuer: Enqueuer) -> None:
         """Enqueue anew what is unfinished and unknown to the engine. Read in this order, or what is new looks lost."""
@@ -329,7 +332,17 @@ class Executor:
 
 
 def _every(step: Callable[[], object], seconds: float, stop: Event) -> Thread:
-    thread = Thread(target=run_every, args=(step, seconds, stop), daemon=True)
+    """Run a step in a thread of its own. While the database is away it keeps its pace: a late heartbeat may cost us."""
+
+    def reachable_step() -> None:
+        try:
+            step()
+        except Exception as error:
+            if not is_away(error):
+                raise
+            logger.warning("the database is away: %s", type(error).__name__)
+
+    thread = Thread(target=run_every, args=(reachable_step, seconds, stop), daemon=True)
     thread.start()
     return thread
 

@@ -85,7 +85,7 @@ def is_away(error: Exception) -> bool:
 
 
 def utc_now() -> datetime:
-    """The host's clock, aware and in UTC, as stored in the tables."""
+    """Read the host's clock: aware and in UTC, as stored in the tables."""
     return datetime.now(UTC)
 
 

@@ -49,11 +49,25 @@ def beat(tx: Connection, executor_id: str) -> datetime | None:
     return tx.execute(mine.values(beat_at=t.clock()).returning(t.node.c.beat_at)).scalar_one_or_none()
 
 
-def reap_nodes(tx: Connection, dead_after_s: float) -> list[str]:
-    """Declare dead every process whose heartbeat is older than `dead_after_s`; give their executor ids."""
+def reap_nodes(tx: Connection, dead_after_s: float, seen_at: datetime) -> list[str]:
+    """Declare dead every process whose heartbeat is older than `dead_after_s`.
+
+    Parameters
+    ----------
+    seen_at : datetime
+        The latest heartbeat of the one who asks. When that is old itself, what looks like their silence may be the
+        absence of the database, and nobody is declared dead.
+
+    Returns
+    -------
+    list of str
+        Their executor ids.
+    """
     now = tx.execute(select(t.clock())).scalar_one()
-    late = t.node.c.beat_at < now - timedelta(seconds=dead_after_s)
-    return _mark_dead(tx, late, reason=f"no heartbeat for {dead_after_s:g} s")
+    dead_after = timedelta(seconds=dead_after_s)
+    if now - seen_at > dead_after / 2:
+        return []
+    return _mark_dead(tx, t.node.c.beat_at < now - dead_after, reason=f"no heartbeat for {dead_after_s:g} s")
 
 
 def alive_nodes(tx: Connection) -> set[str]:

@@ -133,7 +133,7 @@ class Worker:
                 return True
 
     def _model_for(self, card: ModelCard) -> ModelProcess:
-        """The warm model of a card; another one makes room for it first.
+        """Give the warm model of a card; another one makes room for it first.
 
         Raises
         ------

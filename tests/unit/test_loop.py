@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from itertools import pairwise
 from threading import Event, Thread
 
 import pytest
@@ -37,7 +38,7 @@ def test_a_failing_step_is_tried_less_and_less_often() -> None:
 
     run_every(step, 0.05, stop)
 
-    first, second, third = (later - earlier for earlier, later in zip(times, times[1:], strict=False))
+    first, second, third = (later - earlier for earlier, later in pairwise(times))
     assert 0.09 < first < second < third
 
 
@@ -76,8 +77,8 @@ def test_persist_raises_at_once_what_will_not_pass() -> None:
 
     def step() -> None:
         calls.append(1)
-        raise ValueError
+        raise ValueError("no such table")
 
-    with pytest.raises(ValueError):
+    with pytest.raises(ValueError, match="no such table"):
         persist(step, lambda error: isinstance(error, TimeoutError))
     assert calls == [1]

@@ -19,9 +19,13 @@ def engine_rows(site: Site) -> int:
 
 
 def test_a_raised_error_leaves_neither_the_job_nor_its_run(site: Site) -> None:
-    with pytest.raises(ZeroDivisionError), site.engine.begin() as tx:
-        add_job(tx, site.enqueuer, "quick")
-        raise ZeroDivisionError
+    def close_series() -> None:
+        with site.engine.begin() as tx:
+            add_job(tx, site.enqueuer, "quick")
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        close_series()
 
     assert count(site.engine, t.job) == 0
     assert engine_rows(site) == 0
@@ -32,9 +36,13 @@ def test_a_broken_constraint_after_enqueuing_takes_the_run_with_it(site: Site) -
         series = add_series(tx)
         add_job(tx, site.enqueuer, "quick", series=series)
 
-    with pytest.raises(IntegrityError), site.engine.begin() as tx:
-        site.enqueuer.job(tx, "another", 1)
-        add_job(tx, site.enqueuer, "quick", series=series)
+    def close_series() -> None:
+        with site.engine.begin() as tx:
+            site.enqueuer.job(tx, "another", 1)
+            add_job(tx, site.enqueuer, "quick", series=series)
+
+    with pytest.raises(IntegrityError):
+        close_series()
 
     assert count(site.engine, t.job) == 1
     assert engine_rows(site) == 1
