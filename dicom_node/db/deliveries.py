@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.engine import utc_now
+from dicom_node.db.nodes import is_alive
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.delivery import Delivery, DeliveryState, ResultObject, Sent
 from dicom_node.domain.job import Job
@@ -61,8 +62,15 @@ def create_deliveries(tx: Connection, job: Job, results: Sequence[ResultObject],
         enqueue_next(tx, job.id, destination, enqueuer)
 
 
-def claim_delivery(tx: Connection, delivery_id: str, executor_id: str, enqueuer: DeliveryQueue) -> Delivery | None:
+def claim_delivery(
+    tx: Connection, delivery_id: str, executor_id: str, enqueuer: DeliveryQueue, *, again: bool = False
+) -> Delivery | None:
     """Take the next attempt of a delivery.
+
+    Parameters
+    ----------
+    again : bool
+        The caller repeats a claim without knowing whether it was committed: its own earlier one counts as lost.
 
     Returns
     -------
@@ -76,7 +84,7 @@ def claim_delivery(tx: Connection, delivery_id: str, executor_id: str, enqueuer:
     if row.state == _WAITING and not _is_due(row):
         return None
     if row.state == _SENDING:
-        if _sender_lives(tx, row):
+        if _sender_lives(tx, row, but=executor_id if again else None):
             return None
         if _lose(tx, row) >= MOST_LOST:
             _fail_lost(tx, row, enqueuer)
@@ -165,11 +173,11 @@ def enqueue_next(tx: Connection, job_id: str, destination: str, enqueuer: Delive
 def waiting_elsewhere(tx: Connection, destinations: Sequence[str]) -> dict[str, int]:
     """Count the deliveries that wait for a destination which is none of these."""
     query = (
-        select(_d.c.destination, func.count())
+        select(_d.c.destination, func.count().label("waiting"))
         .where(_d.c.state == _WAITING, _d.c.destination.not_in(destinations))
         .group_by(_d.c.destination)
     )
-    return {name: count for name, count in tx.execute(query)}
+    return {row.destination: row.waiting for row in tx.execute(query)}
 
 
 def _load(tx: Connection, delivery_id: str) -> Row[Any] | None:
@@ -196,13 +204,10 @@ def _is_due(row: Row[Any]) -> bool:
     return at is not None and at - EARLY <= utc_now()
 
 
-def _sender_lives(tx: Connection, row: Row[Any]) -> bool:
-    alive = (
-        select(t.node.c.executor_id)
-        .join(_a, _a.c.executor_id == t.node.c.executor_id)
-        .where(_a.c.delivery_id == row.id, _a.c.n == row.attempt, t.node.c.state == "alive")
-    )
-    return tx.execute(alive).first() is not None
+def _sender_lives(tx: Connection, row: Row[Any], *, but: str | None) -> bool:
+    attempt = select(_a.c.executor_id).where(_a.c.delivery_id == row.id, _a.c.n == row.attempt)
+    sender: str = tx.execute(attempt).scalar_one()
+    return sender != but and is_alive(tx, sender)
 
 
 def _lose(tx: Connection, row: Row[Any]) -> int:
@@ -263,7 +268,7 @@ def _need(tx: Connection, delivery_id: str) -> tuple[str, str]:
 
 
 def _reset(tx: Connection, row: Row[Any], actor: str) -> None:
-    """Make a delivery wait as if it were new. Of what was enqueued before the number is used up, so that it cannot run."""
+    """Make a delivery wait as if it were new; the number of an attempt that is enqueued already is used up."""
     now = utc_now()
     n = row.attempt
     if row.state in (_WAITING, DeliveryState.CANCELED.value):

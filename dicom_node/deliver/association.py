@@ -51,15 +51,15 @@ def associated(destination: Destination, contexts: Sequence[PresentationContext]
     """
     line = _Line(destination.timeout_s)
     assoc = _request(destination, contexts, line)
-    if not assoc.is_established:
-        raise _why_not(destination, assoc, line)
     try:
+        if not assoc.is_established:
+            raise _why_not(destination, assoc, line)
         yield Conversation(destination, assoc, line)
-    except BaseException:
+        assoc.release()
+    finally:
         if assoc.is_established:
             assoc.abort()
-        raise
-    assoc.release()
+        line.close()
 
 
 class Conversation:
@@ -125,27 +125,35 @@ class _Line:
         self.timeout_s = timeout_s
         self.connected = False
         self.aborted_by_peer = False
+        self._socket: socket.socket | None = None
         self.started = time.monotonic()
 
     @property
     def elapsed_s(self) -> float:
         return time.monotonic() - self.started
 
-    def opened(self, event: evt.Event) -> None:
-        """Prepare the socket: without TCP_NODELAY small PDUs wait for acknowledgements, 20 objects a second at best.
-
-        The timeout holds for each write from here on, so that a peer that stops reading cannot hold us for ever.
-        """
-        self.connected = True
+    def created(self, event: evt.Event) -> None:
+        """Prepare the socket: without TCP_NODELAY small PDUs wait for acknowledgements, 20 objects a second at best."""
         wrapper = event.assoc.dul.socket
-        if wrapper is not None and wrapper.socket is not None:
-            wrapper.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            wrapper.socket.settimeout(self.timeout_s)
+        if self._socket is None and wrapper is not None and wrapper.socket is not None:
+            self._socket = wrapper.socket
+            self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def opened(self, event: evt.Event) -> None:
+        """Let the timeout hold for each write, so that a peer that stops reading cannot hold us for ever."""
+        self.connected = True
+        if self._socket is not None:
+            self._socket.settimeout(self.timeout_s)
 
     def received(self, event: evt.Event) -> None:
         """Remember that it was the peer who aborted."""
         if isinstance(event.pdu, A_ABORT_RQ):
             self.aborted_by_peer = True
+
+    def close(self) -> None:
+        """Close the socket: pynetdicom forgets to where the peer was absent or gone first."""
+        if self._socket is not None:
+            self._socket.close()
 
 
 def _request(destination: Destination, contexts: Sequence[PresentationContext], line: _Line) -> Association:
@@ -163,6 +171,7 @@ def _request(destination: Destination, contexts: Sequence[PresentationContext], 
             ae_title=destination.ae_title,
             max_pdu=MAX_PDU,
             evt_handlers=[
+                (evt.EVT_ACSE_SENT, line.created),
                 (evt.EVT_CONN_OPEN, line.opened),
                 (evt.EVT_PDU_RECV, line.received),
             ],

@@ -187,7 +187,7 @@ def _send_group(
                     tell(FileSent(path, judge(peer, answer).status))
                 except DeliveryError as error:
                     tell(FileSent(path, error.status, str(error)))
-                    broken = "" if conversation.assoc.is_established else f"not sent: {error}"
+                    broken = f"not sent: {error}" if error.status is None and error.retry else ""
 
 
 def _check_bytes(path: Path, delivery: Delivery) -> None:

@@ -6,14 +6,12 @@ then gives the delivery to another process, which sends the same bytes under the
 
 from __future__ import annotations
 
+import itertools
 import logging
 import threading
-from collections.abc import Callable
 from datetime import timedelta
-from typing import TypeVar
 
 import sqlalchemy
-from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.catalog import Catalog
 from dicom_node.db.deliveries import (
@@ -23,16 +21,15 @@ from dicom_node.db.deliveries import (
     finish_retry,
     waiting_elsewhere,
 )
-from dicom_node.db.engine import transaction, utc_now
+from dicom_node.db.engine import commit, transaction, utc_now
 from dicom_node.deliver import SENDERS
 from dicom_node.domain.delivery import Delivery, Sent
 from dicom_node.domain.job import retry_delay_s
-from dicom_node.engine import Enqueuer, Executor
+from dicom_node.engine import Enqueuer, Executor, queue_of
 from dicom_node.errors import DeliveryError, NodeError
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 
-T = TypeVar("T")
 log = logging.getLogger(__name__)
 
 
@@ -46,7 +43,7 @@ class Deliverer:
         engine: sqlalchemy.Engine,
         enqueuer: Enqueuer,
         spool: Spool,
-        slot: str,
+        slot: int,
     ) -> None:
         self._settings = settings
         self._catalog = catalog
@@ -54,11 +51,9 @@ class Deliverer:
         self._enqueuer = enqueuer
         self._spool = spool
         self._slot = slot
-        self._stop = threading.Event()
 
     def run(self, stop: threading.Event) -> None:
         """Serve the queue of every destination until `stop`; what is being sent then may finish."""
-        self._stop = stop
         self._report_orphans()
         each = self._settings.deliver.per_destination
         Executor(
@@ -66,19 +61,27 @@ class Deliverer:
             self._engine,
             role="deliver",
             slot=self._slot,
-            queues={f"deliver/{name}": each for name in self._catalog.destinations},
-            on_job=None,
+            queues={queue_of(name): each for name in self._catalog.destinations},
             on_delivery=self.deliver,
         ).run(stop)
 
     def deliver(self, delivery_id: str, executor_id: str) -> None:
         """Make one attempt of one delivery and write down how it ended."""
-        delivery = self._write(lambda tx: claim_delivery(tx, delivery_id, executor_id, self._enqueuer))
+        delivery = self._claim(delivery_id, executor_id)
         if delivery is None:
             return
         outcome = self._attempt(delivery)
-        if not self._write(lambda tx: self._finish(tx, delivery, outcome)):
+        if not commit(self._engine, lambda tx: self._finish(tx, delivery, outcome)):
             log.warning("delivery %s: attempt %d was taken over or canceled", delivery.id, delivery.attempt)
+
+    def _claim(self, delivery_id: str, executor_id: str) -> Delivery | None:
+        called = itertools.count()
+
+        def claim(tx: sqlalchemy.Connection) -> Delivery | None:
+            again = next(called) > 0  # the first claim may have been committed although its answer was lost
+            return claim_delivery(tx, delivery_id, executor_id, self._enqueuer, again=again)
+
+        return commit(self._engine, claim)
 
     def _attempt(self, delivery: Delivery) -> Sent | NodeError:
         destination = self._catalog.destinations.get(delivery.destination)
@@ -111,17 +114,6 @@ class Deliverer:
         if utc_now() + timedelta(seconds=delay_s) > delivery.asked_at + timedelta(seconds=policy.give_up_after_s):
             return finish_failed(tx, delivery, _gave_up(delivery, outcome), self._enqueuer)
         return finish_retry(tx, delivery, outcome, delay_s, self._enqueuer)
-
-    def _write(self, step: Callable[[sqlalchemy.Connection], T]) -> T:
-        """Run one transaction, again and again while the database is away: what a peer answered must not be lost."""
-        while True:
-            try:
-                with transaction(self._engine) as tx:
-                    return step(tx)
-            except SQLAlchemyError as error:
-                if self._stop.wait(self._settings.engine.beat_s):
-                    raise
-                log.warning("the database does not take what is to be written, trying again: %s", type(error).__name__)
 
     def _report_orphans(self) -> None:
         with transaction(self._engine) as tx:

@@ -1,0 +1,239 @@
+"""Sending one object to real peers: what goes over the wire, and what each of their answers means."""
+
+from __future__ import annotations
+
+import socket
+import threading
+import time
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    RLELossless,
+    SegmentationStorage,
+)
+from pynetdicom import evt
+from pynetdicom.dsutils import decode
+from pynetdicom.pdu import P_DATA_TF
+
+from dicom_node.deliver.dimse import FileSent, echo, send, send_files
+from dicom_node.errors import DeliveryError
+from tests.integration.deliver.peer import MakeScp, delivery_of, destination, write_object
+
+
+def data_set_bytes(path: Path) -> bytes:
+    """The file after preamble, prefix and file meta information (PS3.10 7.1)."""
+    raw = path.read_bytes()
+    length = int.from_bytes(raw[140:144], "little")  # value of (0002,0000), the first element
+    return raw[144 + length :]
+
+
+@pytest.mark.parametrize("syntax", [ExplicitVRLittleEndian, RLELossless])
+def test_bytes_go_as_they_are_when_their_transfer_syntax_is_accepted(scp: MakeScp, tmp_path: Path, syntax: UID) -> None:
+    path = tmp_path / "seg.dcm"
+    ds = write_object(path, SegmentationStorage, syntax=syntax)
+    peer = scp()
+    assert send(destination(peer.port), path, delivery_of(path, ds)).status == 0x0000
+    assert peer.received == [(ds.SOPInstanceUID, syntax, data_set_bytes(path))]
+
+
+@pytest.mark.parametrize("only", [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+def test_object_is_re_encoded_for_a_peer_that_takes_only_another_syntax(
+    scp: MakeScp, tmp_path: Path, only: UID
+) -> None:
+    path = tmp_path / "seg.dcm"
+    ds = write_object(path, SegmentationStorage, syntax=RLELossless)
+    peer = scp(syntaxes=[only])
+    send(destination(peer.port), path, delivery_of(path, ds))
+    [(uid, syntax, data)] = peer.received
+    arrived = decode(BytesIO(data), only == ImplicitVRLittleEndian, True)
+    assert (uid, syntax, arrived.SOPInstanceUID) == (ds.SOPInstanceUID, only, ds.SOPInstanceUID)
+    original = dcmread(path)
+    original.decompress(generate_instance_uid=False)
+    assert arrived.PixelData == original.PixelData
+
+
+@pytest.mark.parametrize("status", [0x0000, 0xB000, 0xB006, 0xB007, 0x0111])
+def test_success_warnings_and_duplicate_mean_that_the_peer_has_the_object(
+    scp: MakeScp, tmp_path: Path, status: int
+) -> None:
+    path = tmp_path / "sr.dcm"
+    ds = write_object(path, Comprehensive3DSRStorage)
+    assert send(destination(scp(statuses=[status]).port), path, delivery_of(path, ds)).status == status
+
+
+@pytest.mark.parametrize(
+    ("status", "retry"),
+    [(0xA700, True), (0xA7FF, True), (0x0213, True), (0xA900, False), (0xC000, False), (0x0110, False)],
+)
+def test_refusal_carries_its_status_and_says_whether_a_retry_can_help(
+    scp: MakeScp, tmp_path: Path, status: int, retry: bool
+) -> None:
+    path = tmp_path / "sr.dcm"
+    ds = write_object(path, Comprehensive3DSRStorage)
+    with pytest.raises(DeliveryError, match=f"0x{status:04X}") as caught:
+        send(destination(scp(statuses=[status]).port), path, delivery_of(path, ds))
+    assert (caught.value.status, caught.value.retry) == (status, retry)
+
+
+def test_peer_that_refuses_the_class_is_not_tried_again(scp: MakeScp, tmp_path: Path) -> None:
+    path = tmp_path / "seg.dcm"
+    ds = write_object(path, SegmentationStorage)
+    with pytest.raises(DeliveryError, match="does not take Segmentation Storage: SOP class not supported") as caught:
+        send(destination(scp(classes=[Comprehensive3DSRStorage]).port), path, delivery_of(path, ds))
+    assert not caught.value.retry
+
+
+def test_peer_that_does_not_know_us_is_tried_again_and_the_administrator_told(scp: MakeScp, tmp_path: Path) -> None:
+    path = tmp_path / "sr.dcm"
+    ds = write_object(path, Comprehensive3DSRStorage)
+    with pytest.raises(DeliveryError, match="register the calling AE title AINODE") as caught:
+        send(destination(scp(knows="OTHER").port), path, delivery_of(path, ds))
+    assert caught.value.retry
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the peer leaks its socket
+def test_peer_that_aborts_in_the_middle_of_an_object_is_tried_again(scp: MakeScp, tmp_path: Path) -> None:
+    path = tmp_path / "seg.dcm"
+    ds = write_object(path, SegmentationStorage, rows=8192)
+
+    def abort(event: evt.Event) -> None:
+        if isinstance(event.pdu, P_DATA_TF):
+            event.assoc.abort(block=False)
+
+    peer = scp(on_pdu=abort)
+    with pytest.raises(
+        DeliveryError, match=r"(aborted the association|closed the connection) during C-STORE"
+    ) as caught:
+        send(destination(peer.port), path, delivery_of(path, ds))
+    assert caught.value.retry
+    assert peer.stored == []
+
+
+def test_peer_that_closes_the_connection_in_the_middle_of_an_object_is_tried_again(
+    scp: MakeScp, tmp_path: Path
+) -> None:
+    path = tmp_path / "seg.dcm"
+    ds = write_object(path, SegmentationStorage, rows=8192)
+
+    def hang_up(event: evt.Event) -> None:
+        if isinstance(event.pdu, P_DATA_TF):
+            wire: Any = event.assoc.dul.socket
+            wire.socket.shutdown(socket.SHUT_RDWR)
+
+    with pytest.raises(DeliveryError, match="closed the connection during C-STORE") as caught:
+        send(destination(scp(on_pdu=hang_up).port), path, delivery_of(path, ds))
+    assert caught.value.retry
+
+
+def test_peer_that_never_answers_costs_one_timeout(scp: MakeScp, tmp_path: Path) -> None:
+    path = tmp_path / "sr.dcm"
+    ds = write_object(path, Comprehensive3DSRStorage)
+    over = threading.Event()
+    peer = scp(before_answer=lambda event: over.wait(20))
+    started = time.monotonic()
+    try:
+        with pytest.raises(DeliveryError, match="did not complete C-STORE within 1 s") as caught:
+            send(destination(peer.port, timeout_s=1), path, delivery_of(path, ds))
+    finally:
+        over.set()
+    assert caught.value.retry
+    assert time.monotonic() - started < 4
+
+
+def test_peer_that_stops_reading_does_not_hold_the_sender(scp: MakeScp, tmp_path: Path) -> None:
+    path = tmp_path / "seg.dcm"
+    ds = write_object(path, SegmentationStorage, rows=40_000)  # 20 MB: more than the socket buffers take
+    over = threading.Event()
+
+    def stall(event: evt.Event) -> None:
+        if isinstance(event.pdu, P_DATA_TF):
+            over.wait(30)
+
+    peer = scp(on_pdu=stall)
+    started = time.monotonic()
+    try:
+        with pytest.raises(DeliveryError, match="C-STORE") as caught:
+            send(destination(peer.port, timeout_s=1), path, delivery_of(path, ds))
+        assert caught.value.retry
+        assert time.monotonic() - started < 10
+    finally:
+        over.set()
+
+
+def test_peer_that_accepts_connections_but_says_nothing_is_given_up_after_the_timeout() -> None:
+    silence = pytest.raises(DeliveryError, match="did not answer the association request in 1 s")
+    with socket.create_server(("127.0.0.1", 0)) as mute, silence as caught:
+        echo(destination(mute.getsockname()[1], timeout_s=1))
+    assert caught.value.retry
+
+
+def test_absent_peer_and_unknown_host_are_tried_again() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    with pytest.raises(DeliveryError, match=r"no connection to pacs .*refused or unreachable") as caught:
+        echo(destination(port))
+    assert caught.value.retry
+    with pytest.raises(DeliveryError, match="cannot be found") as caught:
+        echo(replace(destination(port), host="no-such-host.invalid"))
+    assert caught.value.retry
+
+
+def test_damaged_file_is_never_sent(scp: MakeScp, tmp_path: Path) -> None:
+    path = tmp_path / "seg.dcm"
+    ds = write_object(path, SegmentationStorage)
+    delivery = delivery_of(path, ds)
+    raw = bytearray(path.read_bytes())
+    raw[-100] ^= 1
+    path.write_bytes(raw)
+    peer = scp()
+    with pytest.raises(DeliveryError, match="damaged on disk") as caught:
+        send(destination(peer.port), path, delivery)
+    assert not caught.value.retry
+    assert peer.stored == []
+
+
+def test_echo_gives_the_round_trip(scp: MakeScp) -> None:
+    assert 0 < echo(destination(scp().port)) < 5
+
+
+def test_send_files_reports_each_file_and_sends_what_the_peer_takes(scp: MakeScp, tmp_path: Path) -> None:
+    seg, rle, sr, text = (tmp_path / name for name in ("seg.dcm", "rle.dcm", "sr.dcm", "notes.txt"))
+    segs = [write_object(seg, SegmentationStorage), write_object(rle, SegmentationStorage, syntax=RLELossless)]
+    write_object(sr, Comprehensive3DSRStorage)
+    text.write_text("no DICOM")
+    peer = scp(classes=[SegmentationStorage])
+    seen: list[FileSent] = []
+    sent = send_files([text, seg, sr, rle], "127.0.0.1", peer.port, "PACS", "ME", seen.append)
+    assert sent == seen
+    by_path = {one.path: one for one in sent}
+    assert (by_path[seg].status, by_path[rle].status) == (0, 0)
+    assert "not a DICOM file" in by_path[text].problem
+    assert "does not take Comprehensive 3D SR Storage" in by_path[sr].problem
+    assert peer.stored == [ds.SOPInstanceUID for ds in segs]
+    assert {syntax for _, syntax, _ in peer.received} == {ExplicitVRLittleEndian, RLELossless}
+
+
+def test_send_files_goes_on_after_a_refused_file_and_stops_when_the_association_is_gone(
+    scp: MakeScp, tmp_path: Path
+) -> None:
+    paths = [tmp_path / f"{n}.dcm" for n in range(4)]
+    for path in paths:
+        write_object(path, Comprehensive3DSRStorage)
+    calls = iter(range(10))
+    peer = scp(
+        statuses=[0xC000, 0x0000],
+        before_answer=lambda event: event.assoc.abort() if next(calls) == 2 else None,
+    )
+    refused, stored, lost, unsent = send_files(paths, "127.0.0.1", peer.port, "PACS", "ME")
+    assert (refused.status, stored.status, lost.status, unsent.status) == (0xC000, 0x0000, None, None)
+    assert "aborted" in lost.problem
+    assert unsent.problem.startswith("not sent")
