@@ -150,8 +150,8 @@ def check_straight(ordered: Sequence[Plane], tilt_degrees: float | None) -> None
         angle = math.degrees(math.atan2(_length(offsets[-1]), length))
         told = "" if tilt_degrees else ", although Gantry/Detector Tilt does not say so"
         raise GeometryError(
-            f"The slices are stacked askew, as with a tilted gantry: from the first to the last slice the positions shift by {mm(most)} across the "
-            f"normal, which is {angle:.1f} degrees{told}. Tilted series are not supported."
+            f"The slices are stacked askew, as with a tilted gantry: from the first to the last the positions shift by "
+            f"{mm(most)} across the normal, which is {angle:.1f} degrees{told}. Tilted series are not supported."
         )
     if tilt_degrees and abs(tilt_degrees) >= TILT_DEGREES and _off_axis_degrees(normal) < TILT_DEGREES:
         raise GeometryError(

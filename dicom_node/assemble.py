@@ -1,0 +1,159 @@
+"""Assembly: closes a series once it is complete, finds its volume or says why there is none, and has it routed.
+
+DICOM sends no "that was the last one". A series counts as complete when the announced number of instances is there, or
+when nothing came for a while (`assemble.quiet_s`). An instance that comes later reopens it; it is then closed again, as
+a new revision with jobs of its own.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections import Counter
+from collections.abc import Sequence
+from threading import Event as StopEvent
+from threading import Thread
+from typing import Any
+
+from sqlalchemy import Connection, Engine
+from sqlalchemy.exc import InterfaceError, OperationalError
+
+from dicom_node.catalog import Catalog
+from dicom_node.db.audit import record
+from dicom_node.db.engine import transaction, utc_now
+from dicom_node.db.interventions import JobQueue
+from dicom_node.db.routing import supersede_jobs
+from dicom_node.db.series import (
+    ClosedSeries,
+    close_series,
+    due_series,
+    holds_our_results,
+    known_paths,
+    write_no_job_reason,
+    write_verdict,
+)
+from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.domain.header import texts
+from dicom_node.domain.study import Slice, Verdict, examine
+from dicom_node.loop import run_every
+from dicom_node.route import route_series
+from dicom_node.settings import Settings
+from dicom_node.spool import Spool
+
+logger = logging.getLogger(__name__)
+
+OUR_MANUFACTURER = "dicom-node"  # as results/header.py writes it
+_TRY_AGAIN_S = 60.0
+_CLEAN_EVERY_S = 3600.0
+_ORPHANED_AFTER_S = 24 * 3600.0
+
+
+class Assembler:
+    """Closes series that are due, one transaction each."""
+
+    def __init__(self, settings: Settings, catalog: Catalog, engine: Engine, enqueuer: JobQueue, spool: Spool) -> None:
+        self._settings = settings
+        self._catalog = catalog
+        self._engine = engine
+        self._enqueuer = enqueuer
+        self._spool = spool
+        self._not_before: dict[str, float] = {}  # series that could not be closed -> monotonic time of the next try
+
+    def run(self, stop: StopEvent) -> None:
+        """Sweep until `stop`; beside that, delete files that no row has named for a day."""
+        cleaning = Thread(target=run_every, args=(self.clean, _CLEAN_EVERY_S, stop), name="clean", daemon=True)
+        cleaning.start()
+        run_every(self.sweep, self._settings.assemble.sweep_s, stop)
+        cleaning.join(timeout=5)
+
+    def sweep(self) -> int:
+        """Close every series that is due.
+
+        Returns
+        -------
+        int
+            How many were closed.
+        """
+        with transaction(self._engine) as tx:
+            due = due_series(tx, utc_now(), self._settings.assemble.quiet_s)
+        return sum(self._try_close(series_id) for series_id in due if self._may_try(series_id))
+
+    def clean(self) -> None:
+        """Delete what dead receivers left in the spool: half-arrived data sets, and stored files without a row."""
+
+        def known(paths: Sequence[str]) -> set[str]:
+            with transaction(self._engine) as tx:
+                return known_paths(tx, paths)
+
+        self._spool.sweep_incoming()
+        self._spool.sweep_orphans(known, older_than_s=_ORPHANED_AFTER_S)
+
+    def _may_try(self, series_id: str) -> bool:
+        return time.monotonic() >= self._not_before.get(series_id, 0.0)
+
+    def _try_close(self, series_id: str) -> bool:
+        try:
+            closed = self._close(series_id)
+        except (OperationalError, InterfaceError):  # the database is away: no series can be closed
+            raise
+        except Exception:  # what nobody foresaw of one series must not hold up the others
+            logger.exception("series %s cannot be closed; next try in %.0f s", series_id, _TRY_AGAIN_S)
+            self._not_before[series_id] = time.monotonic() + _TRY_AGAIN_S
+            return False
+        self._not_before.pop(series_id, None)
+        return closed
+
+    def _close(self, series_id: str) -> bool:
+        with transaction(self._engine) as tx:
+            series = close_series(tx, series_id, utc_now(), self._settings.assemble.quiet_s)
+            if series is None:
+                return False
+            if _is_ours(tx, series):
+                _keep_unprocessed(tx, series)
+            else:
+                verdict = examine(
+                    [Slice(i.sop_instance_uid, i.header) for i in series.instances], series.expected_count
+                )
+                write_verdict(tx, series.id, verdict)
+                _record_closing(tx, series, verdict)
+                self._route(tx, series, verdict)
+        logger.info("series %s closed, revision %d: %s", series.id, series.revision, series.close_reason)
+        return True
+
+    def _route(self, tx: Connection, series: ClosedSeries, verdict: Verdict) -> None:
+        attempts = self._settings.work.max_attempts
+        route_series(tx, series, verdict, self._catalog, self._enqueuer, self._spool, max_attempts=attempts)
+
+
+def _is_ours(tx: Connection, series: ClosedSeries) -> bool:
+    """Whether a series is a result of a node like this one, known by its equipment or by its UIDs."""
+    by_equipment = any(
+        OUR_MANUFACTURER in (name.casefold() for name in texts(instance.header, "Manufacturer"))
+        for instance in series.instances
+    )
+    return by_equipment or holds_our_results(tx, series.id)
+
+
+def _keep_unprocessed(tx: Connection, series: ClosedSeries) -> None:
+    write_no_job_reason(tx, series.id, "it is a result of this node that came back; it is kept, and never processed")
+    detail = {"revision": series.revision, "instances": len(series.instances), "closed": series.close_reason}
+    record(tx, AuditEvent(Event.OWN_RESULT_RETURNED, series_id=series.id, detail=detail))
+    supersede_jobs(tx, series.id, series.revision, {}, series.closed_at)
+
+
+def _record_closing(tx: Connection, series: ClosedSeries, verdict: Verdict) -> None:
+    closed: dict[str, Any] = {
+        "revision": series.revision,
+        "closed": series.close_reason,
+        "instances": len(series.instances),
+        "slices": verdict.facts["slices"],
+        "slice_spacing_mm": verdict.facts.get("slice_spacing_mm"),
+        "frame_of_reference": verdict.facts.get("frame_of_reference"),
+    }
+    aside = Counter(reason for _, reason in verdict.set_aside)
+    if aside:
+        closed["set_aside"] = [f"{n} x {reason}" for reason, n in aside.items()]
+    record(tx, AuditEvent(Event.SERIES_COMPLETE, series_id=series.id, detail=closed))
+    if verdict.refusal:
+        refused = {"revision": series.revision, "reason": verdict.refusal}
+        record(tx, AuditEvent(Event.SERIES_REFUSED, series_id=series.id, detail=refused))

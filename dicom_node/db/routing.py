@@ -1,0 +1,101 @@
+"""The rows that routing writes: new jobs, and the end of those they supersede."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import Connection, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from dicom_node.db import tables as t
+from dicom_node.db.audit import record
+from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.domain.delivery import DeliveryState
+from dicom_node.domain.job import JobState
+
+_OPEN = (JobState.SCHEDULED.value, JobState.IN_PROGRESS.value)
+_j, _d = t.job.c, t.delivery.c
+
+
+@dataclass(frozen=True, slots=True)
+class NewJob:
+    """A job as routing makes it. `error` is set when it can never run: then it starts as failed."""
+
+    id: str
+    series_id: str
+    series_revision: int
+    rule: str
+    model: str
+    model_version: str
+    destinations: tuple[str, ...]
+    slices: tuple[str, ...]
+    priority: int
+    max_attempts: int
+    error: str | None = None
+
+
+def insert_job(tx: Connection, new: NewJob, now: datetime) -> bool:
+    """Write the row of a new job. False: it is there already, and stays as it is."""
+    older = (
+        select(_j.id)
+        .where(_j.series_id == new.series_id, _j.model == new.model, _j.series_revision < new.series_revision)
+        .order_by(_j.series_revision.desc(), _j.run_no.desc(), _j.created_at.desc())
+        .limit(1)
+    )
+    row = {
+        "id": new.id,
+        "series_id": new.series_id,
+        "series_revision": new.series_revision,
+        "rule": new.rule,
+        "model": new.model,
+        "model_version": new.model_version,
+        "run_no": 1,
+        "destinations": list(new.destinations),
+        "slices": list(new.slices),
+        "priority": new.priority,
+        "state": JobState.FAILED.value if new.error else JobState.SCHEDULED.value,
+        "max_attempts": new.max_attempts,
+        "created_at": now,
+        "finished_at": now if new.error else None,
+        "error": new.error,
+        "supersedes": tx.scalar(older),
+    }
+    insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
+    return tx.execute(insert(t.job).values(**row).on_conflict_do_nothing()).rowcount == 1
+
+
+def supersede_jobs(
+    tx: Connection, series_id: str, revision: int, successors: Mapping[str, str], now: datetime
+) -> list[str]:
+    """Cancel what the older revisions of a series still have to do, and what of it waits to be sent.
+
+    Parameters
+    ----------
+    successors : mapping of str to str
+        The new job of each model; a model without one is canceled all the same: its series is no longer what it was.
+
+    Returns
+    -------
+    list of str
+        The jobs that were canceled, or of which a delivery was.
+    """
+    older = select(_j.id, _j.model).where(_j.series_id == series_id, _j.series_revision < revision).order_by(_j.id)
+    superseded = []
+    for job in tx.execute(older.with_for_update()).all():
+        stopped = tx.execute(
+            update(t.job)
+            .where(_j.id == job.id, _j.state.in_(_OPEN))
+            .values(state=JobState.CANCELED.value, finished_at=now, next_attempt_at=None)
+        ).rowcount
+        dropped = tx.execute(
+            update(t.delivery)
+            .where(_d.job_id == job.id, _d.state == DeliveryState.WAITING.value)
+            .values(state=DeliveryState.CANCELED.value, finished_at=now, next_attempt_at=None)
+        ).rowcount
+        if stopped or dropped:
+            detail = {"revision": revision, "by": successors.get(job.model), "deliveries_canceled": dropped}
+            record(tx, AuditEvent(Event.JOB_SUPERSEDED, series_id=series_id, job_id=job.id, detail=detail))
+            superseded.append(job.id)
+    return superseded

@@ -1,0 +1,156 @@
+"""Series: which ones are due, how one is closed, and what was found when it was."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import Connection, Row, and_, exists, or_, select, update
+
+from dicom_node.db import tables as t
+from dicom_node.domain.header import numbers
+from dicom_node.domain.study import Verdict
+
+PATIENCE = 4  # how many quiet times a series waits for instances that were announced
+_PATHS_AT_ONCE = 1000
+_RECEIVING, _COMPLETE = "receiving", "complete"
+_s = t.series.c
+
+
+@dataclass(frozen=True, slots=True)
+class StoredInstance:
+    """One instance of a closed series. `path` is relative to the spool."""
+
+    sop_instance_uid: str
+    path: str
+    header: dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class ClosedSeries:
+    """A series at the moment it was closed; the row is ours until the transaction ends.
+
+    `expected_count` is the Number of Series Related Instances (0020,1209), where a header told. The AE titles are those
+    of every association that brought an instance.
+    """
+
+    id: str
+    study_instance_uid: str
+    series_instance_uid: str
+    revision: int
+    closed_at: datetime
+    close_reason: str
+    expected_count: int | None
+    calling_ae: tuple[str, ...]
+    called_ae: tuple[str, ...]
+    instances: tuple[StoredInstance, ...]
+
+
+def due_series(tx: Connection, now: datetime, quiet_s: float) -> list[str]:
+    """List the series that count as complete, the one that has waited longest first.
+
+    A series is due when the announced number of instances is there; when it has been quiet and nothing was announced
+    (or more came than that); or when it stayed quiet for `PATIENCE` times as long and some are still missing.
+    """
+    due = select(_s.id).where(_is_due(now, quiet_s)).order_by(_s.settle_at)
+    return list(tx.scalars(due))
+
+
+def close_series(tx: Connection, series_id: str, now: datetime, quiet_s: float) -> ClosedSeries | None:
+    """Close a series if it is still due: it becomes a new revision, which its new instances belong to.
+
+    Returns
+    -------
+    ClosedSeries or None
+        None when another process closed it, or an instance came in the meantime.
+    """
+    closed = update(t.series).where(_s.id == series_id, _is_due(now, quiet_s))
+    closing = {"state": _COMPLETE, "revision": _s.revision + 1, "closed_at": now, "no_job_reason": None}
+    if tx.execute(closed.values(**closing)).rowcount != 1:
+        return None
+    row = tx.execute(
+        select(t.series, t.study.c.study_instance_uid).join(t.study).where(_s.id == series_id),
+    ).one()
+    new = (t.instance.c.series_id == series_id, t.instance.c.revision.is_(None))
+    tx.execute(update(t.instance).where(*new).values(revision=row.revision))
+    instances = _instances(tx, series_id)
+    expected = row.expected_count or _announced(instances)
+    reason = _reason(row, expected, len(instances), now, quiet_s)
+    tx.execute(update(t.series).where(_s.id == series_id).values(close_reason=reason, expected_count=expected))
+    callers = _associations(tx, series_id)
+    return ClosedSeries(
+        id=series_id,
+        study_instance_uid=row.study_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        revision=row.revision,
+        closed_at=now,
+        close_reason=reason,
+        expected_count=expected,
+        calling_ae=tuple(sorted({caller.calling_ae for caller in callers})),
+        called_ae=tuple(sorted({caller.called_ae for caller in callers})),
+        instances=instances,
+    )
+
+
+def write_verdict(tx: Connection, series_id: str, verdict: Verdict) -> None:
+    """Keep what examination found in the row of the series."""
+    set_aside = [{"sop_instance_uid": uid, "reason": reason} for uid, reason in verdict.set_aside]
+    found = {**verdict.facts, "set_aside": set_aside}
+    tx.execute(update(t.series).where(_s.id == series_id).values(verdict=found, refusal=verdict.refusal))
+
+
+def write_no_job_reason(tx: Connection, series_id: str, reason: str) -> None:
+    """Keep why a complete series has no job."""
+    tx.execute(update(t.series).where(_s.id == series_id).values(no_job_reason=reason))
+
+
+def holds_our_results(tx: Connection, series_id: str) -> bool:
+    """Whether one of the series' instances is a result object that this node made."""
+    ours = select(t.result.c.id).join(t.instance, t.instance.c.sop_instance_uid == t.result.c.sop_instance_uid)
+    return tx.execute(ours.where(t.instance.c.series_id == series_id).limit(1)).first() is not None
+
+
+def known_paths(tx: Connection, paths: Sequence[str]) -> set[str]:
+    """Find those of the spool's paths that a row of an instance or of a result names."""
+    known: set[str] = set()
+    for start in range(0, len(paths), _PATHS_AT_ONCE):
+        some = paths[start : start + _PATHS_AT_ONCE]
+        known.update(tx.scalars(select(t.instance.c.path).where(t.instance.c.path.in_(some))))
+        known.update(tx.scalars(select(t.result.c.path).where(t.result.c.path.in_(some))))
+    return known
+
+
+def _is_due(now: datetime, quiet_s: float) -> Any:
+    quiet = _s.settle_at <= now
+    announced = _s.expected_count.is_not(None)
+    missing = and_(announced, _s.instance_count < _s.expected_count)
+    long_quiet = _s.last_received_at <= now - timedelta(seconds=PATIENCE * quiet_s)
+    all_there = and_(announced, _s.instance_count == _s.expected_count)
+    return and_(_s.state == _RECEIVING, or_(all_there, and_(quiet, ~missing), and_(quiet, long_quiet)))
+
+
+def _instances(tx: Connection, series_id: str) -> tuple[StoredInstance, ...]:
+    i = t.instance.c
+    rows = tx.execute(select(i.sop_instance_uid, i.path, i.header).where(i.series_id == series_id).order_by(i.id))
+    return tuple(StoredInstance(*row) for row in rows)
+
+
+def _associations(tx: Connection, series_id: str) -> list[Row[Any]]:
+    a = t.association.c
+    brought = exists().where(t.instance.c.association_id == a.id, t.instance.c.series_id == series_id)
+    return list(tx.execute(select(a.calling_ae, a.called_ae).where(brought)))
+
+
+def _announced(instances: Iterable[StoredInstance]) -> int | None:
+    """Find the largest number of instances that a header tells: a series may grow while it is sent."""
+    told = [numbers(instance.header, "NumberOfSeriesRelatedInstances", 1) for instance in instances]
+    return max((int(number[0]) for number in told if number and number[0] >= 1), default=None)
+
+
+def _reason(row: Row[Any], expected: int | None, received: int, now: datetime, quiet_s: float) -> str:
+    if expected is not None and received == expected:
+        return f"all {expected} announced instances arrived"
+    quiet_for = f"quiet for {max(quiet_s, (now - row.last_received_at).total_seconds()):.0f} s"
+    return quiet_for if expected is None else f"{quiet_for}, {received} of {expected} announced instances arrived"

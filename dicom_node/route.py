@@ -1,0 +1,160 @@
+"""Routing: a complete series x the rules -> jobs, or the reason why there is none.
+
+Runs inside the transaction that closes the series, so that a closed series always has its jobs or its reason.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from pydicom import dcmread
+from pydicom.errors import InvalidDicomError
+from pydicom.multival import MultiValue
+from sqlalchemy import Connection
+
+from dicom_node.catalog import Catalog
+from dicom_node.db.audit import record
+from dicom_node.db.interventions import JobQueue
+from dicom_node.db.routing import NewJob, insert_job, supersede_jobs
+from dicom_node.db.series import ClosedSeries, StoredInstance, write_no_job_reason
+from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.domain.header import texts
+from dicom_node.domain.job import Priority
+from dicom_node.domain.rule import FACTS, Match, Rule, Scalar, Values, match_rule
+from dicom_node.domain.study import HEADER, Verdict
+from dicom_node.domain.uids import job_id
+from dicom_node.errors import SpoolError
+from dicom_node.spool import Spool
+
+logger = logging.getLogger(__name__)
+
+_ASKED = {"STAT": Priority.STAT, "HIGH": Priority.HIGH}  # Requested Procedure Priority (0040,1003)
+
+
+def route_series(
+    tx: Connection,
+    series: ClosedSeries,
+    verdict: Verdict,
+    catalog: Catalog,
+    enqueuer: JobQueue,
+    spool: Spool,
+    *,
+    max_attempts: int,
+) -> None:
+    """Match a series with every rule; write and enqueue a job for each model that is wanted.
+
+    Rules that want the same model make one job, which goes to the destinations of them all. A refused series gets its
+    jobs too, failed from the start: somebody asked for a result and has to learn that there is none.
+    """
+    first = _first_slice(series, verdict)
+    values = _values(series, verdict, first, catalog.rules, spool)
+    matches = [match_rule(rule, values) for rule in catalog.rules]
+    wanted: dict[str, list[Rule]] = {}
+    for rule, match in zip(catalog.rules, matches, strict=True):
+        if match.matched:
+            wanted.setdefault(rule.model, []).append(rule)
+    jobs = [
+        _new_job(series, verdict, rules, catalog.models[model].version, first, max_attempts)
+        for model, rules in wanted.items()
+    ]
+    _record_decision(tx, series, matches, jobs)
+    for job in jobs:
+        if insert_job(tx, job, series.closed_at):
+            _schedule(tx, job, enqueuer)
+    supersede_jobs(tx, series.id, series.revision, {job.model: job.id for job in jobs}, series.closed_at)
+
+
+def _first_slice(series: ClosedSeries, verdict: Verdict) -> StoredInstance:
+    by_uid = {instance.sop_instance_uid: instance for instance in series.instances}
+    return by_uid[verdict.slices[0]] if verdict.slices else series.instances[0]
+
+
+def _values(
+    series: ClosedSeries, verdict: Verdict, first: StoredInstance, rules: Iterable[Rule], spool: Spool
+) -> dict[str, Values]:
+    """Everything that the rules ask for, of the first slice of the volume."""
+    keys = {key for rule in rules if rule.enabled for key in rule.keys}
+    facts = {key: (verdict.facts[key],) for key in FACTS if key in verdict.facts}
+    return {
+        **{key: _scalars(first.header.get(key)) for key in keys & {*HEADER}},
+        **_read(first, keys - {*HEADER} - {*FACTS}, spool),
+        **facts,
+        "calling_ae": series.calling_ae,
+        "called_ae": series.called_ae,
+    }
+
+
+def _read(first: StoredInstance, keywords: set[str], spool: Spool) -> Mapping[str, Values]:
+    """Attributes that are not kept in the row, from the file. What cannot be read counts as absent."""
+    if not keywords:
+        return {}
+    try:
+        ds = dcmread(spool.path(first.path), stop_before_pixels=True, specific_tags=sorted(keywords))
+        return {keyword: _scalars(ds.get(keyword)) for keyword in keywords}
+    except (SpoolError, InvalidDicomError, OSError, ValueError, AttributeError, NotImplementedError) as error:
+        logger.warning("instance %s: attributes for the rules cannot be read: %s", first.sop_instance_uid, error)
+        return {}
+
+
+def _scalars(value: Any) -> Values:
+    values = value if isinstance(value, (list, tuple, MultiValue)) else [value]
+    return tuple(_scalar(v) for v in values if v is not None and str(v).strip(" \0"))
+
+
+def _scalar(value: Any) -> Scalar:
+    if isinstance(value, (bool, str)):
+        return value
+    if isinstance(value, int):
+        return int(value)
+    return float(value) if isinstance(value, float) else str(value)
+
+
+def _new_job(
+    series: ClosedSeries,
+    verdict: Verdict,
+    rules: list[Rule],
+    version: str,
+    first: StoredInstance,
+    max_attempts: int,
+) -> NewJob:
+    asked = [
+        _ASKED[word.upper()] for word in texts(first.header, "RequestedProcedurePriority") if word.upper() in _ASKED
+    ]
+    return NewJob(
+        id=job_id(series.id, series.revision, rules[0].model, version, 1),
+        series_id=series.id,
+        series_revision=series.revision,
+        rule=rules[0].name,
+        model=rules[0].model,
+        model_version=version,
+        destinations=tuple(dict.fromkeys(name for rule in rules for name in rule.destinations)),
+        slices=() if verdict.refusal else verdict.slices,
+        priority=min([rule.priority for rule in rules] + asked).value,
+        max_attempts=max_attempts,
+        error=verdict.refusal,
+    )
+
+
+def _record_decision(tx: Connection, series: ClosedSeries, matches: list[Match], jobs: list[NewJob]) -> None:
+    detail: dict[str, Any] = {"revision": series.revision, "rules": [str(match) for match in matches]}
+    if jobs:
+        record(tx, AuditEvent(Event.SERIES_ROUTED, series_id=series.id, detail=detail))
+        return
+    told = "; ".join(str(match) for match in matches)
+    write_no_job_reason(tx, series.id, f"no rule matched: {told}" if matches else "there is no rule")
+    record(tx, AuditEvent(Event.SERIES_UNMATCHED, series_id=series.id, detail=detail))
+
+
+def _schedule(tx: Connection, job: NewJob, enqueuer: JobQueue) -> None:
+    detail: dict[str, Any] = {"model": job.model, "version": job.model_version, "rule": job.rule}
+    if job.error:
+        event = AuditEvent(
+            Event.JOB_FAILED, series_id=job.series_id, job_id=job.id, detail={**detail, "error": job.error}
+        )
+    else:
+        detail |= {"priority": Priority(job.priority).name, "destinations": list(job.destinations)}
+        event = AuditEvent(Event.JOB_SCHEDULED, series_id=job.series_id, job_id=job.id, detail=detail)
+        enqueuer.job(tx, job.id, 1, priority=job.priority)
+    record(tx, event)
