@@ -64,6 +64,7 @@ class Scp:
             ],
         )
         self.port: int = self._server.server_address[1]
+        ae._servers.append(self._server)  # `shutdown` takes it out
         self._thread = threading.Thread(target=self._server.serve_forever, args=(0.02,))
         self._thread.start()
 
