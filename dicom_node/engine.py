@@ -12,6 +12,7 @@ import logging
 import os
 import socket
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -153,7 +154,8 @@ class Executor:
         self._callbacks = {"job": on_job, "delivery": on_delivery}
         self._before_exit = before_exit
         self._host = socket.gethostname()[:60]
-        self._running = 0
+        self._running: Counter[str] = Counter()
+        self._idle: set[str] = set()
         self._counting, self._lock = Lock(), Lock()
         self._last_beat: datetime | None = None
         self._steady_since: datetime | None = None
@@ -247,7 +249,7 @@ class Executor:
         if callback is None:
             raise RuntimeError(f"this process does not serve {kind} runs")
         with self._counting:
-            self._running += 1
+            self._running[f"{kind}/{row_id}"] += 1
         try:
             callback(row_id, self.executor_id)
         except Exception:  # the reconciler gives the row back; the engine only notes that the run ended
@@ -255,7 +257,7 @@ class Executor:
             raise
         finally:
             with self._counting:
-                self._running -= 1
+                self._running[f"{kind}/{row_id}"] -= 1
 
     def _beat(self) -> tuple[datetime, bool]:
         """Say that we live, and keep account of how long we have been able to say so without a gap.
@@ -298,12 +300,20 @@ class Executor:
             candidates = unfinished(tx)
         if not candidates:
             return
-        known = {"/".join(run.split("/")[:2]) for run, _ in self._runs(*LIVE)}
+        known = {_row_of(run) for run, _ in self._runs(*LIVE)} - self._dropped()
         for one in candidates:
             if f"{one.kind}/{one.id}" not in known:
                 with self._engine.begin() as tx:
                     if give_back(tx, one, enqueuer):
                         logger.warning("%s %s was %s with nobody to run it: enqueued", one.kind, one.id, one.state)
+
+    def _dropped(self) -> set[str]:
+        """Find what the engine claimed for this process and then never started: seen idle now and a pass ago."""
+        before = self._idle
+        claimed = {_row_of(run) for run, executor_id in self._runs("PENDING") if executor_id == self.executor_id}
+        with self._counting:
+            self._idle = {row for row in claimed if not self._running[row]}
+        return before & self._idle
 
     def _runs(self, *states: str) -> list[tuple[str, str | None]]:
         """Read (workflow id, executor id) from the engine's own table: lean, because the backlog may be long."""
@@ -315,10 +325,10 @@ class Executor:
 
     def _drain(self) -> None:
         """Claim nothing more and wait for the callbacks; whoever does not return in time is left to the others."""
-        wait_s = DRAIN_S + SETTLE_S if self._running else 0.0
+        wait_s = DRAIN_S + SETTLE_S if self._running.total() else 0.0
         DBOS.destroy(workflow_completion_timeout_sec=int(wait_s))
-        if self._running:
-            self._exit(f"{self._running} runs did not end in {wait_s:.0f} s and are left to another process")
+        if self._running.total():
+            self._exit(f"{self._running.total()} runs did not end in {wait_s:.0f} s and are left to another process")
 
     def _exit(self, why: str) -> NoReturn:
         """Leave at once, writing nothing more: what we were doing is for somebody else to take up."""
@@ -345,6 +355,11 @@ def _every(step: Callable[[], object], seconds: float, stop: Event) -> Thread:
     thread = Thread(target=run_every, args=(reachable_step, seconds, stop), daemon=True)
     thread.start()
     return thread
+
+
+def _row_of(run: str) -> str:
+    """Give the kind and row id in the id of a run."""
+    return "/".join(run.split("/")[:2])
 
 
 def _lock(descriptor: int, path: Path) -> None:

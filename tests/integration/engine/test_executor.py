@@ -5,7 +5,7 @@ from __future__ import annotations
 import signal
 import time
 
-from sqlalchemy import column, table, update
+from sqlalchemy import column, select, table, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.engine import utc_now
@@ -114,6 +114,22 @@ def test_a_job_that_the_engine_has_lost_is_enqueued_again(site: Site) -> None:
         job = add_job(tx, None, "quick")
 
     site.worker()
+    site.wait(lambda: completed(site, job))
+
+    assert outcomes(site, job) == ["completed"]
+
+
+def test_a_job_that_was_claimed_but_never_started_is_enqueued_again(site: Site) -> None:
+    site.worker()
+    site.wait(lambda: count(site.engine, t.node, t.node.c.state == "alive"))
+    schema = "dbos" if site.engine.dialect.name == "postgresql" else None
+    runs = table("workflow_status", column("status"), column("executor_id"), schema=schema)
+    with site.engine.begin() as tx:
+        job = add_job(tx, None, "quick")
+        site.enqueuer.job(tx, job, 1, delay_s=3600)
+        alive = tx.execute(select(t.node.c.executor_id)).scalar_one()
+        tx.execute(update(runs).values(status="PENDING", executor_id=alive))
+
     site.wait(lambda: completed(site, job))
 
     assert outcomes(site, job) == ["completed"]
