@@ -72,6 +72,7 @@ def build_sr(origin: Origin, findings: Findings, mask: Mask) -> Dataset:
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **instance_attributes(origin, "sr", 2, series_description(origin, what)),
     )
+    _empty_unmeasured(sr)
     complete(sr, origin)
     return sr
 
@@ -178,17 +179,22 @@ def _sites(segments: Sequence[Segment | SegmentCard]) -> list[hd.sr.FindingSite]
 
 
 def _measurement(measurement: Measurement) -> hd.sr.Measurement:
-    """One NUM; a number that could not be computed stays empty and says why, never a 0 (PS3.16 CID 42)."""
-    item = hd.sr.Measurement(
+    """Make one NUM; the 0 that highdicom wants where there is no value goes in `_empty_unmeasured`."""
+    return hd.sr.Measurement(
         name=code(measurement.name),
         value=measurement.value if measurement.value is not None else 0.0,
         unit=code(measurement.unit),
         qualifier=code(measurement.reason) if measurement.reason else None,
         derivation=code(measurement.derivation) if measurement.derivation else None,
     )
-    if measurement.value is None:
-        item[0].MeasuredValueSequence = []
-    return item
+
+
+def _empty_unmeasured(item: Dataset) -> None:
+    """A number that could not be computed is empty and says why, never a 0 (PS3.3 C.18.1, PS3.16 CID 42)."""
+    for child in item.get("ContentSequence", ()):
+        if "NumericValueQualifierCodeSequence" in child:
+            child.MeasuredValueSequence = []
+        _empty_unmeasured(child)
 
 
 def _used_images(origin: Origin, findings: Findings, mask: Mask) -> list[Dataset]:
