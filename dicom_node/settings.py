@@ -172,11 +172,13 @@ def load_settings(file: Path, environment: Mapping[str, str] = os.environ) -> Se
         raise ConfigurationError(f"{file}: no such settings file; `dicom-node init` writes one") from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{file}: not valid TOML: {error}") from None
-    _override(document, environment)
+    overridden = _override(document, environment)
     try:
         settings = Settings.model_validate({**document, "file": file.resolve()})
     except ValidationError as error:
-        raise ConfigurationError([f"{file}: {problem}" for problem in explain(error)]) from None
+        problems = explain(error)
+        sources = [overridden.get(problem.partition(":")[0], str(file)) for problem in problems]
+        raise ConfigurationError([f"{at}: {problem}" for at, problem in zip(sources, problems, strict=True)]) from None
     return _absolute(settings, file.resolve().parent)
 
 
@@ -194,7 +196,9 @@ def explain(error: ValidationError) -> list[str]:
     return lines
 
 
-def _override(document: dict[str, Any], environment: Mapping[str, str]) -> None:
+def _override(document: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
+    """Put the environment's values over those of the file; return the variable's name for each key it set."""
+    overridden = {}
     for name, text in environment.items():
         if not name.startswith(ENVIRONMENT_PREFIX):
             continue
@@ -202,10 +206,19 @@ def _override(document: dict[str, Any], environment: Mapping[str, str]) -> None:
         place = document
         for section in sections:
             place = place.setdefault(section, {})
-        try:
-            place[key] = tomllib.loads(f"v = {text}")["v"]
-        except tomllib.TOMLDecodeError:
-            place[key] = text
+            if not isinstance(place, dict):
+                raise ConfigurationError(f"{name}: {section} is a value in the settings file, not a section")
+        place[key] = _value(text)
+        overridden[".".join([*sections, key])] = name
+    return overridden
+
+
+def _value(text: str) -> Any:
+    """Read a value as TOML would: 4, true, ["A"]; what is none of these is a text."""
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return text
 
 
 def _absolute(settings: Settings, base: Path) -> Settings:

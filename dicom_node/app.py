@@ -1,0 +1,207 @@
+"""The only wiring: settings become objects, objects become running roles."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+
+from sqlalchemy import Engine, make_url
+from sqlalchemy.exc import SQLAlchemyError
+
+from dicom_node.catalog import Catalog, load_catalog
+from dicom_node.db import migrate
+from dicom_node.db.engine import open_engine
+from dicom_node.errors import ConfigurationError
+from dicom_node.settings import Settings
+from dicom_node.spool import Spool
+
+DATABASE_RETRY_S = 2.0
+_log = logging.getLogger(__name__)
+
+
+def serve(settings: Settings, stop: threading.Event) -> None:
+    """Migrate, check the catalog, then run every role under one supervisor until `stop`.
+
+    Raises
+    ------
+    ConfigurationError
+        Before anything starts, with every problem found in settings, rules, models and destinations.
+    """
+    from dicom_node.supervise import Supervisor
+
+    load_catalog(settings)
+    spool = open_spool(settings)
+    spool.prepare()
+    upgrade_database(settings)
+    Supervisor(settings).run(stop)
+
+
+def run_role(settings: Settings, role: str, slot: int, stop: threading.Event) -> None:
+    """Run one role until `stop`.
+
+    Parameters
+    ----------
+    role : str
+        One of ``receive``, ``assemble``, ``work``, ``deliver``.
+    slot : int
+        Which of several processes of this role on this machine; a restarted process keeps its slot.
+    """
+    engine = open_engine(settings.database.url)
+    spool = open_spool(settings)
+    spool.prepare()
+    _await_database(engine, settings, stop, wait=role != "receive")
+    try:
+        if not stop.is_set():
+            _log.info("%s runs", role)
+            _ROLES[role](settings, engine, spool, slot, stop)
+    finally:
+        engine.dispose()
+        _log.info("%s stopped", role)
+
+
+def open_spool(settings: Settings) -> Spool:
+    """Open the spool of these settings."""
+    return Spool(settings.spool.path, settings.spool.reserve_mib)
+
+
+def check_catalog(settings: Settings) -> tuple[Catalog | None, list[str]]:
+    """Load the catalog, or say everything that is wrong with it."""
+    try:
+        return load_catalog(settings), []
+    except ConfigurationError as error:
+        return None, list(error.problems)
+
+
+def database_state(settings: Settings) -> str:
+    """Say in a few words how the database stands; nothing is created.
+
+    Raises
+    ------
+    ConfigurationError
+        When its tables are those of another version.
+    sqlalchemy.exc.SQLAlchemyError
+        When it does not answer.
+    """
+    url = make_url(settings.database.url)
+    shown = url.render_as_string(hide_password=True)
+    fresh = f"{shown}, new: `serve` or `db upgrade` makes the tables"
+    if url.get_backend_name() == "sqlite" and url.database and not Path(url.database).exists():
+        return fresh
+    engine = open_engine(settings.database.url, pool_size=1)
+    try:
+        if migrate.current(engine) is None:
+            return fresh
+        check_database(engine, settings)
+        return f"{shown}, version {migrate.head()}"
+    finally:
+        engine.dispose()
+
+
+def upgrade_database(settings: Settings) -> None:
+    """Bring our tables and those of the job engine to this program's version."""
+    from dicom_node import engine
+
+    migrate.upgrade(settings.database.url)
+    engine.migrate(settings.database.url)
+
+
+def stop_on_signals() -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set; a second one ends the process at once."""
+    stop = threading.Event()
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        if stop.is_set():
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        stop.set()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)
+    return stop
+
+
+def _receive(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event) -> None:
+    from dicom_node.receive.scp import Receiver
+
+    Receiver(settings, spool, engine).run(stop)
+
+
+def _assemble(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event) -> None:
+    from dicom_node.assemble import Assembler
+    from dicom_node.engine import Enqueuer
+
+    enqueuer = Enqueuer(engine)
+    try:
+        Assembler(settings, load_catalog(settings), engine, enqueuer, spool).run(stop)
+    finally:
+        enqueuer.close()
+
+
+def _work(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event) -> None:
+    from dicom_node.engine import Enqueuer
+    from dicom_node.work.worker import Worker
+
+    enqueuer = Enqueuer(engine)
+    try:
+        Worker(settings, load_catalog(settings), engine, enqueuer, spool, slot).run(stop)
+    finally:
+        enqueuer.close()
+
+
+def _deliver(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event) -> None:
+    from dicom_node.deliver.sender import Deliverer
+    from dicom_node.engine import Enqueuer
+
+    enqueuer = Enqueuer(engine)
+    try:
+        Deliverer(settings, load_catalog(settings), engine, enqueuer, spool, slot).run(stop)
+    finally:
+        enqueuer.close()
+
+
+_ROLES: dict[str, Callable[[Settings, Engine, Spool, int, threading.Event], None]] = {
+    "receive": _receive,
+    "assemble": _assemble,
+    "work": _work,
+    "deliver": _deliver,
+}
+
+
+def check_database(engine: Engine, settings: Settings) -> None:
+    """Prove that the database answers and has the tables of this program.
+
+    Raises
+    ------
+    ConfigurationError
+        When its tables are older or newer.
+    sqlalchemy.exc.SQLAlchemyError
+        When it does not answer.
+    """
+    found = migrate.current(engine)
+    if found != migrate.head():
+        raise ConfigurationError(
+            f"{settings.file}: database.url: the tables are at version {found or 'none'}, "
+            f"this program needs {migrate.head()}; run `dicom-node db upgrade`"
+        )
+
+
+def _await_database(engine: Engine, settings: Settings, stop: threading.Event, *, wait: bool) -> None:
+    """Go on once the database answers and has our tables; a receiver goes on at once and answers 0xA700 until then."""
+    while not stop.is_set():
+        try:
+            check_database(engine, settings)
+            return
+        except SQLAlchemyError as error:
+            _log.warning("the database does not answer: %s", one_line(error))
+        if not wait:
+            return
+        stop.wait(DATABASE_RETRY_S)
+
+
+def one_line(error: Exception) -> str:
+    """What an error says, without the statement and the links that SQLAlchemy adds."""
+    return str(getattr(error, "orig", None) or error).strip().splitlines()[0]

@@ -1,0 +1,103 @@
+"""What every command shares: where the settings are, how an error is told, when there is colour."""
+
+from __future__ import annotations
+
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+    from dicom_node.settings import Settings
+
+FAILED = 1
+MISUSED = 2
+
+
+class Command(click.Command):
+    """A command that tells an error in one line on standard error, and with ``--debug`` its traceback.
+
+    ``example`` is shown at the end of ``--help``.
+    """
+
+    def __init__(self, *args: Any, example: str = "", **kwargs: Any) -> None:
+        if example:
+            kwargs["epilog"] = "\b\nExample:\n" + "\n".join(f"  {line}" for line in example.strip().splitlines())
+        super().__init__(*args, **kwargs)
+        self.params.append(
+            click.Option(["--debug"], is_flag=True, expose_value=False, is_eager=True, help="Show tracebacks.")
+        )
+        self._debug = self.params[-1]
+
+    def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
+        """Note ``--debug`` before anything can fail."""
+        self._tracebacks = "--debug" in args
+        return super().make_context(info_name, args, *rest, **extra)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run the command; turn what it raises into a line and an exit status."""
+        try:
+            return super().invoke(ctx)
+        except (click.ClickException, click.exceptions.Exit, click.Abort):
+            raise
+        except BrokenPipeError:
+            sys.stderr.close()  # the reader of a pipe went away: `dicom-node jobs | head`
+            raise SystemExit(0) from None
+        except Exception as error:  # noqa: BLE001 - the last stop: a person is waiting for a sentence, not for a traceback
+            if self._tracebacks:
+                traceback.print_exc()
+            lines, status = _told(error)
+            for line in lines:
+                click.echo(f"dicom-node: {line}", err=True)
+            raise SystemExit(status) from None
+
+
+def with_settings(function: Callable[..., None]) -> Callable[..., None]:
+    """Add ``--settings``, given to the command as the path `settings_file`."""
+    return click.option(
+        "-s",
+        "--settings",
+        "settings_file",
+        type=click.Path(path_type=Path),
+        default=Path("settings.toml"),
+        envvar="DICOM_NODE_SETTINGS",
+        show_default=True,
+        show_envvar=True,
+        help="The settings file.",
+    )(function)
+
+
+def read_settings(file: Path) -> Settings:
+    """Load the settings; a wrong one ends the command with status 2."""
+    from dicom_node.settings import load_settings
+
+    return load_settings(file)
+
+
+def console(*, stderr: bool = False) -> Console:
+    """Return where tables and progress go: coloured on a terminal, plain and unwrapped in a pipe."""
+    from rich.console import Console
+
+    stream = sys.stderr if stderr else sys.stdout
+    return Console(stderr=stderr, width=None if stream.isatty() else 200, highlight=False, soft_wrap=False)
+
+
+def _told(error: Exception) -> tuple[list[str], int]:
+    from sqlalchemy.exc import DBAPIError
+
+    from dicom_node.errors import ConfigurationError, NodeError
+
+    if isinstance(error, ConfigurationError):
+        return error.problems, MISUSED
+    if isinstance(error, NodeError):
+        return [str(error)], FAILED
+    if isinstance(error, DBAPIError):
+        return [f"the database does not answer as it should: {str(error.orig).strip().splitlines()[0]}"], FAILED
+    if isinstance(error, OSError):
+        return [str(error)], FAILED
+    return [f"internal error: {type(error).__name__}: {error}; run again with --debug for the traceback"], FAILED

@@ -1,0 +1,153 @@
+"""Files and peers by hand: run a folder, ask a peer for an answer, send files."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from dicom_node.cli.command import FAILED, Command, console, read_settings, with_settings
+
+if TYPE_CHECKING:
+    from dicom_node.app import FolderRun
+    from dicom_node.domain.delivery import Destination
+
+
+@click.command(cls=Command, example="dicom-node run path/to/series -o results --model lung_ct")
+@click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
+@click.option(
+    "-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where the objects are put."
+)
+@click.option("--model", metavar="NAME", help="The model; needed when the node has several.")
+@click.option("--device", metavar="NAME", default="auto", show_default=True, help="cpu, cuda, cuda:1, or auto.")
+@click.option(
+    "--models",
+    "folders",
+    type=click.Path(path_type=Path, exists=True, file_okay=False),
+    multiple=True,
+    help="A folder with more models. May be repeated.",
+)
+def run(folder: Path, out: Path, model: str | None, device: str, folders: tuple[Path, ...]) -> None:
+    """Run a model on the DICOM files in FOLDER: result objects out, no network, no settings.
+
+    The same code as in the node, on a database and a spool that are thrown away afterwards. Every series in FOLDER
+    that forms one volume gets its SEG and SR; the exit status is 1 when one did not.
+    """
+    from dicom_node import app, logs
+
+    logs.configure("warning", "text", "run")
+    with _progress() as tell:
+        runs = app.run_folder(folder, out, model=model, device=device, models=folders, tell=tell)
+    for one in runs:
+        _print(one)
+    if not runs or any(one.problem for one in runs):
+        raise SystemExit(FAILED)
+
+
+@click.command(cls=Command, example="dicom-node echo pacs\ndicom-node echo 10.0.0.7:104 --called PACS --calling AINODE")
+@with_settings
+@click.argument("destination")
+@click.option("--called", metavar="AE", default="ANY-SCP", show_default=True, help="Their AE title, for HOST:PORT.")
+@click.option("--calling", metavar="AE", default="AINODE", show_default=True, help="Our AE title, for HOST:PORT.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0.1), default=10.0, show_default=True, metavar="SECONDS")
+def echo(settings_file: Path, destination: str, called: str, calling: str, timeout_s: float) -> None:
+    """Ask a peer for an answer (C-ECHO): a destination of the settings, or HOST:PORT."""
+    from dicom_node.deliver.dimse import echo as ask
+
+    peer = _peer(settings_file, destination, called, calling, timeout_s)
+    took_s = ask(peer)
+    click.echo(f"{peer.ae_title} at {peer.host}:{peer.port} answered in {took_s * 1000:.0f} ms")
+
+
+@click.command(
+    cls=Command,
+    example="dicom-node send path/to/series --to pacs\ndicom-node send a.dcm b.dcm --to 10.0.0.7:104 --called PACS",
+)
+@with_settings
+@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path, exists=True))
+@click.option("--to", "destination", required=True, metavar="DEST", help="A destination of the settings, or HOST:PORT.")
+@click.option("--called", metavar="AE", default="ANY-SCP", show_default=True, help="Their AE title, for HOST:PORT.")
+@click.option("--calling", metavar="AE", default="AINODE", show_default=True, help="Our AE title, for HOST:PORT.")
+@click.option("--timeout", "timeout_s", type=click.FloatRange(0.1), default=30.0, show_default=True, metavar="SECONDS")
+def send(
+    settings_file: Path, paths: tuple[Path, ...], destination: str, called: str, calling: str, timeout_s: float
+) -> None:
+    """Send files, or all files in folders, by C-STORE, as they are."""
+    from dicom_node.deliver.dimse import FileSent, send_files
+
+    peer = _peer(settings_file, destination, called, calling, timeout_s)
+    files = sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
+    with _bar("sending", len(files)) as advance:
+
+        def tell(sent: FileSent) -> None:
+            advance()
+
+        sent = send_files(files, peer.host, peer.port, peer.ae_title, peer.calling_ae, tell, timeout_s=timeout_s)
+    failed = [one for one in sent if one.problem]
+    for one in failed[:20]:
+        click.echo(f"dicom-node: {one.path}: {one.problem}", err=True)
+    if len(failed) > 20:
+        click.echo(f"dicom-node: … and {len(failed) - 20} more", err=True)
+    click.echo(f"{len(sent) - len(failed)} of {len(files)} files stored by {peer.ae_title}")
+    if failed or not files:
+        raise SystemExit(FAILED)
+
+
+def _peer(settings_file: Path, text: str, called: str, calling: str, timeout_s: float) -> Destination:
+    from dicom_node.domain.delivery import Destination
+    from dicom_node.domain.uids import AETitle
+    from dicom_node.errors import NotFoundError
+
+    host, colon, port = text.rpartition(":")
+    if colon:
+        if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
+            raise click.BadParameter(f"{text!r} is neither a destination of the settings nor HOST:PORT")
+        try:
+            return Destination(text, "dimse", host.strip("[]"), int(port), AETitle(called), AETitle(calling), timeout_s)
+        except ValueError as error:
+            raise click.BadParameter(str(error)) from None
+    settings = read_settings(settings_file)
+    named = settings.destinations.get(text)
+    if named is None:
+        known = ", ".join(settings.destinations) or "none"
+        raise NotFoundError(f"{settings.file}: there is no [destinations.{text}]; there is: {known}")
+    ours = AETitle(named.calling_ae or settings.node.ae_title)
+    return Destination(text, named.kind, named.host, named.port, AETitle(named.ae_title), ours, timeout_s)
+
+
+def _print(one: FolderRun) -> None:
+    click.echo(click.style(f"series {one.series_instance_uid}", bold=True))
+    for result in one.results:
+        click.echo(f"  {result.kind.upper():4} {result.path}")
+    for label, volume_ml in one.volumes_ml.items():
+        click.echo(f"  {label}: {volume_ml:,.1f} ml")
+    if one.results and not one.volumes_ml:
+        click.echo("  nothing found")
+    if one.steps_s:
+        click.echo("  " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in one.steps_s.items()))
+    if one.problem:
+        click.echo(f"dicom-node: series {one.series_instance_uid}: {one.problem}", err=True)
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[str], None]]:
+    """Say what is being done: on a terminal in one line that changes, elsewhere not at all."""
+    shown = console(stderr=True)
+    if not shown.is_terminal:
+        yield lambda text: None
+        return
+    with shown.status("starting") as status:
+        yield status.update
+
+
+@contextmanager
+def _bar(text: str, total: int) -> Iterator[Callable[[], None]]:
+    from rich.progress import Progress
+
+    shown = console(stderr=True)
+    with Progress(console=shown, transient=True, disable=not shown.is_terminal) as bar:
+        task = bar.add_task(text, total=total)
+        yield lambda: bar.advance(task)

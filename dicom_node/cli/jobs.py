@@ -1,0 +1,205 @@
+"""Look at jobs and change what becomes of them."""
+
+from __future__ import annotations
+
+import getpass
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from dicom_node.cli.command import Command, console, read_settings, with_settings
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection
+
+    from dicom_node.settings import Settings
+
+STATES = ("scheduled", "in progress", "completed", "canceled", "failed")
+
+
+@click.command(
+    cls=Command, example="dicom-node jobs --state failed --since 24h\ndicom-node jobs --accession A12345 --json"
+)
+@with_settings
+@click.option("--state", type=click.Choice(STATES), help="Only jobs in this state.")
+@click.option("--patient", default="", metavar="ID", help="Only jobs of this patient ID.")
+@click.option("--accession", default="", metavar="NUMBER", help="Only jobs of this accession number.")
+@click.option("--study", default="", metavar="UID", help="Only jobs of this study.")
+@click.option("--series", default="", metavar="UID", help="Only jobs of this series.")
+@click.option("--model", default="", metavar="NAME", help="Only jobs of this model.")
+@click.option("--job", default="", metavar="ID", help="Only this job; its first characters are enough.")
+@click.option("--since", metavar="WHEN", help="Only jobs made since then: 30m, 24h, 7d, or a date and time.")
+@click.option("--limit", type=click.IntRange(1, 100_000), default=50, show_default=True, help="At most so many.")
+@click.option("--json", "as_json", is_flag=True, help="A JSON array with results and deliveries.")
+def jobs(settings_file: Path, since: str | None, as_json: bool, limit: int, **names: Any) -> None:
+    """List jobs, newest first."""
+    from dicom_node.db.listing import JobFilter, list_jobs
+
+    given = {name: text for name, text in names.items() if text}
+    which = JobFilter(since=_since(since) if since else None, limit=limit, **given)
+    with _transaction(read_settings(settings_file)) as tx:
+        found = list_jobs(tx, which)
+    if as_json:
+        click.echo(json.dumps(found, default=_json, indent=1))
+    elif found:
+        console().print(_table(found))
+    else:
+        click.echo("no such jobs", err=True)
+
+
+@click.command(
+    cls=Command,
+    example="dicom-node explain A12345\ndicom-node explain 1.2.840.113619.2.55.3\ndicom-node explain 7f3a09c1",
+)
+@with_settings
+@click.argument("identifier")
+@click.option("--json", "as_json", is_flag=True, help="The same as JSON.")
+def explain(settings_file: Path, identifier: str, as_json: bool) -> None:
+    """Tell the whole story of a series in time order, and end with where the result is or why there is none.
+
+    IDENTIFIER is an accession number, a patient ID, the UID of a study, series or instance (received or made here),
+    a job's id (its first characters are enough), or the AE title of a peer that was rejected.
+    """
+    from dicom_node.explain import clock_time
+    from dicom_node.explain import explain as tell
+
+    with _transaction(read_settings(settings_file)) as tx:
+        stories = tell(tx, identifier)
+    if as_json:
+        click.echo(json.dumps([asdict(story) for story in stories], default=_json, indent=1))
+        return
+    for number, story in enumerate(stories):
+        click.echo(("\n" if number else "") + click.style(story.title, bold=True))
+        for line in story.lines:
+            first, *more = line.text.splitlines()
+            click.echo(f"{clock_time(line.at)}  {first}")
+            for text in more:
+                click.echo(f"{'':19}    {text}")
+        click.echo(click.style(story.answer, bold=True))
+
+
+@click.command(cls=Command, example="dicom-node retry 7f3a09c1")
+@with_settings
+@click.argument("job")
+def retry(settings_file: Path, job: str) -> None:
+    """Run an ended job again: a new job on the same series, with the model as it is now.
+
+    JOB is its id; the first characters are enough. The old job keeps its results; those of the new one have UIDs of
+    their own.
+    """
+    from dicom_node import operate
+    from dicom_node.catalog import load_catalog
+
+    settings = read_settings(settings_file)
+    catalog = load_catalog(settings)
+    with _transaction(settings) as tx, _enqueuer(tx) as enqueuer:
+        new = operate.retry(tx, job, catalog, settings.work.max_attempts, enqueuer, actor=_actor())
+    click.echo(f"job {new} is scheduled")
+
+
+@click.command(cls=Command, example="dicom-node cancel 7f3a09c1")
+@with_settings
+@click.argument("job")
+def cancel(settings_file: Path, job: str) -> None:
+    """Cancel a job that has not ended, and what waits to be sent of it.
+
+    A running attempt is killed within about a second. JOB is its id; the first characters are enough.
+    """
+    from dicom_node import operate
+
+    with _transaction(read_settings(settings_file)) as tx:
+        full, stopped, dropped = operate.cancel(tx, job, actor=_actor())
+    click.echo(f"job {full}: " + ("canceled" if stopped else "had ended") + f"; {dropped} waiting deliveries canceled")
+
+
+@click.command(cls=Command, example="dicom-node resend 7f3a09c1 --destination pacs")
+@with_settings
+@click.argument("job")
+@click.option("--destination", default="", metavar="NAME", help="Only to this destination.")
+def resend(settings_file: Path, job: str, destination: str) -> None:
+    """Send the results of a job again, now, whatever became of their deliveries.
+
+    The objects keep their UIDs, so a PACS that has them gets no second copy. JOB is its id; the first characters are
+    enough.
+    """
+    from dicom_node import operate
+
+    with _transaction(read_settings(settings_file)) as tx, _enqueuer(tx) as enqueuer:
+        sent = operate.resend(tx, job, enqueuer, destination=destination, actor=_actor())
+    click.echo(f"{len(sent)} deliveries go again")
+
+
+@contextmanager
+def _transaction(settings: Settings) -> Iterator[Connection]:
+    from dicom_node.app import check_database
+    from dicom_node.db.engine import open_engine, transaction
+
+    engine = open_engine(settings.database.url, pool_size=1)
+    try:
+        check_database(engine, settings)
+        with transaction(engine) as tx:
+            yield tx
+    finally:
+        engine.dispose()
+
+
+@contextmanager
+def _enqueuer(tx: Connection) -> Iterator[Any]:
+    from dicom_node.engine import Enqueuer
+
+    enqueuer = Enqueuer(tx.engine)
+    try:
+        yield enqueuer
+    finally:
+        enqueuer.close()
+
+
+def _table(found: list[dict[str, Any]]) -> Any:
+    from rich.table import Table
+
+    table = Table(box=None, pad_edge=False)
+    for name in ("job", "made", "state", "model", "attempt", "accession", "series", "deliveries", "error"):
+        table.add_column(name, overflow="fold", no_wrap=name in ("job", "made", "state"))
+    for job in found:
+        deliveries = ", ".join(f"{d['kind'].upper()} {d['state']} ({d['destination']})" for d in job["deliveries"])
+        table.add_row(
+            job["id"][:8],
+            f"{job['created_at'].astimezone():%Y-%m-%d %H:%M:%S}",
+            job["state"],
+            f"{job['model']} {job['model_version']}" + (f" run {job['run_no']}" if job["run_no"] > 1 else ""),
+            f"{job['attempt']}/{job['max_attempts']}",
+            job["accession_number"],
+            job["series_description"] or job["series_instance_uid"],
+            deliveries,
+            job["error"] or "",
+        )
+    return table
+
+
+def _since(text: str) -> datetime:
+    units = {"m": "minutes", "h": "hours", "d": "days"}
+    if text[-1:] in units and text[:-1].isdigit():
+        return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither 30m, 24h or 7d nor a time like 2026-11-23T10:00", param_hint="--since"
+        ) from None
+
+
+def _actor() -> str:
+    try:
+        return f"operator {getpass.getuser()}"[:64]
+    except (OSError, KeyError):
+        return "operator"
+
+
+def _json(value: object) -> str:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

@@ -1,0 +1,170 @@
+"""What a person changes by hand: run a job again, cancel one; sending again is in db/deliveries.py."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from sqlalchemy import Connection, Row, func, insert, select, update
+
+from dicom_node.db import tables as t
+from dicom_node.db.audit import record
+from dicom_node.db.engine import utc_now
+from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.domain.delivery import DeliveryState
+from dicom_node.domain.job import JobState
+from dicom_node.domain.uids import job_id as derive_job_id
+from dicom_node.errors import ConflictError, NotFoundError
+
+_OPEN = (JobState.SCHEDULED.value, JobState.IN_PROGRESS.value)
+
+
+class JobQueue(Protocol):
+    """The part of the engine that a new run needs."""
+
+    def job(self, tx: Connection, job_id: str, attempt: int, *, priority: int = 10, delay_s: float = 0.0) -> None:
+        """Enqueue one attempt in the transaction."""
+
+
+def find_job(tx: Connection, text: str) -> Row[Any]:
+    """Find a job by its id or the first characters of it, and keep other writers from it.
+
+    Raises
+    ------
+    NotFoundError
+        When no job's id starts so.
+    ConflictError
+        When several do.
+    """
+    starts = t.job.c.id.startswith(text.strip().lower(), autoescape=True)
+    found = tx.execute(select(t.job).where(starts).limit(2).with_for_update()).all() if text.strip() else []
+    if not found:
+        raise NotFoundError(f"there is no job {text}; `dicom-node jobs` lists them")
+    if len(found) > 1:
+        raise ConflictError(f"several jobs start with {text}; give more of the id")
+    return found[0]
+
+
+def run_again(
+    tx: Connection, job: Row[Any], model_version: str, max_attempts: int, queue: JobQueue, *, actor: str
+) -> str:
+    """Make and enqueue a new run of an ended job; the old one keeps its rows and results.
+
+    The new run has UIDs of its own: what a PACS holds of the old run stays beside it.
+
+    Returns
+    -------
+    str
+        The id of the new job.
+
+    Raises
+    ------
+    ConflictError
+        When the job has not ended, a newer revision of the series took its place, the series was refused, or another
+        run of the same model on the same series is under way.
+    """
+    _refuse_run(tx, job)
+    same = (
+        t.job.c.series_id == job.series_id,
+        t.job.c.series_revision == job.series_revision,
+        t.job.c.model == job.model,
+        t.job.c.model_version == model_version,
+    )
+    run_no = (tx.scalar(select(func.max(t.job.c.run_no)).where(*same)) or 0) + 1
+    new = derive_job_id(job.series_id, job.series_revision, job.model, model_version, run_no)
+    tx.execute(
+        insert(t.job).values(
+            id=new,
+            series_id=job.series_id,
+            series_revision=job.series_revision,
+            rule=job.rule,
+            model=job.model,
+            model_version=model_version,
+            run_no=run_no,
+            destinations=job.destinations,
+            slices=job.slices,
+            priority=job.priority,
+            state=JobState.SCHEDULED.value,
+            max_attempts=max_attempts,
+            created_at=utc_now(),
+            supersedes=job.id,
+        )
+    )
+    queue.job(tx, new, 1, priority=job.priority)
+    detail = {"model": job.model, "version": model_version, "run": run_no, "supersedes": job.id}
+    record(
+        tx,
+        AuditEvent(Event.OPERATOR_RETRY, series_id=job.series_id, job_id=job.id, actor=actor, detail={"new_job": new}),
+        AuditEvent(Event.JOB_SCHEDULED, series_id=job.series_id, job_id=new, actor=actor, detail=detail),
+    )
+    return new
+
+
+def cancel_job(tx: Connection, job: Row[Any], *, actor: str) -> tuple[bool, int]:
+    """Cancel a job that has not ended, and what waits to be sent of one that has.
+
+    A running attempt notices within a second, kills its model and writes nothing; an object on its way to a PACS at
+    this moment is not called back.
+
+    Returns
+    -------
+    (bool, int)
+        Whether the job itself was canceled, and how many waiting deliveries were.
+
+    Raises
+    ------
+    ConflictError
+        When there is nothing to cancel.
+    """
+    now = utc_now()
+    still_open = (t.job.c.id == job.id, t.job.c.state.in_(_OPEN))
+    canceled = {"state": JobState.CANCELED.value, "finished_at": now, "next_attempt_at": None}
+    stopped = tx.execute(update(t.job).where(*still_open).values(**canceled)).rowcount == 1
+    waiting = (t.delivery.c.job_id == job.id, t.delivery.c.state == DeliveryState.WAITING.value)
+    dropped = tx.execute(
+        update(t.delivery)
+        .where(*waiting)
+        .values(state=DeliveryState.CANCELED.value, finished_at=now, next_attempt_at=None)
+    ).rowcount
+    if not stopped and not dropped:
+        raise ConflictError(f"job {job.id} is {job.state} and nothing of it waits to be sent: nothing to cancel")
+    asked = {"job_was": job.state, "deliveries_canceled": dropped}
+    record(tx, AuditEvent(Event.OPERATOR_CANCEL, series_id=job.series_id, job_id=job.id, actor=actor, detail=asked))
+    if stopped:
+        record(tx, AuditEvent(Event.JOB_CANCELED, series_id=job.series_id, job_id=job.id, actor=actor))
+    return stopped, dropped
+
+
+def delivery_ids(tx: Connection, job: Row[Any], destination: str = "") -> list[str]:
+    """List the deliveries of a job, all or those to one destination, in the order they go.
+
+    Raises
+    ------
+    NotFoundError
+        When there is none.
+    """
+    which = [t.delivery.c.job_id == job.id]
+    if destination:
+        which.append(t.delivery.c.destination == destination)
+    ids = list(tx.scalars(select(t.delivery.c.id).where(*which).order_by(t.delivery.c.position)))
+    if not ids:
+        where = f" for {destination}" if destination else ""
+        raise NotFoundError(f"job {job.id} is {job.state} and has no deliveries{where}")
+    return ids
+
+
+def _refuse_run(tx: Connection, job: Row[Any]) -> None:
+    if job.state in _OPEN:
+        raise ConflictError(f"job {job.id} is {job.state}; `dicom-node cancel` it first")
+    series = tx.execute(select(t.series).where(t.series.c.id == job.series_id).with_for_update()).one()
+    if series.revision != job.series_revision:
+        raise ConflictError(
+            f"job {job.id} saw revision {job.series_revision} of its series, which is at revision "
+            f"{series.revision}; retry the newest job of the series"
+        )
+    if not job.slices:
+        raise ConflictError(f"job {job.id} cannot run: {series.refusal or 'its series is no volume'}")
+    other = select(t.job.c.id).where(
+        t.job.c.series_id == job.series_id, t.job.c.model == job.model, t.job.c.state.in_(_OPEN)
+    )
+    if running := tx.scalar(other.limit(1)):
+        raise ConflictError(f"job {running} runs the same model on the same series already")

@@ -1,0 +1,117 @@
+"""The jobs as an operator asks for them: filtered, newest first, each with its results and deliveries."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, select, tuple_
+
+from dicom_node.db import tables as t
+
+
+@dataclass(frozen=True, slots=True)
+class JobFilter:
+    """Which jobs; an empty field does not filter. A job's id may be shortened to its first characters."""
+
+    job: str = ""
+    state: str = ""
+    patient: str = ""
+    accession: str = ""
+    study: str = ""
+    series: str = ""
+    model: str = ""
+    since: datetime | None = None
+    limit: int = 50
+
+
+def list_jobs(tx: Connection, which: JobFilter) -> list[dict[str, Any]]:
+    """Find jobs, newest first.
+
+    Returns
+    -------
+    list of dict
+        As ``dicom-node jobs --json`` prints them: the job's columns, ``patient_id``, ``accession_number``, the UIDs,
+        ``steps_s`` of the last attempt, and lists of ``results`` and ``deliveries``. Times are aware datetimes.
+    """
+    rows = tx.execute(_query(which)).all()
+    ids = [row.id for row in rows]
+    attempts = {row.job_id: row for row in tx.execute(_last_attempts(rows))} if rows else {}
+    results = _by_job(tx, select(t.result).where(t.result.c.job_id.in_(ids)).order_by(t.result.c.kind))
+    deliveries = _by_job(
+        tx,
+        select(t.delivery, t.result.c.kind, t.result.c.sop_instance_uid)
+        .join(t.result, t.result.c.id == t.delivery.c.result_id)
+        .where(t.delivery.c.job_id.in_(ids))
+        .order_by(t.delivery.c.destination, t.delivery.c.position),
+    )
+    return [
+        {
+            **_pick(row, _JOB),
+            "steps_s": dict(attempts[row.id].steps_s or {}) if row.id in attempts else {},
+            "results": [_pick(result, _RESULT) for result in results[row.id]],
+            "deliveries": [_pick(delivery, _DELIVERY) for delivery in deliveries[row.id]],
+        }
+        for row in rows
+    ]
+
+
+_JOB = (
+    *("id", "state", "rule", "model", "model_version", "run_no", "series_revision", "priority"),
+    *("attempt", "max_attempts", "created_at", "started_at", "finished_at", "next_attempt_at", "error", "supersedes"),
+    *("patient_id", "accession_number", "study_instance_uid", "series_instance_uid", "series_description"),
+)
+_RESULT = ("kind", "sop_instance_uid", "sop_class_uid", "series_instance_uid", "path", "size", "summary")
+_DELIVERY = (
+    *("id", "destination", "kind", "sop_instance_uid", "state", "attempt"),
+    *("last_status", "last_error", "next_attempt_at", "finished_at"),
+)
+
+
+def _query(which: JobFilter) -> Any:
+    series, study, job = t.series.c, t.study.c, t.job.c
+    wanted: list[tuple[object, ColumnElement[bool]]] = [
+        (which.job, job.id.startswith(which.job, autoescape=True)),
+        (which.state, job.state == which.state),
+        (which.patient, study.patient_id == which.patient),
+        (which.accession, study.accession_number == which.accession),
+        (which.study, study.study_instance_uid == which.study),
+        (which.series, series.series_instance_uid == which.series),
+        (which.model, job.model == which.model),
+    ]
+    if which.since is not None:
+        wanted.append((True, job.created_at >= which.since))
+    return (
+        select(
+            t.job,
+            series.series_instance_uid,
+            series.series_description,
+            study.study_instance_uid,
+            study.patient_id,
+            study.accession_number,
+        )
+        .join(t.series, series.id == job.series_id)
+        .join(t.study, study.id == series.study_id)
+        .where(*[condition for given, condition in wanted if given])
+        .order_by(job.created_at.desc(), job.run_no.desc(), job.id)
+        .limit(which.limit)
+    )
+
+
+def _last_attempts(jobs: Sequence[Row[Any]]) -> Any:
+    attempt = t.job_attempt.c
+    return select(t.job_attempt).where(tuple_(attempt.job_id, attempt.n).in_([(row.id, row.attempt) for row in jobs]))
+
+
+def _by_job(tx: Connection, query: Any) -> Mapping[str, list[Row[Any]]]:
+    found: dict[str, list[Row[Any]]] = defaultdict(list)
+    for row in tx.execute(query):
+        found[row.job_id].append(row)
+    return found
+
+
+def _pick(row: Row[Any], names: Sequence[str]) -> dict[str, Any]:
+    return {name: row._mapping[name] for name in names}

@@ -1,0 +1,142 @@
+"""All rows that tell what happened to a series, found by whatever an operator has in hand."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import ColumnElement, Connection, Row, Text, cast, func, or_, select
+
+from dicom_node.db import tables as t
+from dicom_node.domain.audit import Event
+
+Rows = Sequence[Row[Any]]
+
+MOST_SERIES = 50
+MOST_REFUSALS = 20
+
+
+@dataclass(frozen=True, slots=True)
+class SeriesRows:
+    """What the database knows of one series."""
+
+    series: Row[Any]
+    arrivals: Rows
+    events: Rows
+    jobs: Rows
+    attempts: Rows
+    results: Rows
+    deliveries: Rows
+    delivery_attempts: Rows
+
+
+def find_series(tx: Connection, text: str) -> list[str]:
+    """Find series by job id (or its first characters), any UID, accession number or patient ID; oldest first.
+
+    Returns
+    -------
+    list of str
+        Ids of series, at most 50: of the first of these kinds of name that matches anything.
+    """
+    job, series, study, instance, result = t.job.c, t.series.c, t.study.c, t.instance.c, t.result.c
+    by_study = select(series.id).join(t.study, study.id == series.study_id)
+    ways = [
+        by_study.where(series.series_instance_uid == text),
+        by_study.where(study.study_instance_uid == text),
+        select(series.id).join(t.instance, instance.series_id == series.id).where(instance.sop_instance_uid == text),
+        select(series.id)
+        .join(t.job, job.series_id == series.id)
+        .join(t.result, result.job_id == job.id)
+        .where(or_(result.sop_instance_uid == text, result.series_instance_uid == text)),
+        by_study.where(study.accession_number == text),
+        by_study.where(study.patient_id == text),
+    ]
+    if len(text) >= 4:
+        starts = job.id.startswith(text.lower(), autoescape=True)
+        ways.append(select(series.id).join(t.job, job.series_id == series.id).where(starts))
+    for way in ways:
+        found = list(dict.fromkeys(tx.scalars(way.order_by(series.first_received_at, series.id).limit(MOST_SERIES))))
+        if found:
+            return found
+    return []
+
+
+def find_refusals(tx: Connection, text: str) -> Rows:
+    """Find what was refused at the door: rejected associations and instances whose audit event holds `text` whole."""
+    refused = (Event.ASSOCIATION_REJECTED.value, Event.INSTANCE_REFUSED.value)
+    quoted = cast(t.audit_event.c.detail, Text).contains(f'"{text}"', autoescape=True)
+    return tx.execute(
+        select(t.audit_event)
+        .where(t.audit_event.c.event.in_(refused), quoted)
+        .order_by(t.audit_event.c.id.desc())
+        .limit(MOST_REFUSALS)
+    ).all()
+
+
+def read_series(tx: Connection, series_id: str) -> SeriesRows:
+    """Read everything about one series, each table in time order."""
+    study = t.study.c
+    head = select(t.series, study.study_instance_uid, study.accession_number, study.patient_id)
+    series = tx.execute(head.join(t.study, study.id == t.series.c.study_id).where(t.series.c.id == series_id)).one()
+    of_series = select(t.job.c.id).where(t.job.c.series_id == series_id)
+    jobs = tx.execute(select(t.job).where(t.job.c.series_id == series_id).order_by(t.job.c.created_at)).all()
+    deliveries = tx.execute(
+        select(t.delivery, t.result.c.kind, t.result.c.sop_instance_uid)
+        .join(t.result, t.result.c.id == t.delivery.c.result_id)
+        .where(t.delivery.c.job_id.in_(of_series))
+        .order_by(t.delivery.c.destination, t.delivery.c.position)
+    ).all()
+    delivery_attempts = (
+        select(t.delivery_attempt)
+        .join(t.delivery, t.delivery.c.id == t.delivery_attempt.c.delivery_id)
+        .where(t.delivery.c.job_id.in_(of_series))
+    )
+    about: ColumnElement[bool] = or_(
+        t.audit_event.c.series_id == series_id,
+        t.audit_event.c.job_id.in_(of_series),
+    )
+    return SeriesRows(
+        series=series,
+        arrivals=_arrivals(tx, series_id),
+        events=tx.execute(select(t.audit_event).where(about).order_by(t.audit_event.c.id)).all(),
+        jobs=jobs,
+        attempts=_ordered(tx, select(t.job_attempt).where(t.job_attempt.c.job_id.in_(of_series)), t.job_attempt.c.n),
+        results=_ordered(tx, select(t.result).where(t.result.c.job_id.in_(of_series)), t.result.c.kind),
+        deliveries=deliveries,
+        delivery_attempts=_ordered(tx, delivery_attempts, t.delivery_attempt.c.n),
+    )
+
+
+def workers_alive(tx: Connection, role: str) -> int:
+    """How many processes of a role beat."""
+    node = t.node.c
+    alive = select(func.count()).select_from(t.node).where(node.role == role, node.state == "alive")
+    return int(tx.scalar(alive) or 0)
+
+
+def _arrivals(tx: Connection, series_id: str) -> Rows:
+    """One row per association, series revision and transfer syntax: who sent how many instances, when."""
+    i, a = t.instance.c, t.association.c
+    return tx.execute(
+        select(
+            a.id,
+            a.calling_ae,
+            a.called_ae,
+            a.peer_address,
+            a.end_reason,
+            i.transfer_syntax_uid,
+            func.count().label("instances"),
+            func.min(i.received_at).label("first"),
+            func.max(i.received_at).label("last"),
+        )
+        .select_from(t.instance.outerjoin(t.association, a.id == i.association_id))
+        .where(i.series_id == series_id)
+        .group_by(a.id, a.calling_ae, a.called_ae, a.peer_address, a.end_reason, i.transfer_syntax_uid)
+        .order_by(func.min(i.received_at))
+    ).all()
+
+
+def _ordered(tx: Connection, query: Any, *columns: Any) -> Rows:
+    found: Rows = tx.execute(query.order_by(*columns)).all()
+    return found
