@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.peers.missing import INSTALL, SKIPPED
 from tests.peers.orthanc import Orthanc
 from tests.peers.postgresql import PostgreSQL, postgresql
 
@@ -35,7 +36,7 @@ def orthanc(tmp_path: Path) -> Iterator[Orthanc]:
     """An empty Orthanc of this test's own; the test may stop and start it."""
     server = Orthanc(tmp_path / "orthanc").start()
     yield server
-    server.stop()
+    server.discard()
 
 
 @pytest.fixture(scope="module")
@@ -43,7 +44,7 @@ def orthanc_module(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Orthanc
     """An Orthanc that the tests of one module share."""
     server = Orthanc(tmp_path_factory.mktemp("orthanc")).start()
     yield server
-    server.stop()
+    server.discard()
 
 
 @pytest.fixture(scope="session")
@@ -52,3 +53,11 @@ def chest_ct() -> list[Path]:
     files = sorted(DEMO.glob("*.dcm"))
     assert len(files) == 275
     return files
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Say aloud what PEERS=none left out."""
+    skipped = [report for report in terminalreporter.stats.get("skipped", []) if SKIPPED in str(report.longrepr)]
+    if skipped:
+        terminalreporter.section("not tested", sep="!", yellow=True)
+        terminalreporter.line(f"{len(skipped)} tests need a peer that is not installed. Install the peers: {INSTALL}")

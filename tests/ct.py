@@ -105,8 +105,8 @@ def header(study: str, series: str, frame: str) -> Dataset:
     return ds
 
 
-def anatomy(number: int, slices: int, rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:  # type: ignore[type-arg]
-    """One slice in HU: a body, a larger lung on the left of the image, a smaller one on the right, a nodule in that one."""
+def anatomy(number: int, slices: int, rows: int, columns: int, rng: np.random.Generator) -> np.ndarray:
+    """One slice in HU: a body, a larger lung on the left of the image, a smaller one with a nodule on the right."""
     hu = rng.normal(40, 15, (rows, columns))
     y, x = rows / 64, columns / 64
     if slices // 10 <= number < slices - slices // 10:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 INSTALL = "sudo sh deploy/peers.sh"
+SKIPPED = "PEERS=none: "
 
 
 def need(*programs: str, folders: tuple[Path, ...] = ()) -> str:
@@ -21,5 +22,5 @@ def need(*programs: str, folders: tuple[Path, ...] = ()) -> str:
         if found := shutil.which(program, path=path):
             return found
     if os.environ.get("PEERS") == "none":
-        pytest.skip(f"PEERS=none: {programs[0]} is not installed")
+        pytest.skip(f"{SKIPPED}{programs[0]} is not installed")
     pytest.fail(f"{programs[0]} is not installed, so nothing was tested. Install the peers: {INSTALL}", pytrace=False)

@@ -40,7 +40,7 @@ class Orthanc:
             "DicomAlwaysAllowStore": True,
             "AuthenticationEnabled": False,
             "RemoteAccessAllowed": False,
-            "TcpNoDelay": True,
+            "TcpNoDelay": True,  # otherwise each association waits 40 ms for acknowledgements
             "Plugins": [str(PLUGINS)] if PLUGINS.is_dir() else [],
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
         }
@@ -50,22 +50,38 @@ class Orthanc:
         """Start it and wait until it answers."""
         with (self.folder / "orthanc.log").open("ab") as log:
             self._process = subprocess.Popen([self._program, str(self.folder / "orthanc.json")], stdout=log, stderr=log)
-        for _ in range(300):
-            assert self._process.poll() is None, (self.folder / "orthanc.log").read_text()
-            try:
-                self.get("/system")
-            except (URLError, ConnectionError):
-                time.sleep(0.1)
-            else:
-                return self
-        raise AssertionError("Orthanc did not answer within 30 s: " + (self.folder / "orthanc.log").read_text())
+        end = time.monotonic() + 60
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > end:
+                self.discard()
+                raise AssertionError("Orthanc does not answer: " + (self.folder / "orthanc.log").read_text())
+            time.sleep(0.1)
+        return self
 
     def stop(self) -> None:
-        """End it; what it holds stays."""
-        if self._process is not None:
-            self._process.terminate()
+        """End it, by force if it takes too long; what it holds stays."""
+        if self._process is None:
+            return
+        self._process.terminate()
+        try:
             self._process.wait(30)
+        except subprocess.TimeoutExpired:
+            self.discard()
+        self._process = None
+
+    def discard(self) -> None:
+        """End it at once: nobody wants what it holds. Ending it in order takes Orthanc seconds."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
             self._process = None
+
+    def _answers(self) -> bool:
+        try:
+            self.get("/system")
+        except (URLError, ConnectionError):
+            return False
+        return True
 
     def get(self, path: str) -> Any:
         """Ask its REST interface."""

@@ -20,7 +20,10 @@ _number = count()
 
 
 class PostgreSQL:
-    """A cluster in a folder of its own, on the loopback address. As root it runs as the user postgres: it must not run as root."""
+    """A cluster in a folder of its own, on the loopback address.
+
+    PostgreSQL refuses to run as root, so for root it runs as the user postgres.
+    """
 
     def __init__(self) -> None:
         self._bin = Path(need("initdb", folders=_FOLDERS)).resolve().parent
@@ -30,8 +33,12 @@ class PostgreSQL:
             shutil.chown(self._folder, "postgres", "postgres")
         self.port = free_port()
         self._data = str(self._folder / "data")
-        self._run("initdb", "-D", self._data, "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync")
-        self._start()
+        try:
+            self._run("initdb", "-D", self._data, "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync")
+            self._start()
+        except BaseException:
+            shutil.rmtree(self._folder)
+            raise
 
     def database(self) -> str:
         """Make a new, empty database; its URL."""
@@ -41,8 +48,10 @@ class PostgreSQL:
 
     def stop(self) -> None:
         """End the server and remove its folder."""
-        self._run("pg_ctl", "-D", self._data, "-m", "immediate", "stop")
-        shutil.rmtree(self._folder)
+        try:
+            self._run("pg_ctl", "-D", self._data, "-m", "immediate", "stop")
+        finally:
+            shutil.rmtree(self._folder)
 
     def pause(self) -> None:
         """Stop the server; what it holds stays."""
@@ -53,7 +62,9 @@ class PostgreSQL:
         self._start()
 
     def _start(self) -> None:
-        options = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self._folder}"
+        # Without fsync: our processes get killed, the machine does not.
+        where = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self._folder}"
+        options = f"{where} -c fsync=off -c max_connections=200"
         self._run("pg_ctl", "-D", self._data, "-w", "-l", str(self._folder / "log"), "-o", options, "start")
 
     def _run(self, program: str, *arguments: str) -> None:

@@ -15,8 +15,8 @@ def dcmtk(program: str, *arguments: str, succeeds: bool = True) -> str:
     succeeds : bool
         Whether the exit status has to be 0; otherwise it has to be another.
     """
-    done = subprocess.run(
-        [need(program), *arguments], stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False, timeout=300
-    )
-    assert (done.returncode == 0) == succeeds, f"{program} ended with {done.returncode}: {done.stdout[-3000:]}"
-    return done.stdout
+    command = [need(program), *arguments]
+    done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False, timeout=300)
+    said = done.stdout.decode(errors="replace")
+    assert (done.returncode == 0) == succeeds, f"{program} ended with {done.returncode}: {said[-3000:]}"
+    return said

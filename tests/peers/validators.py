@@ -45,14 +45,16 @@ def problems(*objects: bytes, sources: list[Path]) -> list[str]:
             path = Path(scratch) / f"{number}.dcm"
             path.write_bytes(content)
             modality = str(dcmread(path, stop_before_pixels=True).Modality)
-            for message in _messages(path, modality, sources, Path(scratch)):
-                if message.strip() and not _FALSE_ALARM.search(message):
-                    found.append(f"{modality}: {message}")
+            messages = _messages(path, modality, sources, Path(scratch))
+            found += [f"{modality}: {m}" for m in messages if m.strip() and not _FALSE_ALARM.search(m)]
     return found
 
 
 def _messages(path: Path, modality: str, sources: list[Path], scratch: Path) -> Iterator[str]:
-    yield from (m for m in _run("dciodvfy", "-new", str(path)) if m.startswith(("Error", "Warning", "Abort")))
+    inherited = _run("dciodvfy", "-new", str(sources[0]))  # an empty Study Time of the source stays empty in the result
+    for message in _run("dciodvfy", "-new", str(path)):
+        if message.startswith(("Error", "Warning", "Abort")) and message not in inherited:
+            yield message
     yield from _run("dcentvfy", *map(str, sources), str(path))
     if modality == "SR":
         yield from _run("dsrdump", str(path), only_errors=True)
