@@ -25,13 +25,6 @@ SOURCES: dict[str, Change] = {
 OTHER_BYTES = ("Latin", "Japanese")
 
 
-@pytest.fixture
-def spool(tmp_path: Path) -> Spool:
-    spool = Spool(tmp_path / "spool")
-    spool.prepare()
-    return spool
-
-
 @pytest.mark.parametrize("source", SOURCES)
 def test_the_validators_find_nothing_to_say(source: str, tmp_path: Path, spool: Spool) -> None:
     case = make_case(tmp_path / "ct", change=SOURCES[source])

@@ -97,11 +97,16 @@ def case_of(datasets: list[Dataset], sources: list[Path]) -> Case:
     )
     for ds in datasets:
         del ds.PixelData
-    job = Job(
+    volume = Volume(array=array, affine=affine, datasets=tuple(datasets))
+    return Case(sources, volume, job_on(instances, datasets[0]))
+
+
+def job_on(instances: tuple[JobInstance, ...], ds: Dataset) -> Job:
+    return Job(
         id=str(UUID(int=7)),
         series_id=str(UUID(int=8)),
-        study_instance_uid=datasets[0].StudyInstanceUID,
-        series_instance_uid=datasets[0].SeriesInstanceUID,
+        study_instance_uid=ds.StudyInstanceUID,
+        series_instance_uid=ds.SeriesInstanceUID,
         series_revision=1,
         model=CARD.name,
         model_version=CARD.version,
@@ -113,7 +118,6 @@ def case_of(datasets: list[Dataset], sources: list[Path]) -> Case:
         created_at=datetime(2025, 3, 1, 12, 30, 15, 123456, tzinfo=UTC),
         instances=instances,
     )
-    return Case(sources, Volume(array=array, affine=affine, datasets=tuple(datasets)), job)
 
 
 def boxes(case: Case, **marked: Any) -> dict[str, NDArray[np.bool_]]:
