@@ -50,6 +50,8 @@ def main(settings_file: str, slot: str) -> None:
 def behave(job: Job, home: Path) -> None:
     if job.model == "poison":
         os.kill(os.getpid(), signal.SIGKILL)
+    if job.model == "nap":
+        time.sleep(0.2)
     if job.model == "wait":
         while not (home / "go").exists():
             time.sleep(0.02)

@@ -1,0 +1,313 @@
+"""A worker with a real model process: whatever the model does costs an attempt, never the worker."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from threading import Event, Thread
+from typing import Any
+
+import pytest
+from pydicom import dcmread
+from sqlalchemy import Engine, select, update
+
+from ai.digest import bundle_digest, weights_digest
+from dicom_node import engine as job_engine
+from dicom_node.catalog import Catalog
+from dicom_node.db import migrate
+from dicom_node.db import tables as t
+from dicom_node.db.engine import open_engine, utc_now
+from dicom_node.domain.finding import Code
+from dicom_node.domain.model import Accepts, ModelCard, SegmentCard
+from dicom_node.engine import Enqueuer
+from dicom_node.settings import Settings, load_settings
+from dicom_node.spool import Spool
+from dicom_node.work import worker as worker_module
+from dicom_node.work.worker import Worker
+from tests.ct import small_ct
+from tests.integration.engine.rows import add_job, add_series, attempts, count, job_row
+from tests.peers.postgresql import PostgreSQL
+from tests.unit.ai.bundles import SIDES, write_bundle
+
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
+
+HANGS = SIDES.replace("        bright", "        import time; time.sleep(3600)\n        bright")
+DIES = SIDES.replace("        bright", "        import os; os._exit(9)\n        bright")
+SAYS_NAN = SIDES.replace("return torch.cat(", "return float('nan') * torch.cat(")
+
+SETTINGS = """\
+[database]
+url = "{url}"
+[work]
+max_attempts = 2
+retry_first_s = 0.2
+device = "cpu"
+[engine]
+poll_s = 0.1
+beat_s = 0.3
+dead_after_s = 5
+[destinations.pacs]
+host = "127.0.0.1"
+ae_title = "PACS"
+"""
+
+
+@dataclass
+class Bench:
+    """A worker's surroundings: settings, tables, spool, and a series to work on."""
+
+    folder: Path
+    settings: Settings
+    engine: Engine
+    enqueuer: Enqueuer
+    spool: Spool
+    series: tuple[str, list[str]]
+
+    def card(self, network: str = SIDES, **changes: Any) -> ModelCard:
+        """Write a bundle with this network; give its card."""
+        bundle = write_bundle(self.folder / "sides", network=network, threshold=-300.0)
+        body = Code("91723000", "SCT", "Anatomical Structure"), Code("39607008", "SCT", "Lung")
+        sides = ("left side", "right side")
+        fields: dict[str, Any] = {
+            "name": "sides",
+            "version": "1",
+            "title": "Sides",
+            "manufacturer": "test",
+            "summary": "Marks what is bright.",
+            "training": "not trained; not for clinical use",
+            "bundle": bundle,
+            "digest": bundle_digest(bundle),
+            "weights_digest": weights_digest(bundle),
+            "timeout_s": 60.0,
+            "accepts": Accepts(("CT",), 2, 5.0),
+            "segments": tuple(SegmentCard(side, side.capitalize(), *body) for side in sides),
+        }
+        return ModelCard(**{**fields, **changes})
+
+    def worker(self, card: ModelCard) -> Worker:
+        return Worker(self.settings, Catalog((), {card.name: card}, {}), self.engine, self.enqueuer, self.spool)
+
+    def job(self, *, max_attempts: int = 2, version: str = "1") -> str:
+        with self.engine.begin() as tx:
+            return add_job(
+                tx,
+                self.enqueuer,
+                "sides",
+                series=self.series,
+                max_attempts=max_attempts,
+                version=version,
+                destinations=["pacs"],
+            )
+
+    def outcomes(self, job_id: str) -> list[str]:
+        return [attempt.outcome for attempt in attempts(self.engine, job_id)]
+
+
+BOTH = pytest.mark.parametrize("database_url", ["sqlite", "postgresql"], indirect=True)
+
+
+@pytest.fixture
+def database_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """SQLite where the subject is the model, and both where it is the database."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        return f"sqlite:///{tmp_path / 'node.db'}"
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    return server.database()
+
+
+@pytest.fixture
+def bench(database_url: str, tmp_path: Path) -> Iterator[Bench]:
+    file = tmp_path / "settings.toml"
+    file.write_text(SETTINGS.format(url=database_url))
+    settings = load_settings(file, {})
+    migrate.upgrade(settings.database.url)
+    job_engine.migrate(settings.database.url)
+    engine = open_engine(settings.database.url)
+    spool = Spool(settings.spool.path, 0)
+    spool.prepare()
+    paths = small_ct(tmp_path / "ct", slices=8)
+    stored = [spool.write("instances/00", path.name, path.read_bytes())[0] for path in paths]
+    with engine.begin() as tx:
+        series = add_series(tx, stored)
+        for relative, path in zip(stored, paths, strict=True):
+            adopt(tx, relative, path)
+        uids = list(tx.execute(select(t.instance.c.sop_instance_uid).order_by(t.instance.c.path)).scalars())
+    enqueuer = Enqueuer(engine)
+    yield Bench(tmp_path, settings, engine, enqueuer, spool, (series[0], uids))
+    enqueuer.close()
+    engine.dispose()
+
+
+def adopt(tx: Any, relative: str, path: Path) -> None:
+    """Give an instance's row what the file says, as receiving it would have."""
+    ds = dcmread(path, stop_before_pixels=True)
+    # preamble, "DICM", the element that holds the length, and as many bytes as it says (PS3.10 7.1)
+    data_set = path.read_bytes()[128 + 4 + 12 + ds.file_meta.FileMetaInformationGroupLength :]
+    values = {
+        "sop_instance_uid": str(ds.SOPInstanceUID),
+        "sha256": hashlib.sha256(data_set).hexdigest(),
+        "size": path.stat().st_size,
+    }
+    tx.execute(update(t.instance).where(t.instance.c.path == relative).values(**values))
+
+
+def until(met: Callable[[], object], timeout_s: float = 15.0) -> None:
+    end = time.monotonic() + timeout_s
+    while not met():
+        assert time.monotonic() < end
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+@BOTH
+def test_a_job_ends_with_its_results_and_deliveries_in_one_transaction(bench: Bench) -> None:
+    job_id = bench.job()
+    worker = bench.worker(bench.card())
+
+    worker.work_on(job_id, "test")
+    worker.close()
+
+    job = job_row(bench.engine, job_id)
+    assert (job.state, job.error) == ("completed", None)
+    with bench.engine.begin() as tx:
+        results = tx.execute(select(t.result).order_by(t.result.c.kind)).all()
+    assert [result.kind for result in results] == ["seg", "sr"]
+    assert all(bench.spool.path(result.path).stat().st_size == result.size for result in results)
+    assert count(bench.engine, t.delivery, t.delivery.c.state == "waiting") == 2
+    steps = attempts(bench.engine, job_id)[0].steps_s
+    assert set(steps) >= {"read", "load model", "preprocess", "infer", "measure", "write SEG", "write SR"}
+
+
+@BOTH
+def test_a_canceled_job_kills_its_model(bench: Bench) -> None:
+    job_id = bench.job()
+    worker = bench.worker(bench.card(HANGS))
+    working = Thread(target=worker.work_on, args=(job_id, "test"))
+    working.start()
+    until(lambda: worker._model is not None and worker._model.process.pid)
+    assert worker._model is not None
+    pid = worker._model.process.pid
+    assert pid is not None
+    time.sleep(1)
+
+    with bench.engine.begin() as tx:
+        tx.execute(update(t.job).where(t.job.c.id == job_id).values(state="canceled", finished_at=utc_now()))
+    working.join(5)
+
+    assert not working.is_alive()
+    assert not alive(pid)
+    assert bench.outcomes(job_id) == ["canceled"]
+    assert job_row(bench.engine, job_id).state == "canceled"
+    worker.close()
+
+
+def test_a_model_that_dies_costs_an_attempt_and_its_last_one_the_job(bench: Bench) -> None:
+    job_id = bench.job()
+    worker = bench.worker(bench.card(DIES))
+
+    worker.work_on(job_id, "test")
+    assert job_row(bench.engine, job_id).state == "scheduled"
+    worker.work_on(job_id, "test")
+    worker.close()
+
+    job = job_row(bench.engine, job_id)
+    assert job.state == "failed"
+    assert "sides" in job.error
+    assert bench.outcomes(job_id) == ["retry", "failed"]
+
+
+def test_a_model_that_hangs_is_killed_when_its_time_is_over(bench: Bench) -> None:
+    job_id = bench.job(max_attempts=1)
+    worker = bench.worker(bench.card(HANGS, timeout_s=6.0))
+
+    worker.work_on(job_id, "test")
+    worker.close()
+
+    assert "6 s" in job_row(bench.engine, job_id).error
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"accepts": Accepts(("MR",))}, "made for MR; the series is CT"),
+        ({"accepts": Accepts(("CT",), 20)}, "at least 20 slices; the series has 8"),
+        ({"accepts": Accepts(("CT",), 2, 1.0)}, "up to 1 mm apart; these are 2.5 mm apart"),
+        ({"version": "2"}, "this node has version 2"),
+        ({"digest": "0" * 64}, "changed on disk"),
+    ],
+)
+def test_what_no_retry_can_help_fails_at_the_first_attempt(bench: Bench, changes: dict[str, Any], said: str) -> None:
+    job_id = bench.job()
+    worker = bench.worker(bench.card(**changes))
+
+    worker.work_on(job_id, "test")
+    worker.close()
+
+    job = job_row(bench.engine, job_id)
+    assert (job.state, job.attempt) == ("failed", 1)
+    assert said in job.error
+
+
+def test_an_answer_that_is_no_number_fails_at_the_first_attempt(bench: Bench) -> None:
+    job_id = bench.job()
+    worker = bench.worker(bench.card(SAYS_NAN))
+
+    worker.work_on(job_id, "test")
+    worker.close()
+
+    assert bench.outcomes(job_id) == ["failed"]
+
+
+def test_a_missing_file_is_tried_again(bench: Bench) -> None:
+    job_id = bench.job()
+    with bench.engine.begin() as tx:
+        bench.spool.delete(tx.execute(select(t.instance.c.path).limit(1)).scalar_one())
+    worker = bench.worker(bench.card())
+
+    worker.work_on(job_id, "test")
+
+    assert bench.outcomes(job_id) == ["retry"]
+
+
+def test_what_nobody_foresaw_costs_one_attempt(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    def surprise(*_: object) -> None:
+        raise RuntimeError("secret name")
+
+    monkeypatch.setattr(worker_module, "run_attempt", surprise)
+    job_id = bench.job()
+
+    bench.worker(bench.card()).work_on(job_id, "test")
+
+    attempt = attempts(bench.engine, job_id)[0]
+    assert attempt.outcome == "retry"
+    assert attempt.error == "Unexpected RuntimeError; the log has the details."
+
+
+@BOTH
+def test_a_worker_that_stops_gives_its_job_back_uncounted(bench: Bench, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(worker_module, "DRAIN_S", 0.5)
+    job_id = bench.job(max_attempts=1)
+    worker = bench.worker(bench.card(HANGS))
+    stop = Event()
+    running = Thread(target=worker.run, args=(stop,))
+    running.start()
+    until(lambda: worker._model is not None and worker._model.process.pid)
+
+    stop.set()
+    running.join(15)
+
+    assert not running.is_alive()
+    job = job_row(bench.engine, job_id)
+    assert (job.state, job.attempt, job.max_attempts) == ("scheduled", 1, 2)
+    assert bench.outcomes(job_id) == ["interrupted"]
