@@ -21,6 +21,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 from dicom_node.catalog import Catalog
 from dicom_node.db.audit import record
 from dicom_node.db.engine import transaction, utc_now
+from dicom_node.db.instances import paths_known
 from dicom_node.db.interventions import JobQueue
 from dicom_node.db.routing import supersede_jobs
 from dicom_node.db.series import (
@@ -28,7 +29,6 @@ from dicom_node.db.series import (
     close_series,
     due_series,
     holds_our_results,
-    known_paths,
     write_no_job_reason,
     write_verdict,
 )
@@ -46,6 +46,7 @@ OUR_MANUFACTURER = "dicom-node"  # as results/header.py writes it
 _TRY_AGAIN_S = 60.0
 _CLEAN_EVERY_S = 3600.0
 _ORPHANED_AFTER_S = 24 * 3600.0
+_PATHS_AT_ONCE = 1000
 
 
 class Assembler:
@@ -82,8 +83,9 @@ class Assembler:
         """Delete what dead receivers left in the spool: half-arrived data sets, and stored files without a row."""
 
         def known(paths: Sequence[str]) -> set[str]:
+            some = [paths[start : start + _PATHS_AT_ONCE] for start in range(0, len(paths), _PATHS_AT_ONCE)]
             with transaction(self._engine) as tx:
-                return known_paths(tx, paths)
+                return {path for few in some for path in paths_known(tx, few)}
 
         self._spool.sweep_incoming()
         self._spool.sweep_orphans(known, older_than_s=_ORPHANED_AFTER_S)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -14,7 +14,6 @@ from dicom_node.domain.header import numbers
 from dicom_node.domain.study import Verdict
 
 PATIENCE = 4  # how many quiet times a series waits for instances that were announced
-_PATHS_AT_ONCE = 1000
 _RECEIVING, _COMPLETE = "receiving", "complete"
 _s = t.series.c
 
@@ -110,16 +109,6 @@ def holds_our_results(tx: Connection, series_id: str) -> bool:
     """Whether one of the series' instances is a result object that this node made."""
     ours = select(t.result.c.id).join(t.instance, t.instance.c.sop_instance_uid == t.result.c.sop_instance_uid)
     return tx.execute(ours.where(t.instance.c.series_id == series_id).limit(1)).first() is not None
-
-
-def known_paths(tx: Connection, paths: Sequence[str]) -> set[str]:
-    """Find those of the spool's paths that a row of an instance or of a result names."""
-    known: set[str] = set()
-    for start in range(0, len(paths), _PATHS_AT_ONCE):
-        some = paths[start : start + _PATHS_AT_ONCE]
-        known.update(tx.scalars(select(t.instance.c.path).where(t.instance.c.path.in_(some))))
-        known.update(tx.scalars(select(t.result.c.path).where(t.result.c.path.in_(some))))
-    return known
 
 
 def _is_due(now: datetime, quiet_s: float) -> Any:

@@ -30,6 +30,7 @@ _STEP = 0.02
 _STEP_MM = 0.1
 _GAP = 1.5
 _SIDEWAYS_MM = 0.1
+_ARITHMETIC_MM = 1e-6  # 0.7 - 0.6 is not 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +185,7 @@ def check_regular(ordered: Sequence[Plane]) -> float:
             f"A gap: {mm(steps[k])} between the slices at {mm(places[k])} and {mm(places[k + 1])}, where the step is "
             f"{mm(usual)}; about {count(missing, 'slice')} missing there{more}."
         )
-    allowed = max(_STEP * usual, min(_STEP_MM, usual / 4))
+    allowed = max(_STEP * usual, min(_STEP_MM, usual / 4)) + _ARITHMETIC_MM
     if max(steps) - usual > allowed or usual - min(steps) > allowed:
         raise GeometryError(
             f"The spacing is uneven: steps between slices range from {mm(min(steps))} to {mm(max(steps))}; "

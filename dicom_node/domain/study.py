@@ -249,9 +249,8 @@ def _check_frames(slices: Sequence[Slice], facts: dict[str, Any]) -> None:
     if len(frames) == len(slices) > 2:
         facts["frame_of_reference"] = "one per slice"
     elif len(frames) > 1:
-        raise GeometryError(
-            f"{count(len(slices), 'slice')} of {len(frames)} frames of reference (FrameOfReferenceUID)."
-        )
+        told = f"{count(len(slices), 'slice')} in {len(frames)} frames of reference"
+        raise GeometryError(f"{told}, by FrameOfReferenceUID.")
 
 
 def _check_places(slices: Sequence[Slice], planes: Sequence[Plane]) -> None:
