@@ -10,10 +10,10 @@ help: ## list the targets
 
 .PHONY: demo
 demo: $(VENV)/run.stamp ## a real chest CT through node and PACS, with a table and a picture (KEEP=1 leaves both running)
-	@$(BIN)/python deploy/demo/demo.py $(if $(KEEP),--keep)
+	@$(BIN)/python deploy/demo/demo.py $(if $(KEEP),--keep) $(ARGS)
 
 .PHONY: test
-test: $(VENV)/dev.stamp peers ## all tests, real peers included (PEERS=none: those that need no peer)
+test: peers $(VENV)/dev.stamp ## all tests, real peers included (PEERS=none: those that need no peer)
 	@PATH="$(CURDIR)/$(BIN):$$PATH" PEERS=$(PEERS) $(BIN)/python -m pytest $(ARGS)
 
 .PHONY: lint
@@ -31,17 +31,10 @@ peers: ## install Orthanc, dcmtk, dicom3tools and PostgreSQL where that is possi
 clean: ## remove what make made
 	rm -rf $(VENV) var build *.egg-info
 
-$(VENV)/run.stamp: pyproject.toml constraints.txt
-	@$(call install,-e .)
+$(VENV)/run.stamp: pyproject.toml setup.py constraints.txt
+	@sh deploy/setup.sh $(PYTHON) $(VENV) .
 	@touch $@
 
-$(VENV)/dev.stamp: pyproject.toml constraints.txt
-	@$(call install,-e .[dev])
+$(VENV)/dev.stamp: pyproject.toml setup.py constraints.txt
+	@sh deploy/setup.sh $(PYTHON) $(VENV) '.[dev]'
 	@touch $@ $(VENV)/run.stamp
-
-define install
-$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "Python 3.11 or newer is needed; say make PYTHON=/path/to/python3.12" >&2; exit 1; }; \
-[ -x $(BIN)/pip ] || { $(PYTHON) -m venv $(VENV) || { echo "Python's venv module is needed (Debian: apt install python3-venv)" >&2; exit 1; }; }; \
-echo "installing into $(VENV) (once; several hundred MB)"; \
-$(BIN)/pip install --quiet --disable-pip-version-check -c constraints.txt $(1)
-endef

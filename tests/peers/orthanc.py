@@ -23,7 +23,7 @@ class Orthanc:
     ae = "ORTHANC"
 
     def __init__(self, folder: Path) -> None:
-        self._program = need("Orthanc")
+        self._program = need("Orthanc", folders=(Path("/usr/sbin"),))  # not on every user's PATH
         self.folder = folder
         self.dicom_port, http_port = free_port(), free_port()
         self.url = f"http://127.0.0.1:{http_port}"
