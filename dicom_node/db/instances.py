@@ -1,0 +1,226 @@
+"""Instances as they arrive: one transaction for everything that several associations delivered together."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+from uuid import uuid4
+
+from sqlalchemy import Connection, Row, Table, select, update
+from sqlalchemy.dialects import postgresql, sqlite
+
+from dicom_node.db import tables as t
+from dicom_node.db.audit import record
+from dicom_node.db.engine import utc_now
+from dicom_node.domain.audit import AuditEvent, Event
+
+
+class Stored(StrEnum):
+    """What became of an instance."""
+
+    NEW = "new"
+    SAME = "same"  # the same bytes under the same UID: stored already
+    DIFFERS = "differs"  # other bytes under the same UID: refused, the first is kept
+
+
+@dataclass(frozen=True, slots=True)
+class Sender:
+    """The association that an instance came by."""
+
+    id: str
+    calling_ae: str
+    called_ae: str
+    address: str
+    implementation: str
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewInstance:
+    """An instance whose file is synced in the spool, before its row is written.
+
+    `header` has the attributes named in `domain.study.HEADER`, as JSON takes them. Texts of it that have a column of
+    their own are cut to what the column holds.
+    """
+
+    sender: Sender
+    study_instance_uid: str
+    series_instance_uid: str
+    sop_instance_uid: str
+    sop_class_uid: str
+    transfer_syntax_uid: str
+    path: str
+    size: int
+    sha256: str
+    header: dict[str, Any]
+
+
+def store_instances(tx: Connection, new: Sequence[NewInstance], quiet_s: float) -> list[Stored]:
+    """Write the rows of instances, and of their studies, series and associations where these are new.
+
+    Parameters
+    ----------
+    new : sequence of NewInstance
+        From any number of associations. Two with the same SOP Instance UID: the first counts.
+    quiet_s : float
+        A series settles when nothing new arrived for so long.
+
+    Returns
+    -------
+    list of Stored
+        One for each of `new`, in its order.
+    """
+    now = utc_now()
+    for sender in {n.sender.id: n.sender for n in new}.values():
+        _ensure_association(tx, sender)
+    # always in the same order, so that two receivers cannot lock each other out
+    outcomes: dict[int, Stored] = {}
+    grown: dict[str, list[NewInstance]] = {}
+    for number in sorted(range(len(new)), key=lambda n: (new[n].series_instance_uid, new[n].sop_instance_uid, n)):
+        one = new[number]
+        found = _known(tx, one.sop_instance_uid)
+        if found is None:
+            series_id = _ensure_series(tx, one, now, quiet_s)
+            found = _insert(tx, one, series_id, now)
+            if found is None:
+                outcomes[number] = Stored.NEW
+                grown.setdefault(series_id, []).append(one)
+                continue
+        same = found.sha256 == one.sha256 and found.transfer_syntax_uid == one.transfer_syntax_uid
+        outcomes[number] = Stored.SAME if same else Stored.DIFFERS
+        if not same:
+            _tell_difference(tx, one, found)
+    for series_id, arrived in grown.items():
+        _grow(tx, series_id, arrived, now, quiet_s)
+    return [outcomes[number] for number in range(len(new))]
+
+
+def end_association(tx: Connection, sender: Sender, *, reason: str, stored: int, refused: int) -> None:
+    """Record how an association ended that stored or was refused at least one instance."""
+    _ensure_association(tx, sender)
+    ended = {"ended_at": utc_now(), "end_reason": reason[:200], "stored": stored, "refused": refused}
+    tx.execute(update(t.association).where(t.association.c.id == sender.id).values(**ended))
+
+
+def paths_known(tx: Connection, paths: Iterable[str]) -> set[str]:
+    """Of some paths in the spool, those that have a row."""
+    return set(tx.scalars(select(t.instance.c.path).where(t.instance.c.path.in_(list(paths)))))
+
+
+def _ensure_association(tx: Connection, sender: Sender) -> None:
+    row = {
+        "id": sender.id,
+        "calling_ae": sender.calling_ae,
+        "called_ae": sender.called_ae,
+        "peer_address": sender.address,
+        "implementation": sender.implementation[:96],
+        "started_at": sender.started_at,
+    }
+    _insert_new(tx, t.association, row)
+
+
+def _ensure_series(tx: Connection, one: NewInstance, now: datetime, quiet_s: float) -> str:
+    study = {
+        "id": str(uuid4()),
+        "study_instance_uid": one.study_instance_uid,
+        "patient_id": _text(one, "PatientID", 64),
+        "accession_number": _text(one, "AccessionNumber", 64),
+        "study_date": _text(one, "StudyDate", 8),
+        "first_received_at": now,
+    }
+    which = t.study.c.study_instance_uid == one.study_instance_uid
+    study_id = tx.scalar(select(t.study.c.id).where(which))
+    if study_id is None:
+        _insert_new(tx, t.study, study)
+        study_id = tx.scalars(select(t.study.c.id).where(which)).one()
+    of_study = t.series.c.study_id == study_id, t.series.c.series_instance_uid == one.series_instance_uid
+    if series_id := tx.scalar(select(t.series.c.id).where(*of_study)):
+        return str(series_id)
+    series = {
+        "id": str(uuid4()),
+        "study_id": study_id,
+        "series_instance_uid": one.series_instance_uid,
+        "modality": _text(one, "Modality", 16),
+        "series_description": _text(one, "SeriesDescription", 64),
+        "state": "receiving",
+        "first_received_at": now,
+        "last_received_at": now,
+        "settle_at": now + timedelta(seconds=quiet_s),
+    }
+    if _insert_new(tx, t.series, series):
+        detail = {"study": one.study_instance_uid, "series": one.series_instance_uid, "from": one.sender.calling_ae}
+        started = AuditEvent(Event.SERIES_STARTED, one.sender.id, series_id=series["id"], detail=detail)
+        record(tx, started)
+    return str(tx.scalars(select(t.series.c.id).where(*of_study)).one())
+
+
+def _insert(tx: Connection, one: NewInstance, series_id: str, now: datetime) -> Row[Any] | None:
+    """Insert an instance; the row that another receiver put there first, if one did."""
+    row = {
+        "series_id": series_id,
+        "association_id": one.sender.id,
+        "sop_instance_uid": one.sop_instance_uid,
+        "sop_class_uid": one.sop_class_uid,
+        "transfer_syntax_uid": one.transfer_syntax_uid,
+        "path": one.path,
+        "size": one.size,
+        "sha256": one.sha256,
+        "received_at": now,
+        "header": one.header,
+    }
+    return None if _insert_new(tx, t.instance, row) else _known(tx, one.sop_instance_uid)
+
+
+def _known(tx: Connection, sop_instance_uid: str) -> Row[Any] | None:
+    columns: list[Any] = [t.instance.c.sha256, t.instance.c.transfer_syntax_uid, t.instance.c.series_id]
+    return tx.execute(select(*columns).where(t.instance.c.sop_instance_uid == sop_instance_uid)).one_or_none()
+
+
+def _grow(tx: Connection, series_id: str, arrived: list[NewInstance], now: datetime, quiet_s: float) -> None:
+    """Count what arrived and put off the settling; a complete series opens again."""
+    series = t.series.c
+    before = tx.execute(select(series.state, series.revision).where(series.id == series_id).with_for_update()).one()
+    expected = [n for one in arrived if (n := _count(one.header.get("NumberOfSeriesRelatedInstances")))]
+    values: dict[str, Any] = {
+        "instance_count": series.instance_count + len(arrived),
+        "last_received_at": now,
+        "settle_at": now + timedelta(seconds=quiet_s),
+        "state": "receiving",
+    }
+    if expected:
+        values["expected_count"] = max(expected)
+    tx.execute(update(t.series).where(series.id == series_id).values(**values))
+    if before.state == "complete":
+        detail = {"revision": before.revision, "late_instances": len(arrived)}
+        record(tx, AuditEvent(Event.SERIES_REOPENED, arrived[0].sender.id, series_id=series_id, detail=detail))
+
+
+def _tell_difference(tx: Connection, one: NewInstance, found: Row[Any]) -> None:
+    detail = {
+        "instance": one.sop_instance_uid,
+        "kept": {"sha256": found.sha256, "transfer_syntax": found.transfer_syntax_uid},
+        "refused": {"sha256": one.sha256, "transfer_syntax": one.transfer_syntax_uid},
+    }
+    series_id = found.series_id
+    record(tx, AuditEvent(Event.INSTANCE_DUPLICATE_DIFFERS, one.sender.id, series_id=series_id, detail=detail))
+
+
+def _insert_new(tx: Connection, table: Table, row: dict[str, Any]) -> bool:
+    """Insert a row unless one with the same key is there; whether it was inserted."""
+    dialect: Any = postgresql if tx.dialect.name == "postgresql" else sqlite
+    statement = dialect.insert(table).values(**row).on_conflict_do_nothing()
+    return bool(tx.execute(statement).rowcount == 1)
+
+
+def _text(one: NewInstance, keyword: str, longest: int) -> str:
+    return str(one.header.get(keyword) or "")[:longest]
+
+
+def _count(value: object) -> int | None:
+    try:
+        return int(value) if isinstance(value, (int, float, str)) and int(value) > 0 else None
+    except ValueError:
+        return None

@@ -1,0 +1,1 @@
+"""Receive: DICOM associations in, durable instances out."""

@@ -1,0 +1,132 @@
+"""Whether we talk to a peer, and about what: AE titles, addresses, presentation contexts (PS3.8 section 7.1)."""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+
+from pydicom.uid import UID
+from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_context
+from pynetdicom.pdu_primitives import (
+    A_ASSOCIATE,
+    ImplementationClassUIDNotification,
+    ImplementationVersionNameNotification,
+    MaximumLengthNotification,
+)
+from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+
+from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.settings import Settings
+
+MAX_PDU = 128 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class Rejection:
+    """Why there is no association: the three numbers of the A-ASSOCIATE-RJ (PS3.8 table 9-21), and the words."""
+
+    result: int
+    source: int
+    diagnostic: int
+    reason: str
+
+
+def refuse(request: A_ASSOCIATE, address: str, settings: Settings) -> Rejection | None:
+    """Decide by AE titles and address whether a peer may associate.
+
+    Parameters
+    ----------
+    request : A_ASSOCIATE
+        What the peer asks for.
+    address : str
+        Its IP address.
+
+    Returns
+    -------
+    Rejection or None
+        None when it may.
+    """
+    calling, called = request.calling_ae_title, request.called_ae_title
+    receive = settings.receive
+    ours = receive.called_ae or (settings.node.ae_title,)
+    if called not in ours:
+        return Rejection(1, 1, 7, f"called AE title {called} is not ours ({', '.join(ours)})")
+    if receive.accept_any_peer:
+        return None
+    known = [peer for peer in receive.peers if peer.ae_title == calling]
+    if not known:
+        return Rejection(1, 1, 3, f"calling AE title {calling} is not in receive.peers")
+    if not any(not peer.address or _within(address, peer.address) for peer in known):
+        return Rejection(1, 1, 3, f"calling AE title {calling} may not send from {address}")
+    return None
+
+
+def negotiate(request: A_ASSOCIATE) -> list[PresentationContext]:
+    """Answer every proposed presentation context: all storage classes and Verification, in any transfer syntax.
+
+    Of several transfer syntaxes in one context the first that we know is taken: the peer's order is its preference, and
+    what it sends is stored as it is.
+    """
+    answers: list[PresentationContext] = []
+    for proposed in request.presentation_context_definition_list:
+        syntaxes = [s for s in proposed.transfer_syntax if s in _transfer_syntaxes()]
+        ours = []
+        if proposed.abstract_syntax in _abstract_syntaxes():
+            # with none in common, any of ours makes the answer say that it was for the transfer syntaxes
+            ours = [build_context(proposed.abstract_syntax, [*(syntaxes or _transfer_syntaxes())])]
+        answers += negotiate_as_acceptor([proposed], ours)[0]
+    return answers
+
+
+def acceptance(request: A_ASSOCIATE, contexts: list[PresentationContext]) -> A_ASSOCIATE:
+    """Build the A-ASSOCIATE response that accepts."""
+    answer = A_ASSOCIATE()
+    answer.application_context_name = UID("1.2.840.10008.3.1.1.1")
+    answer.calling_ae_title = request.calling_ae_title
+    answer.called_ae_title = request.called_ae_title
+    answer.result, answer.result_source = 0x00, 0x01
+    answer.presentation_context_definition_results_list = contexts
+    length = MaximumLengthNotification()
+    length.maximum_length_received = MAX_PDU
+    class_uid = ImplementationClassUIDNotification()
+    class_uid.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
+    version = ImplementationVersionNameNotification()
+    version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
+    answer.user_information = [length, class_uid, version]
+    return answer
+
+
+def implementation_of(request: A_ASSOCIATE) -> str:
+    """Name the peer's software, as it calls itself (PS3.7 D.3.3.2)."""
+    named = (ImplementationVersionNameNotification, "implementation_version_name")
+    identified = (ImplementationClassUIDNotification, "implementation_class_uid")
+    parts = [str(getattr(item, name)) for kind, name in (named, identified) for item in _items(request, kind)]
+    return " ".join(part for part in parts if part not in ("", "None"))
+
+
+def peer_max_pdu(request: A_ASSOCIATE) -> int:
+    """Largest P-DATA-TF that the peer takes; 0 where it sets no limit (PS3.8 D.1)."""
+    return next((item.maximum_length_received or 0 for item in _items(request, MaximumLengthNotification)), 0)
+
+
+def _items(request: A_ASSOCIATE, kind: type) -> Iterable:  # type: ignore[type-arg]
+    return (item for item in request.user_information if isinstance(item, kind))
+
+
+def _within(address: str, network: str) -> bool:
+    ip = ipaddress.ip_address(address.removeprefix("::ffff:"))  # IPv4 on a socket that takes both
+    return ip in ipaddress.ip_network(network, strict=False)
+
+
+@cache
+def _abstract_syntaxes() -> frozenset[UID]:
+    storage = {cx.abstract_syntax for cx in AllStoragePresentationContexts if cx.abstract_syntax is not None}
+    return frozenset(storage | {Verification})
+
+
+@cache
+def _transfer_syntaxes() -> frozenset[UID]:
+    return frozenset(UID(uid) for uid in ALL_TRANSFER_SYNTAXES)

@@ -1,0 +1,289 @@
+"""The spool: files of instances and results. A file counts once its row is committed; without a row it is debris.
+
+::
+
+    incoming/               data sets that are still arriving; emptied at start
+    instances/<hour>/       one file for each stored instance, named by a random number
+    results/<job>/          what a job made
+    locks/                  who holds which slot of this machine (engine.py, supervise.py)
+
+Names never come from what a peer sent.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import hashlib
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
+from pathlib import Path
+from uuid import uuid4
+
+from dicom_node.errors import SpoolError
+
+FOLDERS = ("incoming", "instances", "results", "locks")
+_MIB = 1024 * 1024
+
+
+class Spool:
+    """A folder tree on one file system.
+
+    Parameters
+    ----------
+    root : pathlib.Path
+        Made by `prepare` when it is not there.
+    reserve_mib : int
+        Free space that storing never goes below, so that the database and the results still fit.
+    """
+
+    def __init__(self, root: Path, reserve_mib: int = 512) -> None:
+        self.root = root
+        self.reserve_mib = reserve_mib
+        self._hour = ""
+
+    def prepare(self) -> None:
+        """Make the folders.
+
+        Raises
+        ------
+        SpoolError
+            If they cannot be made or written to.
+        """
+        try:
+            for name in FOLDERS:
+                (self.root / name).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise SpoolError(f"the spool {self.root} cannot be used: {error}") from error
+        if not os.access(self.root / "incoming", os.W_OK | os.X_OK):
+            raise SpoolError(f"the spool {self.root} cannot be written to by user id {os.geteuid()}")
+
+    def incoming(self) -> Incoming:
+        """Open a file for a data set that is about to arrive."""
+        return Incoming(self.root / "incoming" / f"{uuid4().hex}.part")
+
+    def keep(self, arrived: Sequence[Incoming]) -> list[str]:
+        """Make arrived files durable: contents synced, then renamed into place, then their folder synced.
+
+        Parameters
+        ----------
+        arrived : sequence of Incoming
+            Complete; closed by this call.
+
+        Returns
+        -------
+        list of str
+            Their paths, relative to the spool.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or broken; nothing of `arrived` is kept then.
+        """
+        try:
+            if len(arrived) == 1:
+                arrived[0].sync()
+            else:  # side by side: the file system's journal then takes several syncs in one write
+                with ThreadPoolExecutor(min(len(arrived), 8)) as pool:
+                    list(pool.map(Incoming.sync, arrived))
+            folder = self._folder_of_this_hour()
+            paths = [f"instances/{folder.name}/{uuid4().hex}.dcm" for _ in arrived]
+            for one, path in zip(arrived, paths, strict=True):
+                one.path.rename(self.root / path)
+            sync_folder(folder)
+        except OSError:
+            for one in arrived:
+                one.discard()
+            raise
+        return paths
+
+    def write(self, folder: str, name: str, data: bytes) -> tuple[str, int, str]:
+        """Write a file that is there completely or not at all, replacing one of the same name.
+
+        Returns
+        -------
+        (str, int, str)
+            Path relative to the spool, size in bytes, SHA-256.
+        """
+        place = self._inside(folder)
+        made = not place.exists()
+        place.mkdir(parents=True, exist_ok=True)
+        scratch = place / f".{name}.{uuid4().hex}"
+        try:
+            with scratch.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            scratch.rename(place / name)
+        finally:
+            scratch.unlink(missing_ok=True)
+        sync_folder(place)
+        if made:
+            sync_folder(place.parent)
+        return f"{folder}/{name}", len(data), hashlib.sha256(data).hexdigest()
+
+    def path(self, relative: str) -> Path:
+        """Find a spooled file.
+
+        Raises
+        ------
+        SpoolError
+            If it is not there, or `relative` leads out of the spool.
+        """
+        path = self._inside(relative)
+        if not path.is_file():
+            raise SpoolError(f"the spool has no file {relative}; was it deleted by hand?")
+        return path
+
+    def delete(self, relative: str) -> None:
+        """Delete a file; one that is gone already is fine."""
+        self._inside(relative).unlink(missing_ok=True)
+
+    def free_bytes(self) -> int:
+        """Free space of the file system, as far as this user may fill it."""
+        return shutil.disk_usage(self.root).free
+
+    def is_full(self) -> bool:
+        """Whether the free space is down to the reserve."""
+        return self.free_bytes() < self.reserve_mib * _MIB
+
+    def sweep_incoming(self) -> int:
+        """Delete what a dead receiver left half-arrived, and leave what a living one still writes.
+
+        Returns
+        -------
+        int
+            How many were deleted.
+        """
+        swept = 0
+        for path in (self.root / "incoming").glob("*.part"):
+            swept += _delete_unless_open(path)
+        return swept
+
+    def sweep_orphans(self, known: Callable[[Sequence[str]], set[str]], older_than_s: float) -> int:
+        """Delete stored files that have no row: their storing failed after the rename, and was never acknowledged.
+
+        Parameters
+        ----------
+        known : callable
+            Of relative paths, those that have a row.
+        older_than_s : float
+            Younger files are left alone: their row may be about to be committed.
+
+        Returns
+        -------
+        int
+            How many were deleted.
+        """
+        swept = 0
+        for folder in (self.root / "instances").iterdir():
+            old = [f"instances/{folder.name}/{path.name}" for path in _older(folder.iterdir(), older_than_s)]
+            rows = known(old) if old else set()
+            for relative in old:
+                if relative not in rows:
+                    self.delete(relative)
+                    swept += 1
+        return swept
+
+    def _folder_of_this_hour(self) -> Path:
+        hour = datetime.now(UTC).strftime("%Y%m%d-%H")
+        folder = self.root / "instances" / hour
+        if hour != self._hour:
+            folder.mkdir(exist_ok=True)
+            sync_folder(folder.parent)
+            self._hour = hour
+        return folder
+
+    def _inside(self, relative: str) -> Path:
+        path = self.root / relative
+        if Path(relative).is_absolute() or ".." in Path(relative).parts:
+            raise SpoolError(f"{relative} is no path inside the spool")
+        return path
+
+
+class Incoming:
+    """A data set on its way into the spool.
+
+    Attributes
+    ----------
+    size : int
+        Bytes of the file so far, prefix included.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.size = 0
+        self._hash = hashlib.sha256()
+        self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o640)
+        fcntl.flock(self._fd, fcntl.LOCK_SH)  # says to `sweep_incoming` that somebody still writes here
+
+    def write_prefix(self, data: bytes) -> None:
+        """Write what stands before the data set and is ours, not the peer's: preamble and file meta information."""
+        self._write(memoryview(data))
+
+    def write(self, data: memoryview | bytes) -> None:
+        """Append a piece of the data set."""
+        self._hash.update(data)
+        self._write(memoryview(data))
+
+    @property
+    def sha256(self) -> str:
+        """SHA-256 of the data set as it was sent, without preamble and file meta information."""
+        return self._hash.hexdigest()
+
+    def sync(self) -> None:
+        """Wait until the contents are on disk, and close."""
+        os.fsync(self._fd)
+        os.close(self._fd)
+        self._fd = -1
+
+    def discard(self) -> None:
+        """Close and delete."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+        self.path.unlink(missing_ok=True)
+
+    def _write(self, data: memoryview) -> None:
+        self.size += len(data)
+        while data:
+            data = data[os.write(self._fd, data) :]
+
+
+def sync_folder(folder: Path) -> None:
+    """Wait until the names in a folder are on disk."""
+    fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def _delete_unless_open(path: Path) -> bool:
+    try:
+        fd = os.open(path, os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        path.unlink(missing_ok=True)
+    except BlockingIOError:
+        return False
+    finally:
+        os.close(fd)
+    return True
+
+
+def _older(paths: Iterable[Path], seconds: float) -> list[Path]:
+    limit = time.time() - seconds
+    found = []
+    for path in paths:
+        try:
+            if path.stat().st_mtime < limit:
+                found.append(path)
+        except FileNotFoundError:
+            continue
+    return found
