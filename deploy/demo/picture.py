@@ -97,9 +97,7 @@ def _panel(name: str, plane: NDArray[np.uint8], down_mm: float, across_mm: float
     return panel
 
 
-def _compose(
-    panels: list[Image.Image], volumes: dict[str, float], colors: dict[str, tuple[int, ...]]
-) -> Image.Image:
+def _compose(panels: list[Image.Image], volumes: dict[str, float], colors: dict[str, tuple[int, ...]]) -> Image.Image:
     sheet = Image.new("RGB", (PANEL_PX * len(panels) + 10 * (len(panels) - 1), PANEL_PX + 66), "black")
     for n, panel in enumerate(panels):
         sheet.paste(panel, (n * (PANEL_PX + 10), 0))

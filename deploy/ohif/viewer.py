@@ -2,9 +2,9 @@
 
     python deploy/ohif/viewer.py --dicomweb http://127.0.0.1:8042/dicom-web
 
-The viewer's built files come from the npm package @ohif/app, fetched once with `npm pack` into `--folder`. The page and the
-PACS appear under one origin, so the browser asks no other host and the PACS needs no CORS. For looking at results on one's
-own machine: it has no authentication and listens on the loopback address only.
+The viewer's built files come from the npm package @ohif/app, fetched once with `npm pack` into `--folder`. The page and
+the PACS appear under one origin, so the browser asks no other host and the PACS needs no CORS. For looking at results on
+one's own machine: it has no authentication and listens on the loopback address only.
 """
 
 from __future__ import annotations
@@ -31,8 +31,8 @@ CONFIGURATION = """window.config = {
     configuration: {
       friendlyName: 'PACS', name: 'pacs', wadoUriRoot: '/dicom-web', qidoRoot: '/dicom-web', wadoRoot: '/dicom-web',
       qidoSupportsIncludeField: false, supportsReject: false, imageRendering: 'wadors', thumbnailRendering: 'wadors',
-      enableStudyLazyLoad: true, supportsFuzzyMatching: false, supportsWildcard: true, omitQuotationForMultipartRequest: true,
-      bulkDataURI: { enabled: true },
+      enableStudyLazyLoad: true, supportsFuzzyMatching: false, supportsWildcard: true,
+      omitQuotationForMultipartRequest: true, bulkDataURI: { enabled: true },
     },
   }],
 };
@@ -123,7 +123,7 @@ def serve(page: Path, dicomweb: str, port: int) -> ThreadingHTTPServer:
             self.send_header("cross-origin-embedder-policy", "require-corp")
             super().end_headers()
 
-        def log_message(self, format: str, *args: object) -> None:
+        def log_message(self, format: str, *args: object) -> None:  # noqa: A002 - as in the base class
             """Keep the terminal quiet."""
 
     return ThreadingHTTPServer(("127.0.0.1", port), Handler)

@@ -50,7 +50,17 @@ def test_the_demo_series_ends_as_one_seg_and_one_sr(
 ) -> None:
     syntax, option = SYNTAXES[name]
     sent = recode(chest_ct, tmp_path / "sent", syntax)
-    arguments = ["-aet", "SCANNER", "-aec", "AINODE", option, "+sd", "127.0.0.1", str(node.port), str(tmp_path / "sent")]
+    arguments = [
+        "-aet",
+        "SCANNER",
+        "-aec",
+        "AINODE",
+        option,
+        "+sd",
+        "127.0.0.1",
+        str(node.port),
+        str(tmp_path / "sent"),
+    ]
     dcmtk("storescu", *arguments)
 
     job = node.finished(str(sent[0].SeriesInstanceUID))
@@ -104,7 +114,9 @@ def assert_same_patient(held: dict[str, tuple[Dataset, bytes]], source: Dataset)
 def assert_covers_what_was_marked(seg: bytes, job: dict[str, Any], sources: list[Dataset]) -> None:
     """Each segment read back has exactly the voxels that the model marked, over both lungs of this patient."""
     volume = segread(BytesIO(seg)).get_volume(combine_segments=False)
-    marked = {s["label"]: s["voxels"] for s in next(r for r in job["results"] if r["kind"] == "seg")["summary"]["segments"]}
+    marked = {
+        s["label"]: s["voxels"] for s in next(r for r in job["results"] if r["kind"] == "seg")["summary"]["segments"]
+    }
     counted = volume.array.reshape(-1, volume.array.shape[-1]).sum(axis=0)
     ds = dcmread(BytesIO(seg), stop_before_pixels=True)
     assert dict(zip([s.SegmentLabel for s in ds.SegmentSequence], counted.tolist(), strict=True)) == marked

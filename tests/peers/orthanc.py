@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import time
 from collections.abc import Iterator
@@ -49,7 +50,13 @@ class Orthanc:
     def start(self) -> Orthanc:
         """Start it and wait until it answers."""
         with (self.folder / "orthanc.log").open("ab") as log:
-            self._process = subprocess.Popen([self._program, str(self.folder / "orthanc.json")], stdout=log, stderr=log)
+            # Orthanc 1.10 heeds the variable, not the setting: without it each of its answers takes 40 ms
+            self._process = subprocess.Popen(
+                [self._program, str(self.folder / "orthanc.json")],
+                stdout=log,
+                stderr=log,
+                env=os.environ | {"TCP_NODELAY": "1"},
+            )
         end = time.monotonic() + 60
         while not self._answers():
             if self._process.poll() is not None or time.monotonic() > end:

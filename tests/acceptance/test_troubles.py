@@ -1,0 +1,136 @@
+"""What goes wrong in hospitals: each ends as a user would wish, and `dicom-node explain` says so."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import generate_uid
+
+from dicom_node.deliver.dimse import FileSent, send_files
+from dicom_node.errors import DeliveryError
+from tests.ct import small_ct
+from tests.node import RunningNode, wait_for
+from tests.peers.orthanc import Orthanc
+
+
+@pytest.fixture
+def pacs(tmp_path: Path) -> Iterator[Orthanc]:
+    server = Orthanc(tmp_path / "orthanc").start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def node(pacs: Orthanc, tmp_path: Path) -> Iterator[RunningNode]:
+    running = RunningNode(tmp_path / "home", pacs.dicom_port, pacs.ae, quiet_s=1.0).start()
+    yield running
+    running.stop()
+
+
+@pytest.mark.timeout(240)
+def test_a_pacs_that_is_down_gets_its_results_when_it_is_back(node: RunningNode, pacs: Orthanc, tmp_path: Path) -> None:
+    pacs.stop()
+    uid = send(node, small_ct(tmp_path / "ct", slices=30))
+
+    def waits() -> bool:
+        found = node.jobs(uid)
+        return bool(found) and found[0]["state"] == "completed" and any(d["attempt"] for d in found[0]["deliveries"])
+
+    wait_for(waits, 120, lambda: node.log.read_text()[-4000:])
+    assert "not yet delivered to pacs" in node.ask("explain", uid)
+    assert "no connection" in node.ask("explain", uid)
+    pacs.start()
+
+    job = node.finished(uid)
+
+    assert [d["state"] for d in job["deliveries"]] == ["delivered"] * len(job["deliveries"])
+    assert len(pacs.instances()) == len(job["results"]) > 0
+    assert "Result delivered to pacs" in node.ask("explain", uid)
+
+
+@pytest.mark.timeout(240)
+def test_every_faulty_series_ends_with_its_reason(node: RunningNode, pacs: Orthanc, tmp_path: Path) -> None:
+    gap = send(node, small_ct(tmp_path / "gap", slices=30, change=without_slice_12))
+    scout = send(node, small_ct(tmp_path / "scout", slices=30, change=with_a_localizer))
+    broken = send(node, small_ct(tmp_path / "broken", slices=30, change=cut_short))
+
+    refused, completed, failed = (node.finished(uid) for uid in (gap, scout, broken))
+
+    assert refused["state"] == "failed"
+    assert refused["attempt"] == 0, "no model ran"
+    assert "gap" in refused["error"] or "missing" in refused["error"], refused["error"]
+    assert refused["error"].rstrip(".") in node.ask("explain", gap)
+    assert completed["state"] == "completed"
+    assert "localizer" in node.ask("explain", scout).lower()
+    assert failed["state"] == "failed"
+    assert failed["error"].rstrip(".") in node.ask("explain", broken)
+    assert len(pacs.instances()) == len(completed["results"]), "only the good series has results"
+
+
+@pytest.mark.timeout(120)
+def test_an_unknown_caller_is_turned_away_and_explain_says_what_to_do(node: RunningNode, tmp_path: Path) -> None:
+    files = small_ct(tmp_path / "ct", slices=3)
+
+    with pytest.raises(DeliveryError, match="calling AE title"):
+        send_files(files, "127.0.0.1", node.port, "AINODE", "STRANGER")
+
+    assert "receive.peers" in wait_for(lambda: node.ask("explain", "STRANGER"), 10)
+
+
+@pytest.mark.timeout(120)
+def test_a_full_disk_makes_the_peer_keep_what_it_has(pacs: Orthanc, tmp_path: Path) -> None:
+    more_than_any_disk_mib = 2**40
+    node = RunningNode(tmp_path / "full", pacs.dicom_port, pacs.ae, reserve_mib=more_than_any_disk_mib).start()
+    try:
+        files = small_ct(tmp_path / "ct", slices=3)
+
+        sent = send_files(files, "127.0.0.1", node.port, "AINODE", "SCANNER")
+
+        assert [s.status for s in sent] == [0xA700] * 3
+        assert "space" in node.ask("explain", str(dcmread(files[0]).SOPInstanceUID))
+        assert not list((node.home / "spool" / "instances").rglob("*.dcm"))
+    finally:
+        node.stop()
+
+
+def test_a_long_ae_title_refuses_to_start_and_names_file_and_key(tmp_path: Path) -> None:
+    node = RunningNode(tmp_path / "home", 104, "ORTHANC")
+    text = node.settings.read_text().replace('ae_title = "AINODE"', f'ae_title = "{30 * "A"}"')
+    node.settings.write_text(text)
+
+    done = subprocess.run(node.command("serve"), capture_output=True, text=True, check=False, timeout=60)
+
+    assert done.returncode == 2
+    assert str(node.settings) in done.stderr
+    assert "node.ae_title" in done.stderr
+    assert "16 characters" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def send(node: RunningNode, files: list[Path]) -> str:
+    """Send a series that has to be stored whole; its UID."""
+    sent: list[FileSent] = send_files(files, "127.0.0.1", node.port, "AINODE", "SCANNER")
+    assert [s.status for s in sent] == [0x0000] * len(files)
+    return str(dcmread(files[0], stop_before_pixels=True).SeriesInstanceUID)
+
+
+def without_slice_12(number: int, ds: Dataset) -> Dataset | None:
+    return None if number == 12 else ds
+
+
+def with_a_localizer(number: int, ds: Dataset) -> Dataset:
+    if number == 29:
+        ds.ImageType = ["ORIGINAL", "PRIMARY", "LOCALIZER"]
+        ds.ImageOrientationPatient = [1, 0, 0, 0, 0, -1]
+        ds.SOPInstanceUID = generate_uid()
+    return ds
+
+
+def cut_short(number: int, ds: Dataset) -> Dataset:
+    if number == 7:
+        ds.PixelData = ds.PixelData[:1000]
+    return ds
