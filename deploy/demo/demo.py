@@ -195,10 +195,9 @@ def show(folder: Path, files: list[Path], job: dict[str, Any], held: list[Held],
 def table(files: list[Path], job: dict[str, Any], volumes: dict[str, float], held: list[Held], pacs: PACS) -> Table:
     """What happened, step by step."""
     ds = dcmread(files[0], stop_before_pixels=True)
+    syntax = ds.file_meta.TransferSyntaxUID.name
     rows = Table(title="What happened", show_header=False, title_justify="left")
-    rows.add_row(
-        "series", f"{ds.PatientID}, {ds.Modality}, {len(files)} slices, sent as {ds.file_meta.TransferSyntaxUID.name}"
-    )
+    rows.add_row("series", f"{ds.PatientID}, {ds.Modality}, {len(files)} slices, sent as {syntax}")
     rows.add_row("job", f"{job['model']} {job['model_version']}, {job['state']}, attempt {job['attempt']}")
     for step, seconds in job["steps_s"].items():
         rows.add_row(f"  {step}", f"{seconds:6.2f} s")

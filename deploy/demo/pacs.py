@@ -134,6 +134,7 @@ class StorageSCP:
         ae.add_supported_context(Verification)
         self._server = ae.start_server(("127.0.0.1", 0), block=False, evt_handlers=[(evt.EVT_C_STORE, self._store)])
         assert self._server is not None
+        assert self._server.socket is not None
         self.port: int = self._server.socket.getsockname()[1]
 
     def results(self) -> Iterator[Held]:
@@ -150,7 +151,8 @@ class StorageSCP:
         self._server.shutdown()
 
     def _store(self, event: evt.Event) -> int:
-        name = "".join(c for c in event.request.AffectedSOPInstanceUID if c in "0123456789.")
+        uid = str(event.request.AffectedSOPInstanceUID)  # type: ignore[union-attr]  # a C-STORE always has one
+        name = "".join(c for c in uid if c in "0123456789.")
         (self._folder / f"{name}.dcm").write_bytes(event.encoded_dataset())
         return 0x0000
 

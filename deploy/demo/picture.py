@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from io import BytesIO
 from pathlib import Path
 
@@ -51,7 +52,7 @@ def draw(seg: bytes, slices: list[Path], out: Path) -> dict[str, float]:
     return volumes
 
 
-def _masks(seg: bytes, datasets: list[Dataset]) -> tuple[dict[str, NDArray[np.bool_]], dict[str, tuple[int, ...]]]:
+def _masks(seg: bytes, datasets: Sequence[Dataset]) -> tuple[dict[str, NDArray[np.bool_]], dict[str, tuple[int, ...]]]:
     """Find each frame's slice by the instance that it names, never by its place in the file."""
     ds = segread(BytesIO(seg))
     place = {str(d.SOPInstanceUID): k for k, d in enumerate(datasets)}

@@ -3,8 +3,8 @@
     python deploy/ohif/viewer.py --dicomweb http://127.0.0.1:8042/dicom-web
 
 The viewer's built files come from the npm package @ohif/app, fetched once with `npm pack` into `--folder`. The page and
-the PACS appear under one origin, so the browser asks no other host and the PACS needs no CORS. For looking at results on
-one's own machine: it has no authentication and listens on the loopback address only.
+the PACS appear under one origin, so the browser asks no other host and the PACS needs no CORS. For looking at results
+on one's own machine: it has no authentication and listens on the loopback address only.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ def recode(files: list[Path], folder: Path, syntax: UID) -> list[Dataset]:
     """Write the series anew in another encoding, under UIDs of its own, so that one PACS can hold all of them."""
     folder.mkdir()
     study, series = generate_uid(), generate_uid()
-    written = []
+    written: list[Dataset] = []
     for number, file in enumerate(files):
         ds = dcmread(file)
         ds.StudyInstanceUID, ds.SeriesInstanceUID, ds.SOPInstanceUID = study, series, generate_uid()
@@ -128,5 +128,5 @@ def stored_as_sent(node: RunningNode, source: Dataset, syntax: UID) -> None:
     story = node.ask("explain", str(source.SOPInstanceUID))
     assert "275" in story
     assert json.dumps(str(source.SeriesInstanceUID))[1:-1] in story
-    kept = [p for p in (node.home / "spool" / "instances").rglob("*.dcm")]
+    kept = (node.home / "spool" / "instances").rglob("*.dcm")
     assert syntax in {dcmread(p, stop_before_pixels=True).file_meta.TransferSyntaxUID for p in kept}

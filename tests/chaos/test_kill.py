@@ -1,7 +1,7 @@
 """kill -9 of each process of the node at random points of the road.
 
-Whatever is killed while a series arrives, is computed or is sent: after the restart the PACS holds exactly one SEG and one
-SR of it, and every instance that was acknowledged is in the database and in the spool, byte for byte.
+Whatever is killed while a series arrives, is computed or is sent: after the restart the PACS holds exactly one SEG and
+one SR of it, and every instance that was acknowledged is in the database and in the spool, byte for byte.
 """
 
 from __future__ import annotations
