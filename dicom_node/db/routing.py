@@ -63,7 +63,9 @@ def insert_job(tx: Connection, new: NewJob, now: datetime) -> bool:
         "supersedes": tx.scalar(older),
     }
     insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
-    return tx.execute(insert(t.job).values(**row).on_conflict_do_nothing()).rowcount == 1
+    # psycopg counts no inserted rows, so the row has to say itself that it is new
+    inserted = insert(t.job).values(**row).on_conflict_do_nothing().returning(_j.id)
+    return tx.execute(inserted).first() is not None
 
 
 def supersede_jobs(

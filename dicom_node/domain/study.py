@@ -140,8 +140,9 @@ def examine(instances: Sequence[Slice], expected_count: int | None = None) -> Ve
     expected_count : int, optional
         Number of Series Related Instances (0020,1209), where somebody told.
     """
-    reasons = {instance.sop_instance_uid: _no_slice(instance.header) for instance in instances}
-    slices = sorted((s for s in instances if not reasons[s.sop_instance_uid]), key=_instance_number)
+    numbered = sorted(instances, key=_instance_number)
+    reasons = {instance.sop_instance_uid: _no_slice(instance.header) for instance in numbered}
+    slices = [s for s in numbered if not reasons[s.sop_instance_uid]]
     set_aside = tuple((uid, reason) for uid, reason in reasons.items() if reason)
     facts: dict[str, Any] = {
         "slices": len(slices),
