@@ -13,7 +13,7 @@ from ai.digest import bundle_digest, weights_digest
 from dicom_node.catalog import Catalog, load_catalog
 from dicom_node.domain.job import Priority
 from dicom_node.domain.model import OutputKind
-from dicom_node.domain.rule import Operator, Values, match_rule
+from dicom_node.domain.rule import FACTS, Operator, Values, match_rule
 from dicom_node.errors import ConfigurationError
 from dicom_node.settings import load_settings
 
@@ -248,3 +248,12 @@ def test_the_bundled_rule_example_is_valid(home: Path) -> None:
     assert match_rule(rule, chest).matched
     assert not match_rule(rule, {**chest, "BodyPartExamined": ("Head",)}).matched
     assert not match_rule(rule, {**chest, "slices": (19,)}).matched
+
+
+def test_the_documentation_names_every_fact_and_comparison_and_its_example_is_valid(home: Path) -> None:
+    text = (Path(dicom_node.catalog.__file__).parents[1] / "docs" / "rules.md").read_text()
+    assert [fact for fact in FACTS if f"| `{fact}` |" not in text] == []
+    assert [operator for operator in Operator if f"{operator.value} = " not in text] == []
+    example = text.split("```toml")[1].split("```")[0]
+    (home / "rules" / "organs.toml").write_text(example.replace('"lung_ct"', '"organs"'))
+    assert load(home).rules[0].name == "chest_ct"
