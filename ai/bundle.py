@@ -21,6 +21,7 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
+from monai.transforms.post.dictionary import Invertd
 from numpy.typing import NDArray
 
 from ai.contract import (
@@ -37,6 +38,7 @@ from ai.outputs import label_maps, output_names
 from ai.regrid import to_grid
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_LOADERS = ("LoadImaged", "LoadImageD", "LoadImageDict", "LoadImage")
 _NETWORK_KEYS = ("network", "network_def", "net")
 _PREPROCESSING_KEYS = ("preprocessing", "transforms", "pre_transforms")
 _POSTPROCESSING_KEYS = ("postprocessing", "post_transforms")
@@ -88,12 +90,11 @@ class Bundle:
         try:
             parser, chosen = _parser(root, device), torch.device(device)
             channels = output_names(metadata)
-            preprocessing, postprocessing = (
-                _compose(parser, _PREPROCESSING_KEYS),
-                _compose(parser, _POSTPROCESSING_KEYS),
-            )
-            image_key = _without_loader(preprocessing)
-            _without_saver(postprocessing)
+            image_key = _image_key(parser)
+            preprocessing = _compose(parser, _PREPROCESSING_KEYS)
+            postprocessing = _compose(parser, _POSTPROCESSING_KEYS)
+            if not preprocessing.transforms:  # MONAI refuses to invert nothing
+                postprocessing.transforms = tuple(t for t in postprocessing.transforms if not isinstance(t, Invertd))
             network = _content(parser, _NETWORK_KEYS)
             _load_weights(network, root / "models" / "model.pt", chosen)
             inferer = parser.get_parsed_content("inferer")
@@ -208,6 +209,7 @@ def _parser(root: Path, device: str) -> ConfigParser:
     parser.read_meta(str(root / "configs" / "metadata.json"))
     parser["bundle_root"] = str(root)
     parser["device"] = f"$__import__('torch').device({device!r})"
+    _switch_off(parser)
     return parser
 
 
@@ -225,28 +227,31 @@ def _compose(parser: ConfigParser, keys: tuple[str, ...]) -> Compose:
     return content if isinstance(content, Compose) else Compose(content)
 
 
-def _without_loader(preprocessing: Compose) -> str:
-    """Take the transforms out that read files and find the channel; the tensor we feed needs neither.
-
-    In place: the bundle's `Invertd` holds this very object and inverts what it lists.
-    """
-    transforms = _flat(preprocessing)
-    loaders = [transform for transform in transforms if type(transform).__name__.startswith("LoadImage")]
-    dropped = ("LoadImage", "EnsureChannelFirst", "AddChannel")
-    preprocessing.transforms = tuple(t for t in transforms if not type(t).__name__.startswith(dropped))
-    keys = tuple(getattr(loaders[0], "keys", ("image",))) if loaders else ("image",)
-    if len(keys) != 1:
-        raise BundleError(f"The bundle reads {len(keys)} images ({', '.join(map(str, keys))}); the node gives one.")
-    return str(keys[0])
+def _image_key(parser: ConfigParser) -> str:
+    """The name under which the bundle's transforms expect the image: what its loader would have read."""
+    loaders = [item for item in _items(parser.get()) if str(item.get("_target_", "")).split(".")[-1] in _LOADERS]
+    keys = loaders[0].get("keys", "image") if loaders else "image"
+    names = [keys] if isinstance(keys, str) else list(keys)
+    if len(names) != 1:
+        raise BundleError(f"The bundle reads {len(names)} images ({', '.join(map(str, names))}); the node gives one.")
+    name = str(names[0])
+    return str(parser.get_parsed_content(name[1:])) if name.startswith("@") else name
 
 
-def _without_saver(postprocessing: Compose) -> None:
-    kept = (t for t in _flat(postprocessing) if not type(t).__name__.startswith("Save"))
-    postprocessing.transforms = tuple(kept)
+def _switch_off(parser: ConfigParser) -> None:
+    """Keep the transforms that read and write files from being made; the tensor we feed has its channel already."""
+    for item in _items(parser.get()):
+        name = str(item.get("_target_", "")).split(".")[-1]
+        if name in _LOADERS or name.startswith(("EnsureChannelFirst", "SaveImage")):
+            item["_disabled_"] = True
 
 
-def _flat(transforms: Compose) -> list[Any]:
-    return list(transforms.flatten().transforms)  # type: ignore[no-untyped-call]
+def _items(config: Any) -> Iterator[dict[str, Any]]:
+    if isinstance(config, dict):
+        yield config
+    if isinstance(config, dict | list):
+        for part in config.values() if isinstance(config, dict) else config:
+            yield from _items(part)
 
 
 def _load_weights(network: torch.nn.Module, path: Path, device: torch.device) -> None:
@@ -261,7 +266,7 @@ def _load_weights(network: torch.nn.Module, path: Path, device: torch.device) ->
 
 def _meta_tensor(volume: Volume) -> MetaTensor:
     """The volume as MONAI's reader would give it: channel, columns, rows, slices, with a RAS affine."""
-    array = torch.from_numpy(np.array(volume.array.transpose(2, 1, 0)[None], dtype=np.float32, order="C"))
+    array = torch.from_numpy(volume.array.astype(np.float32)).permute(2, 1, 0)[None]
     affine = _LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]]
     meta = {"original_affine": torch.from_numpy(affine.copy()), "spatial_shape": np.array(array.shape[1:])}
     return MetaTensor(array, affine=torch.from_numpy(affine), meta={**meta, "original_channel_dim": 0, "space": "RAS"})

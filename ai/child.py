@@ -82,7 +82,7 @@ def _load(order: Mapping[str, Any]) -> Bundle:
 
 
 def _device(wanted: str) -> str:
-    """The device to compute on: ``auto`` is the GPU where there is one."""
+    """Name the device to compute on: ``auto`` is the GPU where there is one."""
     if wanted != "auto":
         return wanted
     import torch

@@ -85,10 +85,18 @@ def label_maps(output: NDArray[np.generic], names: Mapping[int, str]) -> list[tu
     return [(mask.astype(np.uint8), {1: names[channel]}) for channel, mask in masks.items()]
 
 
+def values_in(labels: NDArray[np.uint8]) -> set[int]:
+    """Values that occur in `labels`, plane by plane: counting all at once would take eight times its memory."""
+    counts = np.zeros(256, dtype=np.int64)
+    for plane in labels:
+        counts += np.bincount(plane.ravel(), minlength=256)
+    return set(np.flatnonzero(counts).tolist())
+
+
 def _labels(values: NDArray[np.generic], names: Mapping[int, str]) -> NDArray[np.uint8]:
     low, high = float(values.min()), float(values.max())
     labels = values.astype(np.uint8) if low >= 0 and high <= 255 else np.zeros(values.shape, dtype=np.uint8)
-    present = set(np.flatnonzero(np.bincount(labels.ravel(), minlength=256)).tolist())
+    present = values_in(labels)
     whole = not np.issubdtype(values.dtype, np.floating) or bool((values == labels).all())
     if not whole or low < 0 or high > 255 or not present <= {0, *names}:
         raise ModelInvalidOutput(

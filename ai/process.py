@@ -37,6 +37,7 @@ from ai.contract import (
     Prediction,
     Volume,
 )
+from ai.outputs import values_in
 
 _log = logging.getLogger(__name__)
 
@@ -343,8 +344,7 @@ def _prediction(
     maps = []
     labels = take(voxels * len(named)).reshape(len(named), *shape)
     for array, names in zip(labels, named, strict=True):
-        present = np.flatnonzero(np.bincount(array.ravel(), minlength=256))
-        if not set(present.tolist()) <= {0, *names}:
+        if not values_in(array) <= {0, *names}:
             raise ModelInvalidOutput("The model's labels hold values that it gave no name.")
         maps.append(LabelMap(array, names))
     steps_s = {"load": load_s, **{str(step): float(seconds) for step, seconds in answer["steps_s"].items()}}

@@ -39,9 +39,9 @@ def save_picture(volume: Volume, labels: NDArray[np.uint8], path: Path, across: 
         _painted(volume.array[upwards, index], labels[upwards, index], between_slices / between_columns)
         for index in np.linspace(rows * 0.3, rows * 0.7, across).astype(int)
     ]
-    upper, lower = np.hstack(axial), np.hstack(coronal)
-    width = min(upper.shape[1], lower.shape[1])
-    Image.fromarray(np.vstack([upper[:, :width], lower[:, :width]])).save(path)
+    upper, lower = Image.fromarray(np.hstack(axial)), Image.fromarray(np.hstack(coronal))
+    lower = lower.resize((upper.width, round(lower.height * upper.width / lower.width)))
+    Image.fromarray(np.vstack([np.asarray(upper), np.asarray(lower)])).save(path)
 
 
 def _painted(hu: NDArray[np.float32], labels: NDArray[np.uint8], tall: float) -> NDArray[np.uint8]:
