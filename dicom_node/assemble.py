@@ -22,7 +22,7 @@ from dicom_node.catalog import Catalog
 from dicom_node.db.audit import record
 from dicom_node.db.engine import transaction, utc_now
 from dicom_node.db.instances import paths_known
-from dicom_node.db.interventions import JobQueue
+from dicom_node.db.jobs import JobQueue
 from dicom_node.db.routing import supersede_jobs
 from dicom_node.db.series import (
     ClosedSeries,

@@ -5,7 +5,7 @@ Nothing here decides anything; it reads the rows of db/story.py and puts them in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -78,9 +78,10 @@ def tell(tx: Connection, rows: story.SeriesRows) -> Story:
 def _lines(rows: story.SeriesRows) -> Iterator[Line]:
     for arrival in rows.arrivals:
         yield Line(arrival.first, _arrival(arrival))
-    told = {attempt.error for attempt in rows.attempts}
+    told = {attempt.error for attempt in (*rows.attempts, *rows.delivery_attempts)}
     for event in rows.events:
-        if event.event in _TOLD_BY_ROWS or (event.event == Event.JOB_FAILED and event.detail.get("error") in told):
+        failed = event.event in (Event.JOB_FAILED, Event.DELIVERY_FAILED)
+        if event.event in _TOLD_BY_ROWS or (failed and event.detail.get("error") in told):
             continue
         yield Line(event.at, _event(event))
     jobs = {job.id: job for job in rows.jobs}
@@ -119,23 +120,66 @@ def _arrival(row: Row[Any]) -> str:
 
 
 def _event(row: Row[Any]) -> str:
-    """Say an audit event: its own words, then its details; several reasons stand one below the other."""
-    detail = dict(row.detail)
-    who = f" ({row.actor})" if row.actor not in ("node", "operator") else ""
-    lists = {key: detail.pop(key) for key in list(detail) if isinstance(detail[key], list | dict)}
-    short = ", ".join(f"{_words(key)} {value}" for key, value in detail.items() if value not in (None, ""))
-    text = f"{row.event}{who}" + (f": {short}" if short else "")
-    for key, values in lists.items():
-        for item in values if isinstance(values, list) else [f"{k}: {v}" for k, v in values.items()]:
-            text += f"\n{item}" if key in _SENTENCES else f"\n{_words(key)}: {item}"
-    return text
+    """Say an audit event in a sentence; several reasons stand one below the other."""
+    who = "" if row.actor == "node" else f" by {row.actor}"
+    say = _SENTENCES.get(row.event)
+    return (say(row, row.detail) if say else f"{row.event}{_details(row.detail)}") + who
 
 
-_SENTENCES = {"rules", "reasons", "matches"}
+def _complete(row: Row[Any], detail: dict[str, Any]) -> str:
+    text = f"complete, revision {detail['revision']}: {detail['closed']}; {_count(detail['slices'], 'slice')}"
+    if detail.get("slice_spacing_mm"):
+        text += f", {detail['slice_spacing_mm']:g} mm apart"
+    if detail.get("frame_of_reference"):
+        text += f"; frame of reference: {detail['frame_of_reference']}"
+    return "\n".join([text, *(f"set aside: {reason}" for reason in detail.get("set_aside", ()))])
 
 
-def _words(key: str) -> str:
-    return key.replace("_", " ")
+def _routed(row: Row[Any], detail: dict[str, Any]) -> str:
+    head = "rules were asked" if row.event == Event.SERIES_ROUTED else "no rule matched"
+    return "\n".join([head, *detail.get("rules", ())])
+
+
+def _scheduled(row: Row[Any], detail: dict[str, Any]) -> str:
+    text = f"job {row.job_id[:8]} scheduled: {detail['model']} {detail['version']}"
+    if "supersedes" in detail:
+        return f"{text}, run {detail['run']}, after job {detail['supersedes'][:8]}"
+    where = ", ".join(detail.get("destinations", ())) or "no destination"
+    return f"{text}, rule {detail['rule']}, priority {detail['priority'].lower()}, results to {where}"
+
+
+def _superseded(row: Row[Any], detail: dict[str, Any]) -> str:
+    by = f" by job {detail['by'][:8]}" if detail.get("by") else ""
+    return f"job {row.job_id[:8]} superseded{by}: revision {detail['revision']} of the series took its place"
+
+
+def _rejected(row: Row[Any], detail: dict[str, Any]) -> str:
+    peer = f"{detail.get('calling')} ({detail.get('address')})"
+    return f"association from {peer} to {detail.get('called')} rejected: {detail.get('reason')}"
+
+
+def _refused(row: Row[Any], detail: dict[str, Any]) -> str:
+    text = f"instance {detail.get('instance')} from {detail.get('from')} refused"
+    return f"{text} with {detail.get('status')}: {detail.get('reason')}"
+
+
+_SENTENCES: dict[str, Callable[[Row[Any], dict[str, Any]], str]] = {
+    Event.SERIES_COMPLETE: _complete,
+    Event.SERIES_REFUSED: lambda row, detail: f"refused: {detail['reason']}",
+    Event.SERIES_ROUTED: _routed,
+    Event.SERIES_UNMATCHED: _routed,
+    Event.JOB_SCHEDULED: _scheduled,
+    Event.JOB_SUPERSEDED: _superseded,
+    Event.JOB_FAILED: lambda row, detail: f"job {row.job_id[:8]} failed: {detail['error']}",
+    Event.JOB_CANCELED: lambda row, detail: f"job {row.job_id[:8]} canceled",
+    Event.ASSOCIATION_REJECTED: _rejected,
+    Event.INSTANCE_REFUSED: _refused,
+}
+
+
+def _details(detail: dict[str, Any]) -> str:
+    known = [f"{key.replace('_', ' ')} {value}" for key, value in detail.items() if value not in (None, "", [], {})]
+    return ": " + ", ".join(known) if known else ""
 
 
 def _job_attempt(job: Row[Any], row: Row[Any]) -> Iterator[Line]:

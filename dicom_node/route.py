@@ -16,7 +16,7 @@ from sqlalchemy import Connection
 
 from dicom_node.catalog import Catalog
 from dicom_node.db.audit import record
-from dicom_node.db.interventions import JobQueue
+from dicom_node.db.jobs import JobQueue
 from dicom_node.db.routing import NewJob, insert_job, supersede_jobs
 from dicom_node.db.series import ClosedSeries, StoredInstance, write_no_job_reason
 from dicom_node.domain.audit import AuditEvent, Event

@@ -12,8 +12,8 @@ import click
 from dicom_node.cli.command import FAILED, Command, console, read_settings, with_settings
 
 if TYPE_CHECKING:
-    from dicom_node.app import FolderRun
     from dicom_node.domain.delivery import Destination
+    from dicom_node.run_folder import FolderRun
 
 
 @click.command(cls=Command, example="dicom-node run path/to/series -o results --model lung_ct")
@@ -36,14 +36,15 @@ def run(folder: Path, out: Path, model: str | None, device: str, folders: tuple[
     The same code as in the node, on a database and a spool that are thrown away afterwards. Every series in FOLDER
     that forms one volume gets its SEG and SR; the exit status is 1 when one did not.
     """
-    from dicom_node import app, logs
+    from dicom_node import logs
+    from dicom_node.run_folder import run_folder
 
-    logs.configure("warning", "text", "run")
+    logs.configure("error", "text", "run")
     with _progress() as tell:
-        runs = app.run_folder(folder, out, model=model, device=device, models=folders, tell=tell)
+        runs = run_folder(folder, out, model=model, device=device, models=folders, tell=tell)
     for one in runs:
         _print(one)
-    if not runs or any(one.problem for one in runs):
+    if not any(one.results for one in runs) or any(one.problem and not one.skipped for one in runs):
         raise SystemExit(FAILED)
 
 
@@ -120,8 +121,8 @@ def _peer(settings_file: Path, text: str, called: str, calling: str, timeout_s: 
 
 def _print(one: FolderRun) -> None:
     click.echo(click.style(f"series {one.series_instance_uid}", bold=True))
-    for result in one.results:
-        click.echo(f"  {result.kind.upper():4} {result.path}")
+    for kind, path in one.results:
+        click.echo(f"  {kind.upper():4} {path}")
     for label, volume_ml in one.volumes_ml.items():
         click.echo(f"  {label}: {volume_ml:,.1f} ml")
     if one.results and not one.volumes_ml:
@@ -129,7 +130,8 @@ def _print(one: FolderRun) -> None:
     if one.steps_s:
         click.echo("  " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in one.steps_s.items()))
     if one.problem:
-        click.echo(f"dicom-node: series {one.series_instance_uid}: {one.problem}", err=True)
+        what = "passed over: " if one.skipped else ""
+        click.echo(f"dicom-node: series {one.series_instance_uid}: {what}{one.problem}", err=True)
 
 
 @contextmanager

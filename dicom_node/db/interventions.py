@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any, Protocol
+from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.engine import utc_now
+from dicom_node.db.jobs import JobQueue
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.delivery import DeliveryState
 from dicom_node.domain.job import JobState
@@ -16,13 +17,6 @@ from dicom_node.domain.uids import job_id as derive_job_id
 from dicom_node.errors import ConflictError, NotFoundError
 
 _OPEN = (JobState.SCHEDULED.value, JobState.IN_PROGRESS.value)
-
-
-class JobQueue(Protocol):
-    """The part of the engine that a new run needs."""
-
-    def job(self, tx: Connection, job_id: str, attempt: int, *, priority: int = 10, delay_s: float = 0.0) -> None:
-        """Enqueue one attempt in the transaction."""
 
 
 def find_job(tx: Connection, text: str) -> Row[Any]:

@@ -15,6 +15,7 @@ from ai.process import ModelProcess
 from dicom_node.catalog import Catalog
 from dicom_node.db.engine import commit, is_away, transaction
 from dicom_node.db.jobs import (
+    JobQueue,
     attempt_is_current,
     claim_job,
     close_attempt,
@@ -25,7 +26,7 @@ from dicom_node.db.jobs import (
 )
 from dicom_node.domain.job import Canceled, Failed, Job, Outcome, RetryLater, Succeeded, retry_delay_s
 from dicom_node.domain.model import ModelCard
-from dicom_node.engine import DRAIN_S, JOBS, Enqueuer, Executor
+from dicom_node.engine import DRAIN_S, JOBS, Executor
 from dicom_node.errors import ModelFailed, NodeError
 from dicom_node.results import equipment_of
 from dicom_node.settings import Settings
@@ -49,7 +50,7 @@ class Worker:
         settings: Settings,
         catalog: Catalog,
         engine: Engine,
-        enqueuer: Enqueuer,
+        enqueuer: JobQueue,
         spool: Spool,
         slot: int = 0,
     ) -> None:

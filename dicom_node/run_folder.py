@@ -1,0 +1,244 @@
+"""`dicom-node run`: the road of a series without a network, from files in a folder to result objects in another.
+
+The stages are the node's own, each called once, on a database and a spool that are thrown away: received, assembled,
+routed, worked on. Nothing dispatches and nothing is delivered.
+"""
+
+from __future__ import annotations
+
+import shutil
+import tempfile
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from pydicom.errors import InvalidDicomError
+from pydicom.filereader import read_file_meta_info
+from sqlalchemy import Connection, Engine, select
+
+from dicom_node.assemble import Assembler
+from dicom_node.catalog import Catalog, load_catalog
+from dicom_node.db import tables as t
+from dicom_node.db.engine import open_engine, transaction, utc_now
+from dicom_node.db.instances import Sender
+from dicom_node.db.listing import JobFilter, list_jobs
+from dicom_node.domain.rule import Condition, Operator, Rule
+from dicom_node.errors import ConfigurationError, NotFoundError
+from dicom_node.receive.store import Arrival, Store
+from dicom_node.settings import Settings
+from dicom_node.spool import Spool
+from dicom_node.work.worker import Worker
+
+_CHUNK = 1024 * 1024
+_QUIET_S = 0.001
+_META_STARTS = 132  # preamble and "DICM" (PS3.10 7.1)
+_META_LENGTH = 12  # (0002,0000) UL: File Meta Information Group Length, itself 12 bytes long
+
+
+@dataclass(frozen=True, slots=True)
+class FolderRun:
+    """What became of one series. `problem` is empty when it has results; `skipped`: the model is for other series."""
+
+    series_instance_uid: str
+    results: tuple[tuple[str, Path], ...] = ()
+    volumes_ml: dict[str, float] = field(default_factory=dict)
+    steps_s: dict[str, float] = field(default_factory=dict)
+    problem: str = ""
+    skipped: bool = False
+
+
+def run_folder(
+    folder: Path,
+    out: Path,
+    *,
+    model: str | None = None,
+    device: str = "auto",
+    models: Sequence[Path] = (),
+    tell: Callable[[str], None] = lambda text: None,
+) -> list[FolderRun]:
+    """Run a model on every series in a folder.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Searched with its subfolders; files that are no DICOM are passed over.
+    out : pathlib.Path
+        Made when needed. Gets ``seg.dcm`` and ``sr.dcm``, in a folder for each series when there are several.
+    model : str, optional
+        Needed when the node has several.
+    device : str
+        As ``work.device`` in the settings.
+    models : sequence of pathlib.Path
+        Folders with models beside the bundled ones.
+    tell : callable
+        Called with what is being done.
+
+    Returns
+    -------
+    list of FolderRun
+        One for each series, in the order of their first files.
+
+    Raises
+    ------
+    ConfigurationError
+        When the model is unknown or not named, or a bundle is wrong.
+    NotFoundError
+        When the folder holds no DICOM instance.
+    """
+    with tempfile.TemporaryDirectory(prefix="dicom-node-") as scratch:
+        settings = _settings(Path(scratch), device, models)
+        catalog = _catalog(settings, model)
+        spool = Spool(settings.spool.path, settings.spool.reserve_mib)
+        spool.prepare()
+        with _database(settings) as engine:
+            refused = _store(folder, spool, engine, tell)
+            jobs = _Jobs()
+            tell("looking at the series")
+            Assembler(settings, catalog, engine, jobs, spool).sweep()
+            _work(Worker(settings, catalog, engine, jobs, spool), jobs, tell)
+            with transaction(engine) as tx:
+                return _collect(tx, spool, out, refused)
+
+
+class _Jobs:
+    """What is to be worked on, in place of the job engine: here one process does everything, once."""
+
+    def __init__(self) -> None:
+        self.ids: list[str] = []
+
+    def job(self, tx: Connection, job_id: str, attempt: int, *, priority: int = 10, delay_s: float = 0.0) -> None:
+        """Take up a job."""
+        self.ids.append(job_id)
+
+    def delivery(
+        self, tx: Connection, delivery_id: str, destination: str, attempt: int, *, delay_s: float = 0.0
+    ) -> None:
+        """Refuse: a rule without destinations has no deliveries."""
+        raise AssertionError(f"a delivery to {destination} in a run without destinations")
+
+
+def _settings(scratch: Path, device: str, models: Sequence[Path]) -> Settings:
+    (scratch / "rules").mkdir()
+    return Settings.model_validate(
+        {
+            "file": scratch / "settings.toml",
+            "database": {"url": f"sqlite:///{scratch / 'node.db'}"},
+            "spool": {"path": scratch / "spool", "reserve_mib": 0},
+            "assemble": {"quiet_s": _QUIET_S},
+            "work": {"device": device, "max_attempts": 1},
+            "rules": scratch / "rules",
+            "models": tuple(folder.resolve() for folder in models),
+        }
+    )
+
+
+def _catalog(settings: Settings, model: str | None) -> Catalog:
+    """Keep one model, and make one rule that wants it for every series of its modality."""
+    catalog = load_catalog(settings)
+    known = ", ".join(sorted(catalog.models))
+    if model is None and len(catalog.models) != 1:
+        raise ConfigurationError(f"--model: name one of the models: {known or 'there is none'}")
+    card = catalog.models.get(model or next(iter(catalog.models)))
+    if card is None:
+        raise ConfigurationError(f"--model: there is no model {model!r}; there is: {known or 'none'}")
+    fits = Condition("Modality", Operator.ONE_OF, card.accepts.modality)
+    return replace(catalog, rules=(Rule("run", card.name, (), (fits,)),), models={card.name: card})
+
+
+@contextmanager
+def _database(settings: Settings) -> Iterator[Engine]:
+    engine = open_engine(settings.database.url)
+    try:
+        t.metadata.create_all(engine)
+        yield engine
+    finally:
+        engine.dispose()
+
+
+def _store(folder: Path, spool: Spool, engine: Engine, tell: Callable[[str], None]) -> list[str]:
+    """Store every instance as if it had been sent; return why some were not."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file())
+    sender = Sender(str(uuid4()), "FILES", "AINODE", "127.0.0.1", "", utc_now())
+    answered = threading.Semaphore(0)
+    store = Store(spool, engine, _QUIET_S)
+    arrivals: list[Arrival] = []
+    try:
+        for number, path in enumerate(files):
+            tell(f"reading file {number + 1} of {len(files)}")
+            arrival = _arrival(path, sender, lambda _: answered.release())
+            if arrival is not None:
+                store.begin(arrival)
+                _copy(path, arrival)
+                store.finish(arrival)
+                arrivals.append(arrival)
+        for _ in arrivals:
+            answered.acquire()
+    finally:
+        store.close()
+    refused = [f"{arrival.sop_instance_uid}: {arrival.problem}" for arrival in arrivals if arrival.problem]
+    if len(refused) == len(arrivals):
+        raise NotFoundError(
+            f"{folder} holds no DICOM instance" + (f" that can be read: {refused[0]}" if refused else "")
+        )
+    return refused
+
+
+def _arrival(path: Path, sender: Sender, answer: Callable[[Arrival], None]) -> Arrival | None:
+    try:
+        meta = read_file_meta_info(path)
+        return Arrival(
+            sender, meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID, answer
+        )
+    except (InvalidDicomError, AttributeError, EOFError, OSError):
+        return None  # no Part 10 file: a folder of images has a DICOMDIR, notes, thumbnails
+
+
+def _copy(path: Path, arrival: Arrival) -> None:
+    """Give over the data set: what follows the file meta information."""
+    with path.open("rb") as file:
+        head = file.read(_META_STARTS + _META_LENGTH)
+        file.seek(len(head) + int.from_bytes(head[-4:], "little"))
+        while piece := file.read(_CHUNK):
+            arrival.write(memoryview(piece))
+
+
+def _work(worker: Worker, jobs: _Jobs, tell: Callable[[str], None]) -> None:
+    try:
+        for number, job in enumerate(jobs.ids):
+            tell(f"running the model, series {number + 1} of {len(jobs.ids)}")
+            worker.work_on(job, "run")
+    finally:
+        worker.close()
+
+
+def _collect(tx: Connection, spool: Spool, out: Path, refused: list[str]) -> list[FolderRun]:
+    """Copy the results out of the spool and say of each series what became of it."""
+    every_series = tx.execute(select(t.series).order_by(t.series.c.first_received_at, t.series.c.id)).all()
+    jobs = {job["series_instance_uid"]: job for job in list_jobs(tx, JobFilter(limit=len(every_series)))}
+    runs = []
+    for series in every_series:
+        uid = series.series_instance_uid
+        job = jobs.get(uid)
+        if job is None:
+            runs.append(FolderRun(uid, problem=series.no_job_reason or "it was not looked at", skipped=True))
+        elif job["state"] != "completed":
+            runs.append(FolderRun(uid, problem="; ".join([job["error"] or "the model did not finish", *refused[:3]])))
+        else:
+            place = out if len(every_series) == 1 else out / uid
+            runs.append(_copied(uid, job, spool, place))
+    return runs
+
+
+def _copied(uid: str, job: dict[str, Any], spool: Spool, place: Path) -> FolderRun:
+    place.mkdir(parents=True, exist_ok=True)
+    copied = []
+    for result in job["results"]:
+        target = place / f"{result['kind']}.dcm"
+        shutil.copyfile(spool.path(result["path"]), target)
+        copied.append((result["kind"], target))
+    segments = {s["label"]: s["volume_ml"] for result in job["results"] for s in result["summary"].get("segments", ())}
+    return FolderRun(uid, tuple(copied), segments, job["steps_s"])
