@@ -120,7 +120,11 @@ class RunningNode:
             assert process.poll() is None, self.log.read_text()
             return b"ready: " in self.log.read_bytes()[seen:]
 
-        wait_for(up, 90, lambda: "the node is not ready:\n" + self.log.read_text())
+        try:
+            wait_for(up, 90, lambda: "the node is not ready:\n" + self.log.read_text())
+        except BaseException:
+            self.stop()
+            raise
         return self
 
     @property
