@@ -11,11 +11,12 @@
     |  |- DataSetMismatch           0xA900  data set and command disagree
     |  |- CannotUnderstand          0xC000  no usable identity in the data set
     |  `- DuplicateDiffers          0x0111  same SOP Instance UID with other bytes: the first is kept
+    |- ProtocolError                a peer broke the upper layer protocol or DIMSE; costs its association
     |- GeometryError                a series that cannot be one volume; the text says why
     |- SpoolError                   a spooled file is missing or unreadable                              (retry)
-    |- ModelFailed                  the model did not answer, or not usefully                            (retry as given)
+    |- ModelFailed                  the model did not answer, or not usefully                            (as given)
     |- ResultError                  findings that cannot become a valid DICOM object
-    `- DeliveryError                a destination did not take an object; carries the DIMSE status       (retry as given)
+    `- DeliveryError                a destination did not take an object; carries the DIMSE status       (as given)
 """
 
 from __future__ import annotations
@@ -81,6 +82,22 @@ class DuplicateDiffers(StoreError):
 
     status = 0x0111
     retry = False
+
+
+class ProtocolError(NodeError):
+    """A peer sent what the protocol forbids. It is answered with an A-ABORT and costs no other association.
+
+    Parameters
+    ----------
+    message : str
+        What was wrong, for an administrator.
+    abort_reason : int
+        Reason/Diag. of the A-ABORT (PS3.8 table 9-26): 1 unrecognized, 2 unexpected PDU, 6 invalid parameter value.
+    """
+
+    def __init__(self, message: str, abort_reason: int = 6) -> None:
+        self.abort_reason = abort_reason
+        super().__init__(message)
 
 
 class GeometryError(NodeError):

@@ -216,6 +216,7 @@ class Incoming:
     def __init__(self, path: Path) -> None:
         self.path = path
         self.size = 0
+        self._prefix = 0
         self._hash = hashlib.sha256()
         self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o640)
         fcntl.flock(self._fd, fcntl.LOCK_SH)  # says to `sweep_incoming` that somebody still writes here
@@ -223,11 +224,16 @@ class Incoming:
     def write_prefix(self, data: bytes) -> None:
         """Write what stands before the data set and is ours, not the peer's: preamble and file meta information."""
         self._write(memoryview(data))
+        self._prefix = self.size
 
     def write(self, data: memoryview | bytes) -> None:
         """Append a piece of the data set."""
         self._hash.update(data)
         self._write(memoryview(data))
+
+    def read(self, position: int, length: int) -> bytes:
+        """Read a piece of the data set back; shorter than `length` only at its end."""
+        return os.pread(self._fd, length, self._prefix + position)
 
     @property
     def sha256(self) -> str:

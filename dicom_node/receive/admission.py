@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
@@ -19,9 +19,14 @@ from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
+from dicom_node.errors import ProtocolError
 from dicom_node.settings import Settings
 
 MAX_PDU = 128 * 1024
+MOST_ITEMS = 10_000  # 128 contexts with every transfer syntax there is are 6,000
+_FIXED = 74
+_CONTEXT, _USER_INFORMATION = 0x20, 0x50
+_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +37,38 @@ class Rejection:
     source: int
     diagnostic: int
     reason: str
+
+
+def check_items(pdu: bytes) -> None:
+    """Look whether an A-ASSOCIATE-RQ has sane items before pynetdicom spends time on it (PS3.8 9.3.2).
+
+    Raises
+    ------
+    ProtocolError
+        If items overrun one another, or there are too many.
+    """
+    if len(pdu) < _FIXED:
+        raise ProtocolError("an A-ASSOCIATE-RQ that is too short")
+    items = 0
+    for kind, start, end in _each(pdu, _FIXED, len(pdu)):
+        inner = start + 4 if kind == _CONTEXT else start
+        items += 1
+        if kind in (_CONTEXT, _USER_INFORMATION):
+            items += sum(1 for _ in _each(pdu, inner, end))
+        if items > MOST_ITEMS:
+            raise ProtocolError("an A-ASSOCIATE-RQ with too many items")
+
+
+def _each(pdu: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]:
+    """Type, start and end of each item between two positions."""
+    while position < end:
+        if position + 4 > end:
+            raise ProtocolError("an A-ASSOCIATE-RQ that ends inside an item")
+        start = position + 4
+        position = start + int.from_bytes(pdu[position + 2 : start], "big")
+        if position > end:
+            raise ProtocolError("an item of an A-ASSOCIATE-RQ that is longer than its place")
+        yield pdu[start - 4], start, position
 
 
 def refuse(request: A_ASSOCIATE, address: str, settings: Settings) -> Rejection | None:
@@ -49,6 +86,8 @@ def refuse(request: A_ASSOCIATE, address: str, settings: Settings) -> Rejection 
     Rejection or None
         None when it may.
     """
+    if request.application_context_name != _APPLICATION_CONTEXT:
+        return Rejection(1, 1, 2, "the application context is not DICOM's")
     calling, called = request.calling_ae_title, request.called_ae_title
     receive = settings.receive
     ours = receive.called_ae or (settings.node.ae_title,)
@@ -84,7 +123,7 @@ def negotiate(request: A_ASSOCIATE) -> list[PresentationContext]:
 def acceptance(request: A_ASSOCIATE, contexts: list[PresentationContext]) -> A_ASSOCIATE:
     """Build the A-ASSOCIATE response that accepts."""
     answer = A_ASSOCIATE()
-    answer.application_context_name = UID("1.2.840.10008.3.1.1.1")
+    answer.application_context_name = UID(_APPLICATION_CONTEXT)
     answer.calling_ae_title = request.calling_ae_title
     answer.called_ae_title = request.called_ae_title
     answer.result, answer.result_source = 0x00, 0x01

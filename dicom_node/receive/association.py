@@ -1,361 +1,317 @@
-"""One association, as its acceptor: PDUs in, DIMSE messages understood, data sets streamed, responses out.
+"""One peer's association: PDUs in, PDUs out (PS3.8 section 9), as bytes; the socket is scp.py's.
 
-Written against PS3.8 section 9 and PS3.7 section 9, on pynetdicom's PDU classes. It touches no socket: the loop of scp.py
-feeds it bytes and takes bytes from it, and so may a fuzzer.
+PDUs are taken apart here; pynetdicom decodes and encodes those that negotiate.
 """
 
 from __future__ import annotations
 
+import logging
 import struct
-import time
 from collections.abc import Callable
-from datetime import UTC, datetime
-from enum import Enum
-from io import BytesIO
+from datetime import datetime
+from enum import Enum, auto
+from functools import partial
+from typing import Protocol
 from uuid import uuid4
 
-from pydicom.dataset import Dataset
-from pydicom.uid import UID
-from pynetdicom.dsutils import decode, encode
-from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_AC, A_ASSOCIATE_RJ, A_ASSOCIATE_RQ, A_RELEASE_RP
+from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 
+from dicom_node.db.engine import utc_now
 from dicom_node.db.instances import Sender
-from dicom_node.domain.audit import AuditEvent, Event
-from dicom_node.domain.uids import is_uid
-from dicom_node.errors import CannotUnderstand, DataSetMismatch
+from dicom_node.errors import ProtocolError
+from dicom_node.receive import dimse
 from dicom_node.receive.admission import (
-    MAX_PDU,
     Rejection,
     acceptance,
+    check_items,
     implementation_of,
     negotiate,
     peer_max_pdu,
-    refuse,
 )
-from dicom_node.receive.store import Arrival, Store
-from dicom_node.settings import Settings
+from dicom_node.receive.arrival import Arrival
+from dicom_node.receive.dimse import Command
 
-LARGEST_REQUEST = 1024 * 1024  # an A-ASSOCIATE-RQ with all 128 contexts has some 50 KiB
-LARGEST_COMMAND = 64 * 1024
-MOST_PENDING = 16  # C-STORE requests of one association that wait for their commit
+logger = logging.getLogger(__name__)
 
-C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ, RESPONSE = 0x0001, 0x0030, 0x0FFF, 0x8000
-NO_DATA_SET = 0x0101
-UNRECOGNIZED_OPERATION = 0x0211
+_RQ, _DATA, _RELEASE_RQ, _RELEASE_RP, _ABORT = 0x01, 0x04, 0x05, 0x06, 0x07
+# Longer ones are refused unread. Data: room for peers that ignore the 128 KiB that we offer.
+_LONGEST = {_RQ: 512 * 1024, 0x02: 64, 0x03: 64, _DATA: 1024 * 1024, _RELEASE_RQ: 64, _RELEASE_RP: 64, _ABORT: 64}
+_HEAD = struct.Struct(">BxI")
+_PDV = struct.Struct(">IBB")
 
-UNRECOGNIZED_PDU, UNEXPECTED_PDU, INVALID_PARAMETER = 1, 2, 6  # reasons of an A-P-ABORT (PS3.8 table 9-26)
+
+class Hub(Protocol):
+    """What an association needs of the receiver that it belongs to."""
+
+    def refuse(self, request: A_ASSOCIATE, address: str) -> Rejection | None:
+        """Why this peer gets no association; None when it does."""
+
+    def post(self, step: Callable[[], None]) -> None:
+        """Run something in the loop; called from other threads."""
+
+    def write(self, arrival: Arrival, data: bytes) -> None:
+        """Append to a data set."""
+
+    def finish(self, arrival: Arrival) -> None:
+        """Store a data set that is complete."""
+
+    def abandon(self, arrival: Arrival) -> None:
+        """Forget a data set whose rest will not come."""
+
+    def ended(self, association: Association, reason: str) -> None:
+        """Record the end of an association that tried to store something."""
 
 
 class State(Enum):
-    """States of the upper layer that an acceptor has (PS3.8 table 9-10)."""
+    """Where an association stands (PS3.8 table 9-10, abridged)."""
 
-    AWAITING_REQUEST = "Sta2"
-    ESTABLISHED = "Sta6"
-    RELEASING = "Sta8"  # asked to release, while instances still wait for their commit
-    AWAITING_CLOSE = "Sta13"
+    WAITING = auto()  # Sta2: for the A-ASSOCIATE-RQ
+    OPEN = auto()  # Sta6
+    CLOSING = auto()  # Sta13: for the peer to close the connection
+    CLOSED = auto()
 
 
 class Association:
     """The acceptor's side of one connection.
 
-    Parameters
-    ----------
-    address : str
-        IP address of the peer.
-    store : Store
-        Where instances go.
-    may_associate : callable
-        Whether there is room for one more association.
-    answered : callable
-        Called from the committing thread with an arrival that was stored or refused; the loop has to call
-        `respond` with it from its own thread.
-
     Attributes
     ----------
-    out : bytearray
-        Bytes for the peer, which the loop takes from here.
-    closed : bool
-        Nothing more is read; the loop closes the socket once `out` is empty.
+    outbox : bytearray
+        What is to be sent; nothing more is read from the peer until it has gone.
+    is_busy : bool
+        Whether a C-STORE waits for its answer. One at a time: the asynchronous operations window is not negotiated.
     """
 
-    def __init__(
-        self,
-        address: str,
-        settings: Settings,
-        store: Store,
-        may_associate: Callable[[], bool],
-        answered: Callable[[Arrival], None],
-    ) -> None:
+    def __init__(self, hub: Hub, address: str) -> None:
         self.address = address
-        self.out = bytearray()
-        self.closed = False
-        self.state = State.AWAITING_REQUEST
-        self.last_heard = time.monotonic()
-        self._settings = settings
-        self._store = store
-        self._may_associate = may_associate
-        self._answered = answered
-        self._in = bytearray()
-        self._contexts: dict[int, tuple[UID, UID]] = {}
-        self._max_pdu = 0
-        self._sender: Sender | None = None
-        self._command = bytearray()
-        self._message: Dataset | None = None  # a command whose data set is arriving
-        self._message_context = 0
+        self.state = State.WAITING
+        self.outbox = bytearray()
+        self.is_busy = False
+        self.sender: Sender | None = None
+        self.attempted = self.stored = self.refused = 0
+        self._hub = hub
+        self._started_at: datetime = utc_now()
+        self._inbox = bytearray()
+        self._contexts: dict[int, tuple[str, str]] = {}  # id -> abstract syntax, transfer syntax
+        self._peer_max_pdu = 0
+        self._context_id = 0  # of the message that is arriving
+        self._command_set = bytearray()
+        self._command: Command | None = None  # complete, its data set is arriving
         self._arrival: Arrival | None = None
-        self._requests: dict[int, tuple[int, Dataset]] = {}
-        self._stored = self._refused = 0
-        self._why = "released"
-        self._ended = False
+        self._end_reason = ""
 
     @property
-    def has_room(self) -> bool:
-        """Whether more may be read: a peer that sends on without waiting for its answers is held back."""
-        return len(self._requests) < MOST_PENDING and not self.closed
+    def wants_more(self) -> bool:
+        """Whether to read from the peer: it is told to wait by the network, not by us."""
+        if self.outbox or (self.is_busy and self._inbox):
+            return False
+        return self._arrival is None or self._arrival.on_room is None
 
-    def feed(self, data: bytes | memoryview) -> None:
-        """Take bytes from the peer."""
-        self.last_heard = time.monotonic()
-        self._in += data
-        start = 0
-        while not self.closed and len(self._in) - start >= 6:
-            kind, length = self._in[start], int.from_bytes(self._in[start + 2 : start + 6], "big")
-            if not self._may_come(kind, length):
-                break
-            end = start + 6 + length
-            if len(self._in) < end:
-                break
-            self._take(kind, bytes(self._in[start:end]))
-            start = end
-        del self._in[:start]
+    def received(self, data: bytes) -> None:
+        """Take what came from the peer, and act on every PDU that is complete."""
+        if self.state in (State.CLOSING, State.CLOSED):
+            return
+        self._inbox += data
+        self.proceed()
 
-    def respond(self, arrival: Arrival) -> None:
-        """Send the response to a C-STORE whose instance was stored or refused."""
-        context, command = self._requests.pop(id(arrival))
-        if arrival.problem is None:
-            self._stored += 1
-        else:
-            self._refused += 1
-        if self.state in (State.ESTABLISHED, State.RELEASING) and not self.closed:
-            problem = arrival.problem
-            self._send_response(context, command, problem.status if problem else 0x0000, str(problem or ""))
-        if self.state is State.RELEASING and not self._requests:
-            self._release()
-        self._end_if_over()
-
-    def lost(self, why: str) -> None:
-        """Take note that the connection is gone, or is given up: what had not arrived whole is discarded."""
-        if self._arrival is not None:
-            self._arrival.refuse(CannotUnderstand(why))
-            self._arrival = None
-        self.closed = True
-        self._why = why
-        self._end_if_over()
-
-    def abort(self, why: str, reason: int = 0) -> None:
-        """Send an A-ABORT of the service provider and give the connection up."""
-        pdu = A_ABORT_RQ()
-        pdu.source, pdu.reason_diagnostic = 0x02, reason
-        self.out += pdu.encode()
-        self.lost(why)
-
-    def overdue(self, now: float) -> str | None:
-        """Say what the peer has been waited for too long, if so (PS3.8 9.1.5: ARTIM timer)."""
-        quiet_s = now - self.last_heard
-        receive = self._settings.receive
-        if self.state is State.ESTABLISHED:
-            if quiet_s > receive.idle_timeout_s and not self._requests:
-                return f"silent for {receive.idle_timeout_s:g} s"
-        elif self.state is not State.RELEASING and quiet_s > receive.artim_timeout_s:
-            return f"no association request in {receive.artim_timeout_s:g} s" if self._sender is None else "not closed"
-        return None
-
-    def _end_if_over(self) -> None:
-        over = self.closed or self.state is State.AWAITING_CLOSE
-        if over and not self._requests and not self._ended and self._sender and (self._stored or self._refused):
-            self._ended = True
-            self._store.end(self._sender, self._why, self._stored, self._refused)
-
-    def _may_come(self, kind: int, length: int) -> bool:
-        """Hold a PDU to its type and size before it is read: a length is a promise of memory."""
-        if kind not in (0x01, 0x04, 0x05, 0x07):
-            self.abort(f"PDU type 0x{kind:02X}", UNEXPECTED_PDU if kind in (0x02, 0x03, 0x06) else UNRECOGNIZED_PDU)
-        elif (kind == 0x01) != (self.state is State.AWAITING_REQUEST) and kind != 0x07:
-            self.abort(f"PDU type 0x{kind:02X} is unexpected in state {self.state.value}", UNEXPECTED_PDU)
-        elif length > (LARGEST_REQUEST if kind == 0x01 else MAX_PDU if kind == 0x04 else 4):
-            self.abort(f"PDU of {length} bytes", INVALID_PARAMETER)
-        return not self.closed
-
-    def _take(self, kind: int, pdu: bytes) -> None:
-        if kind == 0x04:
-            self._take_data(memoryview(pdu)[6:])
-        elif kind == 0x01:
-            self._take_request(pdu)
-        elif kind == 0x05:
-            self._take_release()
-        else:
-            self.lost("aborted by the peer")
-
-    def _take_request(self, pdu: bytes) -> None:
+    def proceed(self) -> None:
+        """Act on the PDUs that have been received, as far as nothing has to be waited for."""
         try:
-            request_pdu = A_ASSOCIATE_RQ()
-            request_pdu.decode(pdu)
-            request = request_pdu.to_primitive()
-            rejection = self._rejection(request)
-            contexts = [] if rejection else negotiate(request)
-            answer = None if rejection else acceptance(request, contexts)
-        except Exception:  # noqa: BLE001 - whatever bytes make the decoder raise, it is the peer's fault
-            self.abort("the association request cannot be read", INVALID_PARAMETER)
+            while not self.is_busy and not self.outbox and self._step():
+                pass
+        except ProtocolError as error:
+            logger.warning("association with %s aborted: %s", self.address, error)
+            self.abort(f"aborted: {error}", error.abort_reason)
+
+    def abort(self, reason: str, abort_reason: int = 0) -> None:
+        """Send an A-ABORT as the service provider (PS3.8 9.3.8)."""
+        self.outbox += struct.pack(">BxIxxBB", _ABORT, 4, 2, abort_reason)
+        self._end(reason, State.CLOSING)
+
+    def lost(self, reason: str) -> None:
+        """Note that the connection is gone."""
+        self._end(reason, State.CLOSED)
+
+    def _step(self) -> bool:
+        if self.state in (State.CLOSING, State.CLOSED) or len(self._inbox) < _HEAD.size:
+            return False
+        kind, length = _HEAD.unpack_from(self._inbox)
+        if kind not in _LONGEST:
+            raise ProtocolError(f"PDU type 0x{kind:02X} does not exist", abort_reason=1)
+        if length > _LONGEST[kind]:
+            raise ProtocolError(f"PDU of type 0x{kind:02X} with {length} bytes")
+        end = _HEAD.size + length
+        if len(self._inbox) < end:
+            return False
+        pdu = bytes(self._inbox[:end])
+        del self._inbox[:end]
+        self._act(kind, pdu)
+        return True
+
+    def _act(self, kind: int, pdu: bytes) -> None:
+        if kind == _ABORT:
+            self._end("aborted by the peer", State.CLOSED)
+        elif self.state is State.WAITING and kind == _RQ:
+            self._associate(pdu)
+        elif self.state is State.OPEN and kind == _DATA:
+            self._take_data(pdu)
+        elif self.state is State.OPEN and kind == _RELEASE_RQ:
+            self.outbox += struct.pack(">BxI4x", _RELEASE_RP, 4)
+            self._end("released", State.CLOSING)
+        else:
+            raise ProtocolError(f"PDU of type 0x{kind:02X} out of place", abort_reason=2)
+
+    def _associate(self, pdu: bytes) -> None:
+        request = _decode_request(pdu)
+        if rejection := self._hub.refuse(request, self.address):
+            numbers = (rejection.result, rejection.source, rejection.diagnostic)
+            self.outbox += struct.pack(">BxIxBBB", 0x03, 4, *numbers)
+            self.state = State.CLOSING
             return
-        if rejection or answer is None:
-            assert rejection is not None
-            self._reject(request, rejection)
-            return
-        self._sender = Sender(
+        contexts = negotiate(request)
+        answer = A_ASSOCIATE_AC()
+        answer.from_primitive(acceptance(request, contexts))
+        self._contexts = {
+            int(cx.context_id): (str(cx.abstract_syntax), str(cx.transfer_syntax[0]))
+            for cx in contexts
+            if cx.result == 0 and cx.context_id is not None
+        }
+        self._peer_max_pdu = peer_max_pdu(request)
+        self.sender = Sender(
             id=str(uuid4()),
             calling_ae=request.calling_ae_title,
             called_ae=request.called_ae_title,
             address=self.address,
             implementation=implementation_of(request),
-            started_at=datetime.now(UTC),
+            started_at=self._started_at,
         )
-        self._max_pdu = peer_max_pdu(request)
-        self._contexts = {
-            cx.context_id: (cx.abstract_syntax, cx.transfer_syntax[0])
-            for cx in contexts
-            if cx.result == 0x00 and cx.context_id is not None and cx.abstract_syntax is not None
-        }
-        accept = A_ASSOCIATE_AC()
-        accept.from_primitive(answer)
-        self.out += accept.encode()
-        self.state = State.ESTABLISHED
+        self.outbox += answer.encode()
+        self.state = State.OPEN
+        logger.info("association %s from %s at %s", self.sender.id, self.sender.calling_ae, self.address)
 
-    def _rejection(self, request: A_ASSOCIATE) -> Rejection | None:
-        if not self._may_associate():
-            return Rejection(2, 3, 2, "as many associations as receive.max_associations allows are open")
-        return refuse(request, self.address, self._settings)
+    def _take_data(self, pdu: bytes) -> None:
+        """Take a P-DATA-TF apart (PS3.8 9.3.5 and annex E)."""
+        position = _HEAD.size
+        while position < len(pdu):
+            if self.is_busy:
+                raise ProtocolError("a second request in one PDU, before the first was answered", abort_reason=2)
+            if position + _PDV.size > len(pdu):
+                raise ProtocolError("a P-DATA-TF that ends inside a presentation data value")
+            length, context_id, control = _PDV.unpack_from(pdu, position)
+            end = position + 4 + length
+            if length < 2 or end > len(pdu):
+                raise ProtocolError(f"a presentation data value of {length} bytes does not fit its PDU")
+            fragment = pdu[position + _PDV.size : end]
+            if control & 1:
+                self._take_command(context_id, fragment, is_last=bool(control & 2))
+            else:
+                self._take_data_set(context_id, fragment, is_last=bool(control & 2))
+            position = end
 
-    def _reject(self, request: A_ASSOCIATE, rejection: Rejection) -> None:
-        pdu = A_ASSOCIATE_RJ()
-        pdu.result, pdu.source = rejection.result, rejection.source
-        pdu.reason_diagnostic = rejection.diagnostic
-        self.out += pdu.encode()
-        self.state = State.AWAITING_CLOSE
-        detail = {
-            "calling": request.calling_ae_title,
-            "called": request.called_ae_title,
-            "address": self.address,
-            "reason": rejection.reason,
-        }
-        self._store.note(AuditEvent(Event.ASSOCIATION_REJECTED, detail=detail))
+    def _take_command(self, context_id: int, fragment: bytes, *, is_last: bool) -> None:
+        if context_id not in self._contexts:
+            raise ProtocolError(f"presentation context {context_id} was not accepted")
+        if self._command is not None or (self._command_set and context_id != self._context_id):
+            raise ProtocolError("a command inside another message", abort_reason=2)
+        self._context_id = context_id
+        self._command_set += fragment
+        if len(self._command_set) > dimse.LONGEST_COMMAND_SET:
+            raise ProtocolError(f"a command set of more than {dimse.LONGEST_COMMAND_SET} bytes")
+        if is_last:
+            command = dimse.read_command(bytes(self._command_set))
+            self._command_set.clear()
+            self._start(command)
 
-    def _take_release(self) -> None:
-        if self._requests:
-            self.state = State.RELEASING
+    def _start(self, command: Command) -> None:
+        """Act on a request whose command set is complete; its data set may be still to come."""
+        if command.field == dimse.C_STORE_RQ:
+            self._begin_store(command)
+        if command.has_data_set:
+            self._command = command
         else:
-            self._release()
-            self._end_if_over()
+            self._complete(command)
 
-    def _release(self) -> None:
-        self.out += A_RELEASE_RP().encode()
-        self.state = State.AWAITING_CLOSE
-
-    def _take_data(self, body: memoryview) -> None:
-        """Split a P-DATA-TF into presentation data values (PS3.8 9.3.5)."""
-        if self.state is not State.ESTABLISHED:
-            self.abort("data after the release", UNEXPECTED_PDU)
-            return
-        while body and not self.closed:
-            length = int.from_bytes(body[:4], "big")
-            if len(body) < 6 or not 2 <= length <= len(body) - 4:
-                self.abort("a presentation data value does not fit its PDU", INVALID_PARAMETER)
-                return
-            self._take_value(body[4], body[5], body[6 : 4 + length])
-            body = body[4 + length :]
-
-    def _take_value(self, context: int, control: int, data: memoryview) -> None:
-        is_command, is_last = control & 1, control & 2
-        if context not in self._contexts:
-            self.abort(f"presentation context {context} was not accepted", INVALID_PARAMETER)
-        elif is_command:
-            if self._message is not None or len(self._command) + len(data) > LARGEST_COMMAND:
-                self.abort("a command where a data set was due, or one too long", INVALID_PARAMETER)
-                return
-            self._command += data
-            if is_last:
-                self._take_command(context)
-        elif self._message is None or context != self._message_context:
-            self.abort("a data set without its command", INVALID_PARAMETER)
-        else:
-            if self._arrival is not None:
-                self._arrival.write(data)
-            if is_last:
-                self._finish_message()
-
-    def _take_command(self, context: int) -> None:
-        try:
-            command = decode(BytesIO(bytes(self._command)), True, True)
-            field, has_data = int(command.CommandField), int(command.CommandDataSetType) != NO_DATA_SET
-            int(command.MessageID if field != C_CANCEL_RQ else 0)
-        except Exception:  # noqa: BLE001 - whatever bytes make the decoder raise, it is the peer's fault
-            self.abort("a command set cannot be read", INVALID_PARAMETER)
-            return
-        finally:
-            self._command = bytearray()
-        self._message, self._message_context = command, context
-        if field == C_STORE_RQ and has_data:
-            self._begin_store(context, command)
-        if not has_data:
-            self._finish_message()
-
-    def _begin_store(self, context: int, command: Dataset) -> None:
-        assert self._sender is not None
-        abstract, transfer_syntax = self._contexts[context]
-        sop_class, sop_instance = (str(command.get(k, "")) for k in ("AffectedSOPClassUID", "AffectedSOPInstanceUID"))
-        arrival = Arrival(self._sender, sop_class, sop_instance, transfer_syntax, self._answered)
-        if not is_uid(sop_instance):
-            arrival.sop_instance_uid = ""
-            arrival.refuse(CannotUnderstand("Affected SOP Instance UID is missing or no UID"))
-        elif sop_class != abstract:
-            arrival.refuse(DataSetMismatch("the SOP Class is not that of the presentation context"))
-        self._store.begin(arrival)
+    def _begin_store(self, command: Command) -> None:
+        assert self.sender is not None
+        abstract_syntax, transfer_syntax = self._contexts[self._context_id]
+        arrival = Arrival(self.sender, command, abstract_syntax, transfer_syntax, self._answer_later)
+        arrival.check_command()
+        self.attempted += 1
         self._arrival = arrival
 
-    def _finish_message(self) -> None:
-        command, context = self._message, self._message_context
-        assert command is not None
-        self._message = None
-        arrival, self._arrival = self._arrival, None
-        field = int(command.CommandField)
-        if arrival is not None:
-            self._requests[id(arrival)] = context, command
-            self._store.finish(arrival)
-        elif field == C_ECHO_RQ and self._contexts[context][0] == Verification:
-            self._send_response(context, command, 0x0000)
-        elif field == C_STORE_RQ:
-            self._send_response(context, command, CannotUnderstand.status, "a C-STORE request without data set")
-        elif field != C_CANCEL_RQ and not field & RESPONSE:
-            self._send_response(context, command, UNRECOGNIZED_OPERATION, "this node stores and echoes")
+    def _take_data_set(self, context_id: int, fragment: bytes, *, is_last: bool) -> None:
+        if self._command is None or context_id != self._context_id:
+            raise ProtocolError("a data set that no command announced", abort_reason=2)
+        if self._arrival is not None:
+            self._hub.write(self._arrival, fragment)
+            self._hold_back(self._arrival)
+        if is_last:
+            self._complete(self._command)
 
-    def _send_response(self, context: int, command: Dataset, status: int, comment: str = "") -> None:
-        """Encode a response (PS3.7 9.3.1.2, 9.3.5.2); Error Comment is an LO of at most 64 characters."""
-        answer = Dataset()
-        if "AffectedSOPClassUID" in command:
-            answer.AffectedSOPClassUID = command.AffectedSOPClassUID
-        answer.CommandField = int(command.CommandField) | RESPONSE
-        answer.MessageIDBeingRespondedTo = command.MessageID
-        answer.CommandDataSetType = NO_DATA_SET
-        answer.Status = status
-        if comment:
-            answer.ErrorComment = comment.encode("ascii", "replace").decode()[:64]
-        if "AffectedSOPInstanceUID" in command:
-            answer.AffectedSOPInstanceUID = command.AffectedSOPInstanceUID
-        body = encode(answer, True, True) or b""
-        body = struct.pack("<HHLL", 0x0000, 0x0000, 4, len(body)) + body
-        room = (self._max_pdu or MAX_PDU) - 6
-        pieces = [body[n : n + room] for n in range(0, len(body), max(room, 1))]
-        for number, piece in enumerate(pieces, 1):
-            control = 0x03 if number == len(pieces) else 0x01
-            self.out += struct.pack(">BBLLBB", 0x04, 0, len(piece) + 6, len(piece) + 2, context, control) + piece
+    def _hold_back(self, arrival: Arrival) -> None:
+        """Stop reading while the disk is far behind. Looked at twice: it may have caught up in between."""
+        if arrival.is_ahead:
+            arrival.on_room = partial(self._hub.post, self.proceed)
+            if not arrival.is_ahead:
+                arrival.on_room = None
+
+    def _complete(self, command: Command) -> None:
+        """Answer a request that is there as a whole, or have it answered once it is stored."""
+        self._command = None
+        if self._arrival is not None:
+            arrival, self._arrival = self._arrival, None
+            self.is_busy = True
+            self._hub.finish(arrival)
+        elif command.field == dimse.C_ECHO_RQ:
+            self._respond(command, dimse.SUCCESS)
+        elif command.field & dimse.RESPONSE:
+            raise ProtocolError(f"response 0x{command.field:04X} to nothing that we asked", abort_reason=2)
+        elif command.field != dimse.C_CANCEL_RQ:  # a cancel has nothing to cancel, and no response
+            self._respond(command, dimse.UNRECOGNIZED_OPERATION)
+
+    def _respond(self, command: Command, status: int, comment: str = "") -> None:
+        self.outbox += dimse.p_data(self._context_id, dimse.response(command, status, comment), self._peer_max_pdu)
+
+    def _answer_later(self, command: Command, status: int, comment: str) -> None:
+        """Hand the answer of the storing threads over to the loop."""
+        self._hub.post(partial(self._stored, command, status, comment))
+
+    def _stored(self, command: Command, status: int, comment: str) -> None:
+        self.is_busy = False
+        if status == dimse.SUCCESS:
+            self.stored += 1
+        else:
+            self.refused += 1
+            logger.warning("instance %s refused, 0x%04X: %s", command.sop_instance_uid[:64], status, comment)
+        if self._end_reason:
+            self._hub.ended(self, self._end_reason)
+        else:
+            self._respond(command, status, comment)
+
+    def _end(self, reason: str, state: State) -> None:
+        """Leave the association, once; later calls only say that the connection is gone, too."""
+        was_open = self.state is State.OPEN
+        self.state = state
+        self._inbox.clear()
+        if not was_open:
+            return
+        self._end_reason = reason
+        if self._arrival is not None:
+            self._hub.abandon(self._arrival)
+            self._arrival = None
+        if not self.is_busy:  # else its answer, when it comes, ends the association
+            self._hub.ended(self, reason)
+
+
+def _decode_request(pdu: bytes) -> A_ASSOCIATE:
+    check_items(pdu)
+    try:
+        decoded = A_ASSOCIATE_RQ()
+        decoded.decode(pdu)
+        request = decoded.to_primitive()
+    except Exception as error:  # noqa: BLE001 - pynetdicom raises whatever the malformed item happens to trip over
+        raise ProtocolError(f"an A-ASSOCIATE-RQ that cannot be decoded ({type(error).__name__})") from None
+    if not request.presentation_context_definition_list:
+        raise ProtocolError("an A-ASSOCIATE-RQ without presentation contexts")
+    return request

@@ -1,114 +1,255 @@
-"""Read the header of a stored instance once: the attributes that the node decides by (domain.study.HEADER)."""
+"""Read the attributes that we keep from a data set that has just arrived, and touch nothing else of it.
+
+Values that are not wanted are stepped over, so neither their size nor what they hold matters; sequences of undefined
+length are walked without recursion. Work and memory are bounded whatever a peer sends.
+"""
 
 from __future__ import annotations
 
 import math
+import struct
 import warnings
 import zlib
-from io import BytesIO
-from pathlib import Path
-from typing import Any, BinaryIO
+from functools import cache
+from typing import Any, Protocol
 
-from pydicom.datadict import tag_for_keyword
-from pydicom.dataset import Dataset
-from pydicom.filereader import read_dataset
-from pydicom.multival import MultiValue
-from pydicom.tag import BaseTag
-from pydicom.uid import UID, DeflatedExplicitVRLittleEndian
-from pydicom.valuerep import IS, DSfloat
+from pydicom.charset import decode_bytes, python_encoding
+from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
+from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicom_node.domain.study import HEADER
-from dicom_node.domain.uids import is_uid
-from dicom_node.errors import CannotUnderstand, DataSetMismatch
+from dicom_node.errors import CannotUnderstand
 
-MOST_INFLATED = 64 * 1024 * 1024
-LONGEST_TEXT = 1024
-_PIXELS = 0x7FE00000
-_TAGS: list[BaseTag | int] = [tag_for_keyword(keyword) or 0 for keyword in (*HEADER, "SpecificCharacterSet")]
-_IDENTITY = ("SOPInstanceUID", "SOPClassUID", "StudyInstanceUID", "SeriesInstanceUID")
+MOST_ELEMENTS = 100_000
+DEEPEST = 1_000
+LONGEST_VALUE = 4_096
+MOST_INFLATED = 16 * 1024 * 1024
+
+_CHARACTER_SET = 0x00080005
+_ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
+_UNDEFINED = 0xFFFFFFFF
+_LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+_NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
+_WINDOW = 64 * 1024
 
 
-def read_header(path: Path, start: int, transfer_syntax: UID) -> dict[str, Any]:
-    """Read the attributes of one data set, stopping before its pixels.
+class Source(Protocol):
+    """Where the bytes of a data set can be read."""
+
+    def read(self, position: int, length: int) -> bytes:
+        """Return up to `length` bytes from `position`; fewer only at the end."""
+
+
+def read_header(source: Source, transfer_syntax_uid: str) -> dict[str, Any]:
+    """Read the attributes named in `domain.study.HEADER`.
 
     Parameters
     ----------
-    path : pathlib.Path
-        The file.
-    start : int
-        Where the data set begins in it.
-    transfer_syntax : UID
+    source : Source
+        The data set as sent.
+    transfer_syntax_uid : str
         How it is encoded.
 
     Returns
     -------
     dict
-        Keyword to text, number or list of them, fit for JSON; absent and empty attributes are left out.
+        Keyword -> text, number or list of them, as JSON and both databases take them; what is absent or empty is left
+        out.
 
     Raises
     ------
     CannotUnderstand
-        If there is no readable data set, or a UID of instance, class, study or series is missing or malformed.
+        If the elements up to the last one wanted cannot be walked.
     """
-    try:
-        with path.open("rb") as file, warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # odd values are kept as text, not complained about
-            file.seek(start)
-            source = _inflated(file) if transfer_syntax == DeflatedExplicitVRLittleEndian else file
-            ds = read_dataset(
-                source,
-                transfer_syntax.is_implicit_VR,
-                transfer_syntax.is_little_endian,
-                stop_when=lambda tag, vr, length: tag >= _PIXELS,
-                specific_tags=_TAGS,
-            )
-            header = {keyword: value for keyword in HEADER if (value := _value(ds, keyword)) not in (None, "", [])}
-    except (OSError, MemoryError):
-        raise
-    except Exception as error:  # whatever a broken data set makes the parser raise, it is the data set's fault
-        raise CannotUnderstand(f"the data set cannot be read: {type(error).__name__}") from error
-    for keyword in _IDENTITY:
-        if not is_uid(str(header.get(keyword, ""))):
-            raise CannotUnderstand(f"{keyword} is missing or no UID")
+    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        source = _Inflated(source)
+    walk = _Walk(
+        _Window(source),
+        implicit=transfer_syntax_uid == ImplicitVRLittleEndian,
+        order=">" if transfer_syntax_uid == ExplicitVRBigEndian else "<",
+    )
+    raw = walk.collect()
+    encodings = _encodings(raw.get(_CHARACTER_SET, b""))
+    header: dict[str, Any] = {}
+    for tag, (keyword, vr, several) in _wanted().items():
+        values = _values(raw.get(tag, b""), vr, several, encodings, walk.order)
+        if values:
+            header[keyword] = values[0] if len(values) == 1 else values
     return header
 
 
-def check_identity(header: dict[str, Any], sop_class_uid: str, sop_instance_uid: str) -> None:
-    """Hold the data set to what the command said of it (PS3.4 B.2.3, status 0xA900).
+class _Walk:
+    """Steps from element to element (PS3.5 section 7)."""
 
-    Raises
-    ------
-    DataSetMismatch
-        If they name different instances or classes.
-    """
-    if header["SOPInstanceUID"] != sop_instance_uid:
-        raise DataSetMismatch("the SOP Instance UID of the data set is not that of the command")
-    if header["SOPClassUID"] != sop_class_uid:
-        raise DataSetMismatch("the SOP Class UID of the data set is not that of the command")
+    def __init__(self, window: _Window, *, implicit: bool, order: str) -> None:
+        self.order = order
+        self._window = window
+        self._implicit = implicit
+        self._position = 0
+        self._elements = 0
+        self._tag = struct.Struct(f"{order}HH")
+        self._short = struct.Struct(f"{order}H")
+        self._long = struct.Struct(f"{order}I")
 
+    def collect(self) -> dict[int, bytes]:
+        """Values of the wanted elements of the data set itself, by tag."""
+        wanted, last = _wanted(), max(_wanted())
+        found: dict[int, bytes] = {}
+        while (element := self._next(self._implicit)) is not None:
+            tag, vr, length = element
+            if tag > last:
+                break
+            if length == _UNDEFINED:
+                self._skip_undefined(self._implicit or vr == b"UN")  # UN holds implicit VR (PS3.5 6.2.2)
+                continue
+            if (tag in wanted or tag == _CHARACTER_SET) and length <= LONGEST_VALUE:
+                found[tag] = self._value(tag, length)
+            self._position += length
+        return found
 
-def _inflated(file: BinaryIO) -> BinaryIO:
-    """The first 64 MiB of a deflated data set: far beyond any header, and no bomb."""
-    return BytesIO(zlib.decompressobj(-zlib.MAX_WBITS).decompress(file.read(), MOST_INFLATED))
+    def _next(self, implicit: bool) -> tuple[int, bytes, int] | None:
+        """Tag, VR and length of the element here, and the position after them; None at the end of the data set."""
+        head = self._window.at(self._position, 12)
+        if not head:
+            return None
+        self._elements += 1
+        if self._elements > MOST_ELEMENTS:
+            raise CannotUnderstand(f"more than {MOST_ELEMENTS} elements before the image")
+        if len(head) < 8:
+            raise CannotUnderstand("the data set ends inside an element")
+        group, number = self._tag.unpack_from(head)
+        vr = head[4:6]
+        # an item has no VR; and some devices switch to implicit VR in the middle, as pydicom knows as well
+        if implicit or group == 0xFFFE or not (vr.isalpha() and vr.isupper()):
+            self._position += 8
+            return group << 16 | number, b"", self._long.unpack_from(head, 4)[0]
+        if vr not in _LONG:
+            self._position += 8
+            return group << 16 | number, vr, self._short.unpack_from(head, 6)[0]
+        if len(head) < 12:
+            raise CannotUnderstand("the data set ends inside an element")
+        self._position += 12
+        return group << 16 | number, vr, self._long.unpack_from(head, 8)[0]
 
-
-def _value(ds: Dataset, keyword: str) -> Any:
-    try:
-        value = ds.get(keyword)
-    except Exception:  # noqa: BLE001 - a value that breaks its representation is kept as the text that it is
-        raw = ds.get_item(keyword)
-        value = bytes(raw.value or b"").decode("ascii", "replace") if raw is not None else None
-    return _plain(value)
-
-
-def _plain(value: Any) -> Any:
-    """What JSON and both databases take."""
-    if isinstance(value, (MultiValue, list, tuple)):
-        return [_plain(item) for item in value]
-    if isinstance(value, IS):
-        return int(value)
-    if isinstance(value, (DSfloat, float)):
-        return float(value) if math.isfinite(value) else str(value)
-    if value is None or isinstance(value, int):
+    def _value(self, tag: int, length: int) -> bytes:
+        value = self._window.at(self._position, length)
+        if len(value) < length:
+            raise CannotUnderstand(f"the data set ends inside element ({tag >> 16:04X},{tag & 0xFFFF:04X})")
         return value
-    return str(value).replace("\0", "").strip()[:LONGEST_TEXT]
+
+    def _skip_undefined(self, implicit: bool) -> None:
+        """Step over a sequence of undefined length, the position being after its head."""
+        ends = [(_SEQUENCE_END, implicit)]  # what is open here, innermost last, and how its elements are encoded
+        while ends:
+            end, implicit = ends[-1]
+            element = self._next(implicit)
+            if element is None:
+                raise CannotUnderstand("the data set ends inside a sequence")
+            tag, vr, length = element
+            if tag == end:
+                ends.pop()
+            elif (tag == _ITEM) != (end == _SEQUENCE_END):
+                raise CannotUnderstand(f"element ({tag >> 16:04X},{tag & 0xFFFF:04X}) where none can be in a sequence")
+            elif length != _UNDEFINED:
+                self._position += length
+            elif len(ends) == DEEPEST:
+                raise CannotUnderstand(f"sequences more than {DEEPEST} levels deep")
+            else:
+                ends.append((_ITEM_END, implicit) if tag == _ITEM else (_SEQUENCE_END, implicit or vr == b"UN"))
+
+
+class _Window:
+    """The part of a source around where we read, so that small steps cost no system call."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._start = 0
+        self._bytes = b""
+
+    def at(self, position: int, length: int) -> bytes:
+        """Read `length` bytes at `position`; fewer only at the end of the data set."""
+        start = position - self._start
+        if start < 0 or start + length > len(self._bytes):
+            self._bytes = self._source.read(position, max(_WINDOW, length))
+            self._start, start = position, 0
+        return self._bytes[start : start + length]
+
+
+class _Inflated:
+    """A deflated data set (PS3.5 A.5), inflated as far as it is read and no further than `MOST_INFLATED`."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._consumed = 0
+        self._inflater = zlib.decompressobj(-zlib.MAX_WBITS)
+        self._bytes = bytearray()
+
+    def read(self, position: int, length: int) -> bytes:
+        """Read what would stand there uncompressed."""
+        while len(self._bytes) < position + length and self._more():
+            pass
+        if position >= MOST_INFLATED:
+            raise CannotUnderstand(f"a deflated data set with more than {MOST_INFLATED >> 20} MiB before the image")
+        return bytes(self._bytes[position : position + length])
+
+    def _more(self) -> bool:
+        if self._inflater.eof or len(self._bytes) >= MOST_INFLATED:
+            return False
+        deflated = self._inflater.unconsumed_tail or self._source.read(self._consumed, _WINDOW)
+        if deflated is not self._inflater.unconsumed_tail:
+            self._consumed += len(deflated)
+        try:
+            inflated = self._inflater.decompress(deflated, _WINDOW)
+        except zlib.error as error:
+            raise CannotUnderstand(f"a deflated data set that cannot be inflated: {error}") from None
+        self._bytes += inflated
+        return bool(deflated or inflated)
+
+
+@cache
+def _wanted() -> dict[int, tuple[str, str, bool]]:
+    """Tag -> keyword, VR, and whether a backslash separates values."""
+    found = {}
+    for keyword in HEADER:
+        tag = tag_for_keyword(keyword)
+        assert tag is not None, keyword
+        found[int(tag)] = (keyword, dictionary_VR(tag), dictionary_VM(tag) != "1")
+    return found
+
+
+def _encodings(value: bytes) -> list[str]:
+    """Python's names of the character sets; those that nobody knows are left out."""
+    names = value.decode("ascii", "replace").split("\\")
+    found = [python_encoding[name.strip("\0 ")] for name in names if name.strip("\0 ") in python_encoding]
+    return found or ["iso8859"]
+
+
+def _values(value: bytes, vr: str, several: bool, encodings: list[str], order: str) -> list[Any]:
+    if code := _NUMBERS.get(vr):
+        size = struct.calcsize(f"={code}")
+        if not value or len(value) % size:
+            return []
+        numbers: tuple[float, ...] = struct.unpack(f"{order}{len(value) // size}{code}", value)
+        return list(numbers) if all(math.isfinite(n) for n in numbers) else []
+    text = _decoded(value, encodings)
+    values = [_clean(part) for part in (text.split("\\") if several else [text])]
+    return values if any(values) else []
+
+
+def _decoded(value: bytes, encodings: list[str]) -> str:
+    if value.isascii() and b"\x1b" not in value:
+        return value.decode("ascii")
+    if b"\x1b" not in value:
+        return value.decode(encodings[0], "replace")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # they would quote the value, which may be a patient's
+        try:
+            text: str = decode_bytes(value, encodings, {0x5C})
+        except (LookupError, UnicodeError, ValueError):
+            text = value.decode("iso8859")
+    return text
+
+
+def _clean(text: str) -> str:
+    """Drop what no database text holds: NUL, control characters and lone surrogates."""
+    return "".join(c for c in text if c.isprintable()).strip()

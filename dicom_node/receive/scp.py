@@ -1,7 +1,6 @@
-"""The DICOM listener: one selector loop per process, any number of processes on one port.
+"""The listener: one loop over all sockets of a process, so that a thousand slow peers cost no thread (PS3.8 section 9).
 
-pynetdicom's own server keeps a thread and a polling loop for each association; here one loop serves all of them, and
-what it reads goes straight to the spool. Another thread waits for the disk and the database (store.py).
+Several processes listen on the same port (SO_REUSEPORT), and the kernel shares the connections out among them.
 """
 
 from __future__ import annotations
@@ -9,61 +8,68 @@ from __future__ import annotations
 import logging
 import selectors
 import socket
-import threading
 import time
 from collections import deque
+from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
+from threading import Event as StopEvent
 
+from pynetdicom.pdu_primitives import A_ASSOCIATE
+from sqlalchemy import Connection as Transaction
 from sqlalchemy import Engine
 
-from dicom_node.receive.admission import MAX_PDU
+from dicom_node.db.audit import record
+from dicom_node.db.instances import end_association
+from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.receive.admission import Rejection, refuse
+from dicom_node.receive.arrival import Arrival
 from dicom_node.receive.association import Association, State
-from dicom_node.receive.store import Arrival, Store
+from dicom_node.receive.store import Storage
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 
-BACKLOG = 128
-READ_BYTES = 2 * MAX_PDU
-TICK_S = 1.0
-STOP_LOOK_S = 0.25
-DRAIN_S = 10.0
-MOST_CONNECTIONS = 4  # times as many connections as associations: health checks and port scanners come and go
+logger = logging.getLogger(__name__)
 
-_log = logging.getLogger(__name__)
+DRAIN_S = 5.0
+FLUSH_S = 20.0
+_TICK_S = 0.5
+_READ_BYTES = 256 * 1024
+_NEGOTIATING = 64  # connections beyond receive.max_associations that may wait to be rejected or to close
+_TELL_REJECTION_EVERY_S = 60.0
+_MOST_REJECTIONS = 1_000
 
 
 class Receiver:
-    """Listens until told to stop.
+    """The storage and verification SCP of one process.
 
     Parameters
     ----------
     settings : Settings
-        Section ``receive``, and who we are.
-    spool, engine : Spool, sqlalchemy.Engine
-        Where instances go.
-
-    Attributes
-    ----------
-    port : int
-        Where it listens, once `run` has begun.
-    listening : threading.Event
-        Set when it does.
+        Where to listen, who may send, how long to wait.
+    spool : Spool
+        Prepared.
+    engine : sqlalchemy.Engine
+        Need not answer yet: until it does, peers are told 0xA700.
     """
 
     def __init__(self, settings: Settings, spool: Spool, engine: Engine) -> None:
         self._settings = settings
         self._spool = spool
-        self._engine = engine
+        self._storage = Storage(spool, engine, settings.assemble.quiet_s)
         self._selector = selectors.DefaultSelector()
-        self._peers: dict[socket.socket, Association] = {}
-        self._answers: deque[tuple[socket.socket, Association, Arrival]] = deque()
-        self._wake_read, self._wake_write = socket.socketpair()
-        self._most = -(-settings.receive.max_associations // settings.receive.processes)
-        self.port = settings.receive.port
-        self.listening = threading.Event()
+        self._connections: set[Connection] = set()
+        self._posted: deque[Callable[[], None]] = deque()
+        self._wake_out, self._wake_in = socket.socketpair()
+        self._rejected: dict[tuple[str, str, str], float] = {}  # calling AE, address, reason -> when it was recorded
 
-    def run(self, stop: threading.Event) -> None:
-        """Serve until `stop`; then let running associations end for a few seconds, and abort the rest.
+    @property
+    def port(self) -> int:
+        """Where it listens."""
+        return self._settings.receive.port
+
+    def run(self, stop: StopEvent) -> None:
+        """Listen until `stop`; then let associations finish for `DRAIN_S`, and abort those that have not.
 
         Raises
         ------
@@ -71,159 +77,306 @@ class Receiver:
             If the address cannot be listened on.
         """
         self._spool.sweep_incoming()
-        self._store = Store(self._spool, self._engine, self._settings.assemble.quiet_s)
-        listener = self._listen()
-        self.listening.set()
-        try:
-            self._serve(listener, stop)
+        with listen(self._settings.receive.address, self.port) as listener:
+            for end in (self._wake_in, self._wake_out):
+                end.setblocking(False)
+            self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+            self._selector.register(self._wake_out, selectors.EVENT_READ, self._woken)
+            self._storage.start()
+            logger.info("listening on %s port %d", self._settings.receive.address, self.port)
+            while not stop.is_set():
+                self._turn()
             self._selector.unregister(listener)
-            listener.close()
-            self._drain()
-        finally:
-            listener.close()
-            for connection in list(self._peers):
-                self._peers[connection].abort("the node stops")
-                self._flush(connection)
-                self._close(connection)
-            self._store.close()
-            self._selector.close()
-            self._wake_read.close()
-            self._wake_write.close()
+            self._accept(listener)  # those that the kernel has let in already
+        self._drain()
 
-    def _listen(self) -> socket.socket:
-        receive = self._settings.receive
-        family = socket.AF_INET6 if ":" in receive.address else socket.AF_INET
-        listener = socket.socket(family, socket.SOCK_STREAM)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        listener.bind((receive.address, receive.port))
-        listener.listen(BACKLOG)
-        listener.setblocking(False)
-        self.port = listener.getsockname()[1]
-        self._wake_read.setblocking(False)
-        self._wake_write.setblocking(False)
-        self._selector.register(listener, selectors.EVENT_READ, self._accept)
-        self._selector.register(self._wake_read, selectors.EVENT_READ, self._woken)
-        return listener
+    def post(self, step: Callable[[], None]) -> None:
+        """Have something run in the loop. From any thread."""
+        self._posted.append(step)
+        with suppress(OSError):  # it has been woken already, or it has ended
+            self._wake_in.send(b"\0")
 
-    def _serve(self, listener: socket.socket, stop: threading.Event) -> None:
-        next_look = time.monotonic() + TICK_S
-        while not stop.is_set():
-            self._step(STOP_LOOK_S)
-            if time.monotonic() >= next_look:
-                self._close_overdue()
-                next_look = time.monotonic() + TICK_S
+    def refuse(self, request: A_ASSOCIATE, address: str) -> Rejection | None:
+        """Why this peer gets no association, which is recorded; None when it does."""
+        rejection = refuse(request, address, self._settings)
+        if rejection is None and self._associations() >= self._settings.receive.max_associations:
+            rejection = Rejection(2, 3, 2, "receive.max_associations are open")
+        if rejection is not None:
+            self._record_rejection(request, address, rejection)
+        return rejection
+
+    def forget(self, connection: Connection) -> None:
+        """Drop a connection that has been closed."""
+        self._connections.discard(connection)
+
+    def _turn(self) -> None:
+        """Wait for the network or for another thread, and do what there is to do."""
+        for key, mask in self._selector.select(_TICK_S):
+            if isinstance(key.data, Connection):
+                key.data.ready(mask)
+            else:
+                key.data()
+        while self._posted:
+            self._posted.popleft()()
+        now = time.monotonic()
+        for connection in [c for c in self._connections if c.deadline() <= now]:
+            connection.expire()
+
+    def _woken(self) -> None:
+        self._wake_out.recv(4096)
+
+    def _accept(self, listener: socket.socket) -> None:
+        while True:
+            try:
+                peer, address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:  # the peer has gone again, or there is no descriptor left
+                logger.warning("a connection could not be accepted: %s", error)
+                return
+            if len(self._connections) >= self._settings.receive.max_associations + _NEGOTIATING:
+                peer.close()
+                continue
+            peer.setblocking(False)
+            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            self._connections.add(Connection(peer, address[0], self, self._storage, self._selector, self._settings))
+
+    def _associations(self) -> int:
+        return sum(c.association.state is State.OPEN for c in self._connections)
+
+    def _record_rejection(self, request: A_ASSOCIATE, address: str, rejection: Rejection) -> None:
+        """Log and record it; of the same rejection again and again, one a minute."""
+        now = time.monotonic()
+        key = (request.calling_ae_title, address, rejection.reason)
+        if now - self._rejected.get(key, -_TELL_REJECTION_EVERY_S) < _TELL_REJECTION_EVERY_S:
+            return
+        if len(self._rejected) >= _MOST_REJECTIONS:
+            self._rejected.clear()
+        self._rejected[key] = now
+        logger.warning("association from %s at %s rejected: %s", key[0], address, rejection.reason)
+        detail = {
+            "from": request.calling_ae_title,
+            "address": address,
+            "to": request.called_ae_title,
+            "reason": rejection.reason,
+        }
+        event = AuditEvent(Event.ASSOCIATION_REJECTED, detail=detail)
+        self._storage.tell(lambda tx: record(tx, event))
 
     def _drain(self) -> None:
         end = time.monotonic() + DRAIN_S
-        for connection, peer in list(self._peers.items()):
-            if peer.state in (State.AWAITING_REQUEST, State.AWAITING_CLOSE):
-                self._close(connection)
-        while self._peers and time.monotonic() < end:
-            self._step(0.1)
-
-    def _step(self, wait_s: float) -> None:
-        for key, events in self._selector.select(wait_s):
-            key.data(key.fileobj, events)
-
-    def _accept(self, listener: socket.socket, events: int) -> None:
-        try:
-            connection, address = listener.accept()
-        except OSError:  # the peer is gone already, or we are out of descriptors: the next one may be served
-            return
-        if len(self._peers) >= MOST_CONNECTIONS * self._most:
+        while time.monotonic() < end and any(c.association.state is State.OPEN for c in self._connections):
+            self._turn()
+        for connection in [*self._connections]:
+            connection.shut_down()
+        self._storage.stop(FLUSH_S)
+        while self._posted:  # the last answers; their peers have been told to try again, and will find them stored
+            self._posted.popleft()()
+        for connection in [*self._connections]:
             connection.close()
+        self._selector.close()
+        for end_of_pipe in (self._wake_in, self._wake_out):
+            end_of_pipe.close()
+
+
+class Connection:
+    """The socket of one association, and its clocks: ARTIM before and after it, idleness in between."""
+
+    def __init__(
+        self,
+        peer: socket.socket,
+        address: str,
+        receiver: Receiver,
+        storage: Storage,
+        selector: selectors.BaseSelector,
+        settings: Settings,
+    ) -> None:
+        self.association = Association(self, address.removeprefix("::ffff:"))
+        self._peer = peer
+        self._receiver = receiver
+        self._storage = storage
+        self._selector = selector
+        self._artim_s = settings.receive.artim_timeout_s
+        self._idle_s = settings.receive.idle_timeout_s
+        self._opened_at = self._last_seen = time.monotonic()
+        self._closing_since: float | None = None
+        self._mask = selectors.EVENT_READ
+        selector.register(peer, self._mask, self)
+
+    # What the loop asks for
+
+    def ready(self, mask: int) -> None:
+        """Read and write what the network allows."""
+        if self.is_closed:
             return
-        connection.setblocking(False)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-
-        def answered(arrival: Arrival) -> None:
-            self._answers.append((connection, peer, arrival))
-            self._wake()
-
-        peer = Association(address[0], self._settings, self._store, self._may_associate, answered)
-        self._peers[connection] = peer
-        self._selector.register(connection, selectors.EVENT_READ, self._ready)
-
-    def _may_associate(self) -> bool:
-        return sum(peer.state in (State.ESTABLISHED, State.RELEASING) for peer in self._peers.values()) < self._most
-
-    def _ready(self, connection: socket.socket, events: int) -> None:
-        if connection not in self._peers:  # closed a moment ago, by what this step did before
-            return
-        if events & selectors.EVENT_READ:
-            self._read(connection)
-        if connection in self._peers:
-            self._flush(connection)
-
-    def _read(self, connection: socket.socket) -> None:
-        peer = self._peers[connection]
         try:
-            data = connection.recv(READ_BYTES)
+            if mask & selectors.EVENT_READ:
+                self._read()
+            self._refresh()
+        except OSError as error:
+            self._lose(f"connection lost: {error.strerror}")
+        except Exception:  # one peer must not cost the others theirs
+            logger.exception("an association is aborted")
+            self.association.abort("aborted: an error of ours")
+            self._refresh_or_close()
+
+    def deadline(self) -> float:
+        """Monotonic time at which patience ends."""
+        if self._closing_since is not None:
+            return self._closing_since + self._artim_s
+        if self.association.state is State.WAITING:
+            return self._opened_at + self._artim_s
+        return float("inf") if self.association.is_busy else self._last_seen + self._idle_s
+
+    def expire(self) -> None:
+        """End what has taken too long."""
+        if self.association.state is State.OPEN:
+            self.association.abort(f"idle for {self._idle_s:g} s")
+            self._refresh_or_close()
+        else:
+            self.close()
+
+    def shut_down(self) -> None:
+        """Abort what is still open, because this process ends."""
+        if self.association.state is State.OPEN:
+            self.association.abort("aborted: the receiver was stopped")
+            self._refresh_or_close()
+
+    def close(self) -> None:
+        """Close the socket."""
+        if not self.is_closed:
+            self._wait_for(0)
+            self._peer.close()
+            self._receiver.forget(self)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the socket is closed."""
+        return self._peer.fileno() < 0
+
+    # What the association asks for
+
+    def refuse(self, request: A_ASSOCIATE, address: str) -> Rejection | None:
+        """Why this peer gets no association."""
+        return self._receiver.refuse(request, address)
+
+    def post(self, step: Callable[[], None]) -> None:
+        """Run something in the loop, and then go on with this connection."""
+        self._receiver.post(partial(self._run, step))
+
+    def write(self, arrival: Arrival, data: bytes) -> None:
+        """Append to a data set."""
+        self._storage.write(arrival, data)
+
+    def finish(self, arrival: Arrival) -> None:
+        """Store a data set that is complete."""
+        self._storage.finish(arrival)
+
+    def abandon(self, arrival: Arrival) -> None:
+        """Forget a data set whose rest will not come."""
+        self._storage.abandon(arrival)
+
+    def ended(self, association: Association, reason: str) -> None:
+        """Record the end of an association that tried to store something."""
+        sender, stored, refused = association.sender, association.stored, association.refused
+        assert sender is not None
+        logger.info("association %s %s: %d stored, %d refused", sender.id, reason, stored, refused)
+        if not association.attempted:
+            return
+
+        def note(tx: Transaction) -> None:
+            end_association(tx, sender, reason=reason, stored=stored, refused=refused)
+
+        self._storage.tell(note)
+
+    # Its own
+
+    def _run(self, step: Callable[[], None]) -> None:
+        try:
+            step()
+            if not self.is_closed:
+                self._refresh()
+        except OSError as error:
+            self._lose(f"connection lost: {error.strerror}")
+
+    def _read(self) -> None:
+        try:
+            data = self._peer.recv(_READ_BYTES)
         except BlockingIOError:
             return
-        except OSError:
-            data = b""
-        if data:
-            peer.feed(data)
+        if not data:
+            self._lose("connection closed by the peer")
             return
-        if peer.state is State.AWAITING_CLOSE:
-            peer.closed = True
+        self._last_seen = time.monotonic()
+        self.association.received(data)
+
+    def _refresh(self) -> None:
+        """Send what can be sent, act on what waited for that, and say what to wait for next."""
+        association = self.association
+        while association.outbox and self._send():
+            association.proceed()
+        if association.state is State.CLOSED:
+            self.close()
+        if self.is_closed:
+            return
+        if association.state is State.CLOSING and self._closing_since is None:
+            self._closing_since = time.monotonic()
+        mask = (selectors.EVENT_WRITE if association.outbox else 0) | (
+            selectors.EVENT_READ if association.wants_more else 0
+        )
+        self._wait_for(mask)
+
+    def _send(self) -> bool:
+        """Send from the outbox; whether all of it has gone."""
+        outbox = self.association.outbox
+        try:
+            sent = self._peer.send(outbox)
+        except BlockingIOError:
+            return False
+        del outbox[:sent]
+        return not outbox
+
+    def _wait_for(self, mask: int) -> None:
+        if mask == self._mask:
+            return
+        if not self._mask:
+            self._selector.register(self._peer, mask, self)
+        elif not mask:
+            self._selector.unregister(self._peer)
         else:
-            peer.lost("connection lost")
-        peer.out.clear()
+            self._selector.modify(self._peer, mask, self)
+        self._mask = mask
 
-    def _flush(self, connection: socket.socket) -> None:
-        """Write what is due, then wait for what can come next: room to write, or bytes to read."""
-        peer = self._peers[connection]
-        if peer.out:
-            try:
-                sent = connection.send(peer.out)
-                del peer.out[:sent]
-            except BlockingIOError:
-                pass
-            except OSError:
-                peer.lost("connection lost")
-                peer.out.clear()
-        if peer.closed and not peer.out:
-            self._close(connection)
-            return
-        events = (selectors.EVENT_WRITE if peer.out else 0) | (selectors.EVENT_READ if peer.has_room else 0)
-        if connection.fileno() in self._selector.get_map():
-            if events:
-                self._selector.modify(connection, events, self._ready)
-            else:
-                self._selector.unregister(connection)
-        elif events:
-            self._selector.register(connection, events, self._ready)
+    def _refresh_or_close(self) -> None:
+        try:
+            self._refresh()
+        except OSError:
+            self.close()
 
-    def _close(self, connection: socket.socket) -> None:
-        peer = self._peers.pop(connection)
-        if not peer.closed:
-            peer.lost("connection lost")
-        if connection.fileno() in self._selector.get_map():
-            self._selector.unregister(connection)
-        connection.close()
+    def _lose(self, reason: str) -> None:
+        self.association.lost(reason)
+        self.close()
 
-    def _woken(self, wake: socket.socket, events: int) -> None:
-        with suppress(BlockingIOError):  # read already
-            wake.recv(4096)
-        while self._answers:
-            connection, peer, arrival = self._answers.popleft()
-            peer.respond(arrival)  # a peer that is gone still has its instances counted
-            if connection in self._peers:
-                self._flush(connection)
 
-    def _wake(self) -> None:
-        with suppress(BlockingIOError):  # full of wake-ups already
-            self._wake_write.send(b"\0")
+def listen(address: str, port: int) -> socket.socket:
+    """Open a listening socket that other receivers of this node share.
 
-    def _close_overdue(self) -> None:
-        now = time.monotonic()
-        for connection, peer in list(self._peers.items()):
-            if why := peer.overdue(now):
-                if peer.state is State.AWAITING_CLOSE:
-                    peer.closed = True
-                else:
-                    peer.abort(why)
-                self._flush(connection)
+    Raises
+    ------
+    OSError
+        If the address cannot be listened on.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    listener = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+        if family == socket.AF_INET6 and address == "::":
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+        listener.bind((address, port))
+        listener.listen(128)
+        listener.setblocking(False)
+    except OSError:
+        listener.close()
+        raise
+    return listener

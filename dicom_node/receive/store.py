@@ -1,269 +1,252 @@
-"""C-STORE: an instance is durable before it is acknowledged.
+"""Store instances: 0x0000 is a promise, given once the file is synced and the row committed.
 
-The association's loop streams a data set to a file and hands it over here. One thread per process commits what several
-associations handed over meanwhile as one group: every file synced and renamed, the folder synced, one transaction for
-all rows. Only then do their responses go out, and `0x0000` means that the instance survives a power cut.
+Two threads stand behind the loop of a receiver, so that neither a slow disk nor a slow database keeps it from
+answering: one writes what arrives, one syncs and commits. The second takes everything that has become complete
+meanwhile, from all associations, and pays for the disk once: group commit.
+
+==========================================  ======================================================================
+status (PS3.4 B.2.3, PS3.7 annex C)          when
+==========================================  ======================================================================
+0x0000                                       stored now, or stored before with the same bytes
+0x0111 duplicate SOP instance                stored before with other bytes, which are kept
+0x0110 processing failure                    what nobody foresaw; the log has the traceback
+0xA700 out of resources                      disk full, or database away: the peer shall send again
+0xA900 data set does not match SOP class     data set, command set and presentation context disagree
+0xC000 cannot understand                     no usable UIDs, or elements that cannot be walked
+==========================================  ======================================================================
 """
 
 from __future__ import annotations
 
-import errno
 import logging
 import queue
-import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import replace
+from functools import partial
+from threading import Thread
 from typing import Any
 
-from pydicom.dataset import FileMetaDataset
-from pydicom.filebase import DicomBytesIO
-from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import UID
-from sqlalchemy import Engine
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy import Connection, Engine
 
 from dicom_node.db.audit import record
-from dicom_node.db.engine import transaction
-from dicom_node.db.instances import NewInstance, Sender, Stored, end_association, store_instances
+from dicom_node.db.engine import is_away
+from dicom_node.db.instances import NewInstance, Stored, store_instances
 from dicom_node.domain.audit import AuditEvent, Event
-from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_node.errors import DuplicateDiffers, NodeError, OutOfResources, StoreError
-from dicom_node.receive.header import check_identity, read_header
-from dicom_node.spool import Incoming, Spool
+from dicom_node.errors import CannotUnderstand, DuplicateDiffers, OutOfResources, StoreError
+from dicom_node.receive.arrival import Arrival
+from dicom_node.receive.dimse import SUCCESS
+from dicom_node.spool import Spool
 
-LARGEST_GROUP = 64  # instances in one transaction
-_log = logging.getLogger(__name__)
+logger = logging.getLogger(__name__)
 
+MOST_AT_ONCE = 64
+MOST_UNTOLD = 10_000
+_TELL_AGAIN_S = 5.0
 
-@dataclass(slots=True)
-class Arrival:
-    """One C-STORE request: what the command said, and the file that its data set goes to.
-
-    `problem` is set as soon as it is known that the instance will be refused; its bytes are then swallowed.
-    """
-
-    sender: Sender
-    sop_class_uid: str
-    sop_instance_uid: str
-    transfer_syntax: UID
-    answer: Callable[[Arrival], None]
-    file: Incoming | None = None
-    data_starts_at: int = 0
-    problem: StoreError | None = None
-    header: dict[str, Any] = field(default_factory=dict)
-
-    def write(self, data: memoryview) -> None:
-        """Take a piece of the data set."""
-        if self.file is None:
-            return
-        try:
-            self.file.write(data)
-        except OSError as error:
-            self.refuse(out_of_resources(error))
-
-    def refuse(self, problem: StoreError) -> None:
-        """Give up on the instance; the first reason counts."""
-        self.problem = self.problem or problem
-        if self.file is not None:
-            self.file.discard()
-            self.file = None
+Note = Callable[[Connection], None]
 
 
-class Store:
-    """Takes arrivals, commits them in groups, and has them answered.
+class Storage:
+    """The two threads, and what the loop hands to them. Its methods return at once.
 
     Parameters
     ----------
-    spool, engine : Spool, sqlalchemy.Engine
-        Where files and rows go.
     quiet_s : float
-        A series settles when nothing new arrived for so long.
+        As `db.instances.store_instances` takes it.
     """
 
     def __init__(self, spool: Spool, engine: Engine, quiet_s: float) -> None:
         self._spool = spool
         self._engine = engine
         self._quiet_s = quiet_s
-        self._work: queue.SimpleQueue[Callable[[], None] | Arrival | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._run, name="store", daemon=True)
-        self._thread.start()
+        self._disk: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
+        self._commits: queue.SimpleQueue[Arrival | Note | None] = queue.SimpleQueue()
+        self._untold: list[Note] = []  # for the audit trail, not yet committed
+        self._threads = [
+            Thread(target=self._write_all, name="write", daemon=True),
+            Thread(target=self._commit_all, name="commit", daemon=True),
+        ]
 
-    def begin(self, arrival: Arrival) -> None:
-        """Open the file of an arrival, unless there is no room; does not wait for the disk."""
-        if arrival.problem is not None:
-            return
-        try:
-            if self._spool.is_full():
-                arrival.refuse(OutOfResources("no space left: the spool is down to its reserve"))
-                return
-            arrival.file = self._spool.incoming()
-            prefix = _prefix(arrival)
-            arrival.file.write_prefix(prefix)
-            arrival.data_starts_at = len(prefix)
-        except OSError as error:
-            arrival.refuse(out_of_resources(error))
+    def start(self) -> None:
+        """Start the threads."""
+        for thread in self._threads:
+            thread.start()
+
+    def stop(self, timeout_s: float) -> None:
+        """Finish what was handed over, and end the threads."""
+        self._disk.put(None)
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    def write(self, arrival: Arrival, data: bytes) -> None:
+        """Append to the data set."""
+        arrival.queued += len(data)
+        self._disk.put(partial(self._write, arrival, data))
 
     def finish(self, arrival: Arrival) -> None:
-        """Commit a complete arrival; its `answer` is called from the committing thread."""
-        self._work.put(arrival)
+        """Store what arrived; `arrival.answer` is called once that is settled."""
+        self._disk.put(partial(self._finish, arrival))
 
-    def note(self, *events: AuditEvent) -> None:
-        """Record events that belong to no instance, when the database has time."""
-        self._work.put(lambda: self._record(events))
+    def abandon(self, arrival: Arrival) -> None:
+        """Forget a data set whose rest will not come."""
+        self._disk.put(arrival.discard)
 
-    def end(self, sender: Sender, reason: str, stored: int, refused: int) -> None:
-        """Record how an association ended."""
-        self._work.put(lambda: self._end(sender, reason, stored, refused))
+    def tell(self, note: Note) -> None:
+        """Write something to the database, later if it is away."""
+        self._commits.put(note)
 
-    def close(self) -> None:
-        """Finish what was handed over, then stop."""
-        self._work.put(None)
-        self._thread.join()
+    # The disk thread
 
-    def _run(self) -> None:
-        going = True
-        while going:
-            group: list[Arrival] = []
-            item = self._work.get()
-            while True:
-                if item is None:
-                    going = False
-                elif isinstance(item, Arrival):
-                    group.append(item)
-                else:
-                    self._commit(group)
-                    group = []
-                    item()
-                if len(group) >= LARGEST_GROUP or self._work.empty():
-                    break
-                item = self._work.get()
-            self._commit(group)
+    def _write_all(self) -> None:
+        while (step := self._disk.get()) is not None:
+            try:
+                step()
+            except Exception:  # one data set must not cost the thread that writes all of them
+                logger.exception("the disk thread failed in one step")
+        self._commits.put(None)
 
-    def _commit(self, group: Sequence[Arrival]) -> None:
-        """Make a group durable and have every member answered, whatever happens."""
-        if not group:
-            return
+    def _write(self, arrival: Arrival, data: bytes) -> None:
+        if arrival.error is None:
+            try:
+                arrival.append(data, self._spool)
+            except StoreError as error:
+                arrival.error = error
+            except OSError as error:
+                arrival.error = OutOfResources(f"the spool cannot be written: {error.strerror}")
+        arrival.written += len(data)
+        if (on_room := arrival.on_room) is not None and not arrival.is_ahead:
+            arrival.on_room = None
+            on_room()
+
+    def _finish(self, arrival: Arrival) -> None:
+        if arrival.error is None:
+            try:
+                arrival.identify()
+            except StoreError as error:
+                arrival.error = error
+            except Exception:
+                logger.exception("the header of an instance cannot be read")
+                arrival.error = CannotUnderstand("the header cannot be read")
+        if arrival.error is not None:
+            arrival.discard()
+        self._commits.put(arrival)
+
+    # The commit thread
+
+    def _commit_all(self) -> None:
+        ending = False
+        while not ending:
+            items = self._gather()
+            ending = None in items
+            arrivals = [item for item in items if isinstance(item, Arrival)]
+            try:
+                self._settle(arrivals)
+            except Exception:  # whatever it was, the peers get an answer and the thread lives on
+                logger.exception("%d instances were not stored", len(arrivals))
+                for arrival in arrivals:
+                    arrival.error = arrival.error or StoreError("processing failure")
+            for arrival in arrivals:
+                _answer(arrival)
+            self._untold += [item for item in items if callable(item)]
+            self._tell()
+
+    def _gather(self) -> list[Arrival | Note | None]:
+        """Wait for something to do, then take what else is there."""
+        items: list[Arrival | Note | None] = []
         try:
-            self._store([arrival for arrival in group if arrival.problem is None and self._understand(arrival)])
-            self._tell_refusals([arrival for arrival in group if arrival.problem is not None])
-        except Exception:  # noqa: BLE001 - nothing is acknowledged that is not stored; the peers send again
-            _log.exception("storing a group of %d instances failed", len(group))
-            for arrival in group:
-                arrival.refuse(OutOfResources("internal error; the log says more"))
-        for arrival in group:
-            arrival.answer(arrival)
+            items.append(self._commits.get(timeout=_TELL_AGAIN_S if self._untold else None))
+            while items[-1] is not None and len(items) < MOST_AT_ONCE:
+                items.append(self._commits.get_nowait())
+        except queue.Empty:
+            pass
+        return items
 
-    def _understand(self, arrival: Arrival) -> bool:
-        assert arrival.file is not None
-        try:
-            arrival.header = read_header(arrival.file.path, arrival.data_starts_at, arrival.transfer_syntax)
-            check_identity(arrival.header, arrival.sop_class_uid, arrival.sop_instance_uid)
-        except StoreError as error:
-            arrival.refuse(error)
-        except OSError as error:
-            arrival.refuse(out_of_resources(error))
-        return arrival.problem is None
+    def _settle(self, arrivals: Sequence[Arrival]) -> None:
+        """Make files and rows of everything that is in order; what is refused gets its `error`."""
+        complete = [a for a in arrivals if a.error is None]
+        if complete:
+            self._commit(self._keep(complete))
+        self._untold += [partial(_record_refusal, a) for a in arrivals if a.error is not None]
 
-    def _store(self, arrivals: list[Arrival]) -> None:
-        """Files first, then rows.
-
-        When the commit fails the files stay, for `Spool.sweep_orphans` to judge: a connection that breaks in the middle
-        of a commit does not say whether the rows are there.
-        """
-        if not arrivals:
-            return
-        files = [arrival.file for arrival in arrivals if arrival.file is not None]
+    def _keep(self, complete: list[Arrival]) -> list[tuple[Arrival, NewInstance]]:
+        """Make the files durable; their rows, to be written."""
+        files = [a.file for a in complete if a.file is not None]
         try:
             paths = self._spool.keep(files)
-            rows = [_row(arrival, path) for arrival, path in zip(arrivals, paths, strict=True)]
-            with transaction(self._engine) as tx:
-                outcomes = store_instances(tx, rows, self._quiet_s)
-        except (OSError, SQLAlchemyError) as error:
-            problem = out_of_resources(error)
-            _log.error("%d instances not stored: %s", len(arrivals), problem)
-            for arrival in arrivals:
-                arrival.file = None
-                arrival.refuse(problem)
+        except OSError as error:
+            _refuse(complete, OutOfResources(f"the spool cannot be synced: {error.strerror}"))
+            return []
+        return [(a, replace(a.instance, path=path)) for a, path in zip(complete, paths, strict=True) if a.instance]
+
+    def _commit(self, kept: list[tuple[Arrival, NewInstance]]) -> None:
+        """Write the rows of all in one transaction; of each alone, when one of them cannot be stored."""
+        in_doubt = False
+        try:
+            with self._engine.connect() as connection, connection.begin() as tx:
+                outcomes = store_instances(connection, [new for _, new in kept], self._quiet_s)
+                in_doubt = True
+                tx.commit()
+        except Exception as error:  # noqa: BLE001 - told by _refusal; the peers are owed an answer in any case
+            if len(kept) > 1 and not in_doubt and not is_away(error):
+                for one in kept:
+                    self._commit([one])
+                return
+            _refuse([arrival for arrival, _ in kept], _refusal(error))
+            if not in_doubt:  # when a commit breaks, the rows may be there all the same: then the files must be
+                for _, new in kept:
+                    self._spool.delete(new.path)
             return
-        for arrival, path, outcome in zip(arrivals, paths, outcomes, strict=True):
-            arrival.file = None
+        for (arrival, new), outcome in zip(kept, outcomes, strict=True):
             if outcome is not Stored.NEW:
-                self._spool.delete(path)
+                self._spool.delete(new.path)
             if outcome is Stored.DIFFERS:
-                arrival.refuse(DuplicateDiffers("this SOP Instance UID is stored already, with other bytes"))
+                arrival.error = DuplicateDiffers("this SOP Instance UID is stored with other bytes")
 
-    def _tell_refusals(self, refused: Sequence[Arrival]) -> None:
-        events = [_refusal(arrival) for arrival in refused if not isinstance(arrival.problem, DuplicateDiffers)]
-        for arrival in refused:
-            _log.warning("refused %s: %s", arrival.sop_instance_uid, arrival.problem)
-        if events:
-            self._record(events)
-
-    def _record(self, events: Sequence[AuditEvent]) -> None:
+    def _tell(self) -> None:
+        """Write the notes, all or none; while the database is away they wait."""
+        if not self._untold:
+            return
         try:
-            with transaction(self._engine) as tx:
-                record(tx, *events)
-        except SQLAlchemyError as error:
-            _log.error("%d audit events not recorded, the database is away: %s", len(events), type(error).__name__)
-
-    def _end(self, sender: Sender, reason: str, stored: int, refused: int) -> None:
-        try:
-            with transaction(self._engine) as tx:
-                end_association(tx, sender, reason=reason, stored=stored, refused=refused)
-        except SQLAlchemyError as error:
-            _log.error("the end of association %s was not recorded: %s", sender.id, type(error).__name__)
+            with self._engine.begin() as tx:
+                for note in self._untold:
+                    note(tx)
+        except Exception as error:
+            if is_away(error):
+                del self._untold[:-MOST_UNTOLD]
+                return
+            logger.exception("%d notes for the audit trail cannot be written", len(self._untold))
+        self._untold.clear()
 
 
-def out_of_resources(error: Exception) -> OutOfResources:
-    """Say what is lacking, without paths or statements: it goes to the peer as Error Comment."""
-    if isinstance(error, OSError):
-        full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-        return OutOfResources("no space left on the node" if full else f"the spool cannot be written: {error.strerror}")
-    return OutOfResources("the node's database is away")
+def _refusal(error: Exception) -> StoreError:
+    if is_away(error):
+        logger.warning("instances are refused, the database is away: %s", type(error).__name__)
+        return OutOfResources("the database does not answer")
+    logger.error("an instance cannot be stored", exc_info=error)
+    return StoreError("processing failure")
 
 
-def _prefix(arrival: Arrival) -> bytes:
-    """Preamble, empty so that nothing can hide in it, and file meta information (PS3.10 section 7.1)."""
-    meta = FileMetaDataset()
-    meta.FileMetaInformationVersion = b"\x00\x01"
-    meta.MediaStorageSOPClassUID = UID(arrival.sop_class_uid)
-    meta.MediaStorageSOPInstanceUID = UID(arrival.sop_instance_uid)
-    meta.TransferSyntaxUID = arrival.transfer_syntax
-    meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
-    meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
-    meta.SourceApplicationEntityTitle = arrival.sender.calling_ae
-    buffer = DicomBytesIO()
-    buffer.is_little_endian, buffer.is_implicit_VR = True, False
-    write_file_meta_info(buffer, meta)
-    return bytes(128) + b"DICM" + buffer.getvalue()
+def _refuse(arrivals: Sequence[Arrival], error: StoreError) -> None:
+    for arrival in arrivals:
+        arrival.error = error
 
 
-def _row(arrival: Arrival, path: str) -> NewInstance:
-    assert arrival.file is not None
-    return NewInstance(
-        sender=arrival.sender,
-        study_instance_uid=arrival.header["StudyInstanceUID"],
-        series_instance_uid=arrival.header["SeriesInstanceUID"],
-        sop_instance_uid=arrival.sop_instance_uid,
-        sop_class_uid=arrival.sop_class_uid,
-        transfer_syntax_uid=str(arrival.transfer_syntax),
-        path=path,
-        size=arrival.file.size,
-        sha256=arrival.file.sha256,
-        header=arrival.header,
-    )
+def _answer(arrival: Arrival) -> None:
+    if arrival.error is None:
+        arrival.answer(arrival.command, SUCCESS, "")
+    else:
+        arrival.answer(arrival.command, arrival.error.status, str(arrival.error))
 
 
-def _refusal(arrival: Arrival) -> AuditEvent:
-    problem = arrival.problem
-    assert isinstance(problem, NodeError)
-    detail = {
-        "instance": arrival.sop_instance_uid,
+def _record_refusal(arrival: Arrival, tx: Connection) -> None:
+    assert arrival.error is not None
+    if isinstance(arrival.error, DuplicateDiffers):
+        return  # store_instances has told it, with both checksums
+    detail: dict[str, Any] = {
+        "instance": arrival.command.sop_instance_uid[:64],
+        "status": f"0x{arrival.error.status:04X}",
+        "reason": str(arrival.error),
         "from": arrival.sender.calling_ae,
-        "status": f"0x{problem.status:04X}",
-        "reason": str(problem),
+        "address": arrival.sender.address,
     }
-    for name, keyword in (("study", "StudyInstanceUID"), ("series", "SeriesInstanceUID")):
-        if keyword in arrival.header:
-            detail[name] = arrival.header[keyword]
-    return AuditEvent(Event.INSTANCE_REFUSED, arrival.sender.id, detail=detail)
+    record(tx, AuditEvent(Event.INSTANCE_REFUSED, association_id=arrival.sender.id, detail=detail))

@@ -1,0 +1,148 @@
+"""One C-STORE on its way: what it says of itself, its file, and what the file turns out to be."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from dicom_node.db.instances import NewInstance, Sender
+from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_uid
+from dicom_node.errors import CannotUnderstand, DataSetMismatch, OutOfResources, StoreError
+from dicom_node.receive.dimse import Command
+from dicom_node.receive.header import read_header
+from dicom_node.spool import Incoming, Spool
+
+LONGEST_WAIT_BYTES = 4 * 1024 * 1024
+_LOOK_AT_DISK_EVERY = 16 * 1024 * 1024
+
+
+class Answer(Protocol):
+    """Takes the status of a C-STORE, from another thread."""
+
+    def __call__(self, command: Command, status: int, comment: str) -> None:
+        """Give the answer to a request."""
+
+
+@dataclass(slots=True, eq=False)
+class Arrival:
+    """One C-STORE on its way: filled by the disk thread, ended by the commit thread.
+
+    Attributes
+    ----------
+    queued, written : int
+        Bytes handed to the disk thread and done with by it; each is written by one thread only.
+    on_room : callable, optional
+        Called from the disk thread once it has caught up; None while nobody waits for that.
+    """
+
+    sender: Sender
+    command: Command
+    abstract_syntax_uid: str
+    transfer_syntax_uid: str
+    answer: Answer
+    queued: int = 0
+    written: int = 0
+    on_room: Callable[[], None] | None = None
+    file: Incoming | None = None
+    error: StoreError | None = None
+    instance: NewInstance | None = None
+    looked_at_disk: int = -_LOOK_AT_DISK_EVERY
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether the network is so far ahead of the disk that it should wait."""
+        return self.queued - self.written > LONGEST_WAIT_BYTES
+
+    def check_command(self) -> None:
+        """Compare the command set with the presentation context; what is wrong becomes `error`."""
+        if not is_uid(self.command.sop_instance_uid) or not is_uid(self.command.sop_class_uid):
+            self.error = CannotUnderstand("the command has no usable SOP Class and SOP Instance UID")
+        elif self.command.sop_class_uid != self.abstract_syntax_uid:
+            self.error = DataSetMismatch("SOP class of the command is not that of the context")
+
+    def append(self, data: bytes, spool: Spool) -> None:
+        """Write the next piece of the data set.
+
+        Raises
+        ------
+        OutOfResources, OSError
+            If the disk is full or broken.
+        """
+        if self.written - self.looked_at_disk >= _LOOK_AT_DISK_EVERY:
+            self.looked_at_disk = self.written
+            if spool.is_full():
+                raise OutOfResources(f"less than {spool.reserve_mib} MiB free in the spool")
+        if self.file is None:
+            self.file = spool.incoming()
+            self.file.write_prefix(file_prefix(self))
+        self.file.write(data)
+
+    def identify(self) -> None:
+        """Read who the instance is, and check it against the command.
+
+        Raises
+        ------
+        CannotUnderstand, DataSetMismatch
+            If it has no identity, or another than the command says.
+        """
+        if self.file is None:
+            raise CannotUnderstand("the data set is empty")
+        self.instance = _instance(self, self.file)
+
+    def discard(self) -> None:
+        """Delete what has been written."""
+        if self.file is not None:
+            self.file.discard()
+            self.file = None
+
+
+def file_prefix(arrival: Arrival) -> bytes:
+    """Write what stands before the data set in a file: preamble and file meta information (PS3.10 7.1)."""
+    command = arrival.command
+    meta = b"".join(
+        (
+            _meta(0x0001, b"OB", b"\0\1"),
+            _meta(0x0002, b"UI", command.sop_class_uid.encode()),
+            _meta(0x0003, b"UI", command.sop_instance_uid.encode()),
+            _meta(0x0010, b"UI", arrival.transfer_syntax_uid.encode()),
+            _meta(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode()),
+            _meta(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode()),
+            _meta(0x0016, b"AE", arrival.sender.calling_ae.encode()),
+        )
+    )
+    return bytes(128) + b"DICM" + _meta(0x0000, b"UL", struct.pack("<I", len(meta))) + meta
+
+
+def _meta(number: int, vr: bytes, value: bytes) -> bytes:
+    if len(value) % 2:
+        value += b"\0" if vr == b"UI" else b" "
+    length = struct.pack("<HI", 0, len(value)) if vr == b"OB" else struct.pack("<H", len(value))
+    return struct.pack("<HH", 2, number) + vr + length + value
+
+
+def _instance(arrival: Arrival, file: Incoming) -> NewInstance:
+    command = arrival.command
+    header = read_header(file, arrival.transfer_syntax_uid)
+    uids = {}
+    for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
+        uids[keyword] = str(header.get(keyword, ""))
+        if not is_uid(uids[keyword]):
+            raise CannotUnderstand(f"the data set has no usable {keyword}")
+    if uids["SOPClassUID"] != command.sop_class_uid:
+        raise DataSetMismatch("SOP Class UIDs of data set and command differ")
+    if uids["SOPInstanceUID"] != command.sop_instance_uid:
+        raise DataSetMismatch("SOP Instance UIDs of data set and command differ")
+    return NewInstance(
+        sender=arrival.sender,
+        study_instance_uid=uids["StudyInstanceUID"],
+        series_instance_uid=uids["SeriesInstanceUID"],
+        sop_instance_uid=uids["SOPInstanceUID"],
+        sop_class_uid=uids["SOPClassUID"],
+        transfer_syntax_uid=arrival.transfer_syntax_uid,
+        path="",
+        size=file.size,
+        sha256=file.sha256,
+        header=header,
+    )
