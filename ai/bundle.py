@@ -173,15 +173,20 @@ def _explained(name: str) -> Iterator[None]:
     except ModelError:
         raise
     except Exception as error:
-        if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error):
+        cause = _deepest(error)  # MONAI wraps what its transforms raise
+        if isinstance(cause, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(cause):
             raise ModelOutOfMemory(f"The model {name} asked for more memory than it may have.") from error
-        raise ModelCrashed(f"The model {name} failed with {type(error).__name__}: {_first_line(error)}") from error
+        raise ModelCrashed(f"The model {name} failed with {type(cause).__name__}: {_first_line(error)}") from error
+
+
+def _deepest(error: BaseException) -> BaseException:
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return error
 
 
 def _first_line(error: BaseException) -> str:
-    deepest = error
-    while deepest.__cause__ is not None:
-        deepest = deepest.__cause__
+    deepest = _deepest(error)
     return (str(deepest).strip() or type(deepest).__name__).splitlines()[0][:300]
 
 

@@ -157,6 +157,14 @@ def test_a_model_that_hoards_memory_meets_its_limit(model: ModelProcess) -> None
     assert model.predict(_volume(), timeout_s=60).mask("left side").any()
 
 
+def test_memory_that_runs_out_inside_a_transform_is_told_apart_from_a_crash(tmp_path: Path) -> None:
+    hoard = {"_target_": "Lambdad", "keys": "image", "func": "$lambda x: x + __import__('torch').ones(2 << 30)[0]"}
+    folder = write_bundle(tmp_path / "hoards", preprocessing=[hoard])
+
+    with ModelProcess(folder, memory_mib=4096) as process, pytest.raises(ModelOutOfMemory):
+        process.predict(_volume(), timeout_s=60)
+
+
 def test_a_model_that_does_not_fit_its_limit_cannot_be_loaded(bundle: Path) -> None:
     with ModelProcess(bundle, memory_mib=64) as process, pytest.raises(ModelCrashed):
         process.predict(_volume(), timeout_s=60)
