@@ -13,8 +13,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
 from sqlalchemy.engine import make_url
+from sqlalchemy.exc import ArgumentError
 
 from dicom_node.domain.uids import AETitle
 from dicom_node.errors import ConfigurationError
@@ -46,7 +47,10 @@ class Database(_Section):
     @field_validator("url")
     @classmethod
     def _known(cls, url: str) -> str:
-        backend = make_url(url).get_backend_name()
+        try:
+            backend = make_url(url).get_backend_name()
+        except ArgumentError:
+            backend = "this"
         if backend not in ("sqlite", "postgresql"):
             raise ValueError(f"use sqlite:///PATH or postgresql://USER:PASSWORD@HOST/DATABASE, not {backend}")
         return url
@@ -119,7 +123,14 @@ class Engine(_Section):
 
     poll_s: Seconds = 0.2
     beat_s: Seconds = 2.0
-    dead_after_s: Seconds = 30.0
+    dead_after_s: Seconds = Field(30.0, validate_default=True)
+
+    @field_validator("dead_after_s")
+    @classmethod
+    def _several_beats(cls, dead_after_s: float, info: ValidationInfo) -> float:
+        if dead_after_s < 3 * info.data.get("beat_s", 0.0):
+            raise ValueError("a process must not count as dead before it has missed three beats (engine.beat_s)")
+        return dead_after_s
 
 
 class DestinationSettings(_Section):

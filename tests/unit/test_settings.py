@@ -1,0 +1,113 @@
+"""Settings: one file and the environment, checked once; every problem names where it is."""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from dicom_node.errors import ConfigurationError
+from dicom_node.settings import Settings, load_settings
+
+EXAMPLE = files("dicom_node.cli") / "example"
+DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "settings.toml"
+    file.write_text(text)
+    return file
+
+
+def problems(file: Path, environment: dict[str, str] | None = None) -> list[str]:
+    with pytest.raises(ConfigurationError) as caught:
+        load_settings(file, environment or {})
+    return caught.value.problems
+
+
+def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
+    """Every key that a settings file may have, dotted."""
+    found = []
+    for name, field in model.model_fields.items():
+        inner = _section(field.annotation)
+        found += keys(inner, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
+    return [key for key in found if key != "file"]
+
+
+def _section(annotation: Any) -> type[BaseModel] | None:
+    parts = [annotation, *getattr(annotation, "__args__", ())]
+    return next((p for p in parts if isinstance(p, type) and issubclass(p, BaseModel)), None)
+
+
+def test_an_empty_file_gives_a_node_beside_the_file(tmp_path: Path) -> None:
+    settings = load_settings(write(tmp_path, ""), {})
+    assert settings.database.url == f"sqlite:///{tmp_path / 'node.db'}"
+    assert (settings.spool.path, settings.rules) == (tmp_path / "spool", tmp_path / "rules")
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ('[node]\nae_title = "ABCDEFGHIJKLMNOPQRSTUVWXYZ1234"', "node.ae_title: an AE title has at most 16 characters"),
+        ("[receive]\nport = 70000", "receive.port: "),
+        ("[receive]\nprot = 11112", "receive.prot: there is no such key"),
+        ('[database]\nurl = "mysql://a/b"', "database.url: use sqlite:///PATH or postgresql://"),
+        ('[database]\nurl = "no url"', "database.url: "),
+        ('[[receive.peers]]\nae_title = "CT1"\naddress = "10.0.0.300"', "receive.peers.0.address: "),
+        ('[destinations.pacs]\nhost = "pacs"', "destinations.pacs.ae_title: this key is needed"),
+        ("[engine]\nbeat_s = 40", "engine.dead_after_s: "),
+        ("[engine\n", "not valid TOML"),
+    ],
+)
+def test_a_wrong_value_names_file_key_and_rule(tmp_path: Path, text: str, expected: str) -> None:
+    file = write(tmp_path, text)
+    (problem,) = problems(file)
+    assert problem.startswith(f"{file}: {expected}")
+
+
+def test_all_problems_are_told_at_once(tmp_path: Path) -> None:
+    assert len(problems(write(tmp_path, '[receive]\nport = 0\nprocesses = 0\n[node]\nae_title = ""'))) == 3
+
+
+def test_the_environment_goes_before_the_file_and_is_named_when_it_is_wrong(tmp_path: Path) -> None:
+    file = write(tmp_path, "[receive]\nport = 104")
+    environment = {"DICOM_NODE__RECEIVE__PORT": "4242", "DICOM_NODE__NODE__AE_TITLE": "OTHER", "PATH": "/bin"}
+    settings = load_settings(file, environment)
+    assert (settings.receive.port, settings.node.ae_title) == (4242, "OTHER")
+    (problem,) = problems(file, {"DICOM_NODE__RECEIVE__PORT": "many"})
+    assert problem.startswith("DICOM_NODE__RECEIVE__PORT: receive.port: ")
+
+
+def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:
+    (problem,) = problems(tmp_path / "settings.toml")
+    assert "dicom-node init" in problem
+
+
+def test_the_example_changes_nothing_but_says_everything(tmp_path: Path) -> None:
+    text = EXAMPLE.joinpath("settings.toml").read_text()
+    assert load_settings(write(tmp_path, text), {}) == load_settings(write(tmp_path, ""), {})
+    commented = re.sub(r"^# (?=[a-z_]+ = |\[)", "", text, flags=re.MULTILINE)
+    document = tomllib.loads(commented)
+    Settings.model_validate({**document, "file": tmp_path / "settings.toml"})
+    told = {key.replace("destinations.pacs.", "destinations.") for key in _dotted(document)}
+    assert set(keys(Settings)) - told == set()
+
+
+def test_every_key_is_documented() -> None:
+    text = DOCS.read_text()
+    assert [
+        key for key in keys(Settings) if f"`{key.replace('destinations.', 'destinations.NAME.')}`" not in text
+    ] == []
+
+
+def _dotted(value: Any, prefix: str = "") -> list[str]:
+    if isinstance(value, list) and value and isinstance(value[0], dict):
+        value = value[0]
+    if not isinstance(value, dict):
+        return [prefix.rstrip(".")]
+    return [key for name, inner in value.items() for key in _dotted(inner, f"{prefix}{name}.")]
