@@ -154,8 +154,8 @@ def _superseded(row: Row[Any], detail: dict[str, Any]) -> str:
 
 
 def _rejected(row: Row[Any], detail: dict[str, Any]) -> str:
-    peer = f"{detail.get('calling')} ({detail.get('address')})"
-    return f"association from {peer} to {detail.get('called')} rejected: {detail.get('reason')}"
+    peer = f"{detail.get('from')} ({detail.get('address')})"
+    return f"association from {peer} to {detail.get('to')} rejected: {detail.get('reason')}"
 
 
 def _refused(row: Row[Any], detail: dict[str, Any]) -> str:

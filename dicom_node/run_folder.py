@@ -28,12 +28,15 @@ from dicom_node.db.instances import Sender
 from dicom_node.db.listing import JobFilter, list_jobs
 from dicom_node.domain.rule import Condition, Operator, Rule
 from dicom_node.errors import ConfigurationError, NotFoundError
-from dicom_node.receive.store import Arrival, Store
+from dicom_node.receive.arrival import Arrival
+from dicom_node.receive.dimse import C_STORE_RQ, SUCCESS, Command
+from dicom_node.receive.store import Storage
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from dicom_node.work.worker import Worker
 
 _CHUNK = 1024 * 1024
+_MOST_OUTSTANDING = 32  # instances
 _QUIET_S = 0.001
 _META_STARTS = 132  # preamble and "DICM" (PS3.10 7.1)
 _META_LENGTH = 12  # (0002,0000) UL: File Meta Information Group Length, itself 12 bytes long
@@ -163,47 +166,65 @@ def _store(folder: Path, spool: Spool, engine: Engine, tell: Callable[[str], Non
     """Store every instance as if it had been sent; return why some were not."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sender = Sender(str(uuid4()), "FILES", "AINODE", "127.0.0.1", "", utc_now())
-    answered = threading.Semaphore(0)
-    store = Store(spool, engine, _QUIET_S)
-    arrivals: list[Arrival] = []
+    storage = Storage(spool, engine, _QUIET_S)
+    inbox = _Inbox()
+    storage.start()
     try:
         for number, path in enumerate(files):
             tell(f"reading file {number + 1} of {len(files)}")
-            arrival = _arrival(path, sender, lambda _: answered.release())
-            if arrival is not None:
-                store.begin(arrival)
-                _copy(path, arrival)
-                store.finish(arrival)
-                arrivals.append(arrival)
-        for _ in arrivals:
-            answered.acquire()
+            if (arrival := _arrival(path, sender, inbox)) is not None:
+                inbox.expect()
+                _copy(path, arrival, storage)
+                storage.finish(arrival)
     finally:
-        store.close()
-    refused = [f"{arrival.sop_instance_uid}: {arrival.problem}" for arrival in arrivals if arrival.problem]
-    if len(refused) == len(arrivals):
-        raise NotFoundError(
-            f"{folder} holds no DICOM instance" + (f" that can be read: {refused[0]}" if refused else "")
-        )
-    return refused
+        storage.stop(timeout_s=60)
+    if not inbox.stored:
+        why = f" that can be read: {inbox.refused[0]}" if inbox.refused else ""
+        raise NotFoundError(f"{folder} holds no DICOM instance{why}")
+    return inbox.refused
 
 
-def _arrival(path: Path, sender: Sender, answer: Callable[[Arrival], None]) -> Arrival | None:
+class _Inbox:
+    """Takes the answers, and holds the reading back while many are outstanding: the disk may be slower."""
+
+    def __init__(self) -> None:
+        self.stored = 0
+        self.refused: list[str] = []
+        self._room = threading.Semaphore(_MOST_OUTSTANDING)
+
+    def expect(self) -> None:
+        """Wait until another instance may be under way."""
+        self._room.acquire()
+
+    def __call__(self, command: Command, status: int, comment: str) -> None:
+        """Take the answer to one C-STORE."""
+        if status == SUCCESS:
+            self.stored += 1
+        else:
+            self.refused.append(f"{command.sop_instance_uid}: {comment}")
+        self._room.release()
+
+
+def _arrival(path: Path, sender: Sender, inbox: _Inbox) -> Arrival | None:
     try:
         meta = read_file_meta_info(path)
-        return Arrival(
-            sender, meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID, meta.TransferSyntaxUID, answer
-        )
+        sop_class, sop_instance = str(meta.MediaStorageSOPClassUID), str(meta.MediaStorageSOPInstanceUID)
+        syntax = str(meta.TransferSyntaxUID)
     except (InvalidDicomError, AttributeError, EOFError, OSError):
         return None  # no Part 10 file: a folder of images has a DICOMDIR, notes, thumbnails
+    command = Command(C_STORE_RQ, 1, True, sop_class, sop_instance)
+    arrival = Arrival(sender, command, sop_class, syntax, inbox)
+    arrival.check_command()
+    return arrival
 
 
-def _copy(path: Path, arrival: Arrival) -> None:
+def _copy(path: Path, arrival: Arrival, storage: Storage) -> None:
     """Give over the data set: what follows the file meta information."""
     with path.open("rb") as file:
         head = file.read(_META_STARTS + _META_LENGTH)
         file.seek(len(head) + int.from_bytes(head[-4:], "little"))
         while piece := file.read(_CHUNK):
-            arrival.write(memoryview(piece))
+            storage.write(arrival, piece)
 
 
 def _work(worker: Worker, jobs: _Jobs, tell: Callable[[str], None]) -> None:
