@@ -14,7 +14,7 @@ demo: $(VENV)/run.stamp ## a real chest CT through node and PACS, with a table a
 
 .PHONY: test
 test: peers $(VENV)/dev.stamp ## all tests, real peers included (PEERS=none: those that need no peer)
-	@PATH="$(CURDIR)/$(BIN):$$PATH" PEERS=$(PEERS) $(BIN)/python -m pytest $(ARGS)
+	@PEERS=$(PEERS) $(BIN)/python -m pytest $(ARGS)
 
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## ruff, mypy --strict and the import contracts

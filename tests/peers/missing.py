@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -13,11 +14,14 @@ SKIPPED = "PEERS=none: "
 
 
 def need(*programs: str, folders: tuple[Path, ...] = ()) -> str:
-    """Find the first of `programs` on PATH or in `folders`.
+    """Find the first of `programs` on PATH, in `folders`, or in this Python environment.
 
-    Without it the test fails and says how to install it; with PEERS=none in the environment the test is skipped.
+    In that order: pynetdicom installs a storescu and an echoscu of its own, which are not those of dcmtk. Without the
+    program the test fails and says how to install it; with PEERS=none in the environment the test is skipped.
     """
-    path = os.pathsep.join([os.environ.get("PATH", ""), *map(str, folders)])
+    environment = str(Path(sys.executable).parent)
+    places = [place for place in os.environ.get("PATH", "").split(os.pathsep) if place != environment]
+    path = os.pathsep.join([*places, *map(str, folders), environment])
     for program in programs:
         if found := shutil.which(program, path=path):
             return found
