@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Text, cast, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Text, and_, cast, func, or_, select
 
 from dicom_node.db import tables as t
 from dicom_node.domain.audit import Event
@@ -92,14 +92,17 @@ def read_series(tx: Connection, series_id: str) -> SeriesRows:
         .join(t.delivery, t.delivery.c.id == t.delivery_attempt.c.delivery_id)
         .where(t.delivery.c.job_id.in_(of_series))
     )
+    by = select(t.instance.c.association_id).where(t.instance.c.series_id == series_id)
+    event = t.audit_event.c
     about: ColumnElement[bool] = or_(
-        t.audit_event.c.series_id == series_id,
-        t.audit_event.c.job_id.in_(of_series),
+        event.series_id == series_id,
+        event.job_id.in_(of_series),
+        and_(event.event == Event.INSTANCE_REFUSED.value, event.association_id.in_(by)),
     )
     return SeriesRows(
         series=series,
         arrivals=_arrivals(tx, series_id),
-        events=tx.execute(select(t.audit_event).where(about).order_by(t.audit_event.c.id)).all(),
+        events=tx.execute(select(t.audit_event).where(about).order_by(event.id)).all(),
         jobs=jobs,
         attempts=_ordered(tx, select(t.job_attempt).where(t.job_attempt.c.job_id.in_(of_series)), t.job_attempt.c.n),
         results=_ordered(tx, select(t.result).where(t.result.c.job_id.in_(of_series)), t.result.c.kind),
@@ -108,7 +111,7 @@ def read_series(tx: Connection, series_id: str) -> SeriesRows:
     )
 
 
-def workers_alive(tx: Connection, role: str) -> int:
+def processes_alive(tx: Connection, role: str) -> int:
     """How many processes of a role beat."""
     node = t.node.c
     alive = select(func.count()).select_from(t.node).where(node.role == role, node.state == "alive")

@@ -1,0 +1,158 @@
+"""The whole story of a series in time order, for a person: what came, what was decided and why, what went where.
+
+Nothing here decides anything; it reads the rows of db/story.py and puts them into words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from pydicom.uid import UID
+from sqlalchemy import Connection, Row
+
+from dicom_node.db import story
+from dicom_node.domain.audit import Event
+from dicom_node.errors import NotFoundError
+from dicom_node.explain.answer import answer
+from dicom_node.explain.events import event_lines
+from dicom_node.explain.words import clock_time, count, status_text
+
+__all__ = ["Line", "Story", "clock_time", "explain"]
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One thing that happened."""
+
+    at: datetime
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """One series, or what was refused at the door. `answer` is one line: where the result is, or why there is none."""
+
+    title: str
+    lines: tuple[Line, ...]
+    answer: str
+
+
+def explain(tx: Connection, text: str) -> list[Story]:
+    """Tell what happened to what a person names.
+
+    Parameters
+    ----------
+    text : str
+        Accession number, patient ID, UID of a study, series or instance (sent to us or made by us), a job's id or its
+        first characters; or the AE title of a peer that was rejected.
+
+    Raises
+    ------
+    NotFoundError
+        When nothing answers to it, with a hint.
+    """
+    text = text.strip()
+    found = story.find_series(tx, text) if text else []
+    if found:
+        return [tell(tx, story.read_series(tx, series_id)) for series_id in found]
+    if text and (refusals := story.find_refusals(tx, text)):
+        lines = tuple(Line(*said) for said in event_lines(reversed(refusals)))
+        return [Story(f"Nothing is stored of {text}, but it was seen", lines, f"Nothing stored: {lines[-1].text}.")]
+    raise NotFoundError(
+        f"nothing is known of {text!r}: no accession number, patient ID, UID, job or rejected peer of that name. "
+        "Is it the right node, and did the peer send to it? `dicom-node jobs` lists the latest jobs"
+    )
+
+
+def tell(tx: Connection, rows: story.SeriesRows) -> Story:
+    """Put the rows of one series into words."""
+    series = rows.series
+    title = f"Series {series.series_instance_uid}: {series.modality or 'unknown modality'}"
+    title += f", {series.instance_count} instances, study {series.study_instance_uid}"
+    title += f", accession number {series.accession_number}" if series.accession_number else ""
+    lines = sorted(_lines(rows), key=lambda line: line.at)
+    return Story(title, tuple(lines), answer(tx, rows))
+
+
+def _lines(rows: story.SeriesRows) -> Iterator[Line]:
+    for arrival in rows.arrivals:
+        yield Line(arrival.first, _arrival(arrival))
+    told = {attempt.error for attempt in (*rows.attempts, *rows.delivery_attempts)}
+    yield from (Line(*said) for said in event_lines(event for event in rows.events if not _is_told(event, told)))
+    jobs = {job.id: job for job in rows.jobs}
+    for attempt in rows.attempts:
+        yield from _job_attempt(jobs[attempt.job_id], attempt)
+    for result in rows.results:
+        yield Line(result.created_at, _result(result))
+    deliveries = {delivery.id: delivery for delivery in rows.deliveries}
+    for attempt in rows.delivery_attempts:
+        yield from _delivery_attempt(deliveries[attempt.delivery_id], attempt)
+
+
+# What job, attempt and delivery rows tell in better words.
+_TOLD_BY_ROWS = {
+    event.value
+    for event in (
+        Event.SERIES_STARTED,
+        Event.JOB_STARTED,
+        Event.JOB_COMPLETED,
+        Event.JOB_RETRY,
+        Event.DELIVERY_STARTED,
+        Event.DELIVERY_DONE,
+        Event.DELIVERY_RETRY,
+    )
+}
+
+
+def _is_told(event: Row[Any], told: set[str]) -> bool:
+    failed = event.event in (Event.JOB_FAILED, Event.DELIVERY_FAILED)
+    return event.event in _TOLD_BY_ROWS or (failed and event.detail.get("error") in told)
+
+
+def _arrival(row: Row[Any]) -> str:
+    syntax = UID(row.transfer_syntax_uid).name
+    took_s = (row.last - row.first).total_seconds()
+    what = f"{count(row.instances, 'instance')} in {took_s:.1f} s, {syntax}"
+    if row.id is None:
+        return f"{what}, read from files"
+    ended = f" ({row.end_reason})" if row.end_reason else ""
+    return f"association from {row.calling_ae} ({row.peer_address}) to {row.called_ae}: {what}{ended}"
+
+
+def _job_attempt(job: Row[Any], row: Row[Any]) -> Iterator[Line]:
+    name = f"job {job.id[:8]} ({job.model} {job.model_version}), attempt {row.n} of {job.max_attempts}"
+    yield Line(row.started_at, f"{name} started on {row.executor_id.split('/')[0]}")
+    if row.ended_at is None:
+        return
+    took = f"{(row.ended_at - row.started_at).total_seconds():.1f} s"
+    if row.outcome == "completed":
+        steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in (row.steps_s or {}).items())
+        yield Line(row.ended_at, f"{name} completed in {took}" + (f" ({steps})" if steps else ""))
+        return
+    words = {"retry": "failed, will retry", "lost": "lost with its worker"}.get(row.outcome, row.outcome or "ended")
+    yield Line(row.ended_at, f"{name} {words} after {took}" + (f": {row.error}" if row.error else ""))
+
+
+def _result(row: Row[Any]) -> str:
+    text = f"{row.kind.upper()} {row.sop_instance_uid}, {row.size / 1e6:.2f} MB"
+    segments = (row.summary or {}).get("segments") or []
+    if segments:
+        text += ": " + ", ".join(f"{s.get('label')} {s.get('volume_ml', 0):.0f} ml" for s in segments)
+    return text
+
+
+def _delivery_attempt(delivery: Row[Any], row: Row[Any]) -> Iterator[Line]:
+    name = f"{delivery.kind.upper()} to {delivery.destination}, attempt {row.n}"
+    if row.ended_at is None:
+        yield Line(row.started_at, f"{name} is under way")
+        return
+    status = f" {status_text(row.status)}" if row.status is not None else ""
+    error = f": {row.error}" if row.error else ""
+    words = {"retry": "failed", "lost": "was lost with its sender"}.get(row.outcome, row.outcome or "ended")
+    again = ""
+    if row.outcome == "retry" and row.n == delivery.attempt and delivery.next_attempt_at:
+        again = f"; next try at {clock_time(delivery.next_attempt_at)}"
+    yield Line(row.ended_at, f"{name} {words}{status}{error}{again}")

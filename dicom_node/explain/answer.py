@@ -1,0 +1,75 @@
+"""The last line of a story: where the result is, or why there is none and what to do."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sqlalchemy import Connection, Row
+
+from dicom_node.db import story
+from dicom_node.db.engine import utc_now
+from dicom_node.domain.delivery import DeliveryState
+from dicom_node.domain.job import JobState
+from dicom_node.explain.words import bare, clock_time
+
+
+def answer(tx: Connection, rows: story.SeriesRows) -> str:
+    """Answer for the newest revision of a series."""
+    series = rows.series
+    if series.state == "receiving":
+        return (
+            "No result yet: instances may still come; the series counts as complete at "
+            f"{clock_time(series.settle_at)} if nothing more does."
+            + ("" if series.settle_at > utc_now() else " That is over: is `dicom-node assemble` running?")
+        )
+    newest = {job.model: job for job in rows.jobs if job.series_revision == series.revision}
+    if not newest:
+        return f"No result: {series.no_job_reason or series.refusal or 'no rule asked for one'}."
+    return " ".join(_job_answer(tx, job, rows) for job in newest.values())
+
+
+def _job_answer(tx: Connection, job: Row[Any], rows: story.SeriesRows) -> str:
+    name = job.id[:8]
+    if job.state == JobState.FAILED:
+        again = f"; do `dicom-node retry {name}` when the cause is gone" if job.slices else ""
+        return f"No result of {job.model}: {bare(job.error or 'the job failed')}{again}."
+    if job.state == JobState.CANCELED:
+        return f"No result of {job.model}: the job was canceled; do `dicom-node retry {name}` to run it after all."
+    if job.state == JobState.IN_PROGRESS:
+        return f"No result of {job.model} yet: attempt {job.attempt} of {job.max_attempts} runs."
+    if job.state == JobState.SCHEDULED:
+        if not story.processes_alive(tx, "work"):
+            return f"No result of {job.model} yet: no worker is alive; do `dicom-node serve` or `dicom-node work`."
+        if job.next_attempt_at and job.next_attempt_at > utc_now():
+            return f"No result of {job.model} yet: {job.error}; next attempt at {clock_time(job.next_attempt_at)}."
+        return f"No result of {job.model} yet: the job waits for a free worker."
+    return _delivery_answer(tx, job, [d for d in rows.deliveries if d.job_id == job.id])
+
+
+def _delivery_answer(tx: Connection, job: Row[Any], deliveries: list[Row[Any]]) -> str:
+    if not deliveries:
+        return f"Result of {job.model} is in the spool; its rule names no destination."
+    said = []
+    for destination in dict.fromkeys(d.destination for d in deliveries):
+        mine = [d for d in deliveries if d.destination == destination]
+        said.append(_destination_answer(tx, job, destination, mine))
+    return " ".join(said)
+
+
+def _destination_answer(tx: Connection, job: Row[Any], destination: str, deliveries: list[Row[Any]]) -> str:
+    states = {d.state for d in deliveries}
+    if states == {DeliveryState.DELIVERED}:
+        return f"Result delivered to {destination} at {clock_time(max(d.finished_at for d in deliveries))}."
+    for state, words in ((DeliveryState.FAILED, "failed"), (DeliveryState.CANCELED, "was canceled")):
+        ended = [d for d in deliveries if d.state == state]
+        if ended:
+            kinds = " and ".join(d.kind.upper() for d in ended)
+            why = f": {bare(ended[0].last_error)}" if ended[0].last_error and state == DeliveryState.FAILED else ""
+            again = f"do `dicom-node resend {job.id[:8]}`"
+            return f"Result made, but delivery of {kinds} to {destination} {words}{why}; {again}."
+    if not story.processes_alive(tx, "deliver"):
+        why = ": no deliverer is alive; do `dicom-node serve` or `dicom-node deliver`"
+    else:
+        late = [d for d in deliveries if d.last_error and d.next_attempt_at]
+        why = f": {bare(late[0].last_error)}; next try at {clock_time(late[0].next_attempt_at)}" if late else ""
+    return f"Result made, not yet delivered to {destination}{why}."

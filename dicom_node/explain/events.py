@@ -1,0 +1,109 @@
+"""Audit events in sentences; several reasons stand one below the other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
+from typing import Any
+
+from sqlalchemy import Row
+
+from dicom_node.domain.audit import Event
+from dicom_node.explain.words import count
+
+
+def event_lines(rows: Iterable[Row[Any]]) -> Iterator[tuple[Any, str]]:
+    """Say each event; instances that were refused for one reason, one after the other, share a line.
+
+    Yields
+    ------
+    (datetime, str)
+        When it was (the first, of several), and what.
+    """
+    for _, same in groupby(rows, key=_group):
+        first, *more = same
+        text = sentence(first)
+        yield first.at, f"{text}; and {count(len(more), 'more instance')} likewise" if more else text
+
+
+def _group(row: Row[Any]) -> object:
+    if row.event == Event.INSTANCE_REFUSED:
+        return row.event, row.association_id, row.detail.get("status"), row.detail.get("reason")
+    if row.event == Event.INSTANCE_DUPLICATE_DIFFERS:
+        return row.event, row.association_id
+    return row.id
+
+
+def sentence(row: Row[Any]) -> str:
+    """Say one event."""
+    who = "" if row.actor == "node" else f" by {row.actor}"
+    say = _SENTENCES.get(row.event)
+    return (say(row, row.detail) if say else f"{row.event}{_details(row.detail)}") + who
+
+
+def _complete(row: Row[Any], detail: dict[str, Any]) -> str:
+    text = f"complete, revision {detail['revision']}: {detail['closed']}; {count(detail['slices'], 'slice')}"
+    if detail.get("slice_spacing_mm"):
+        text += f", {detail['slice_spacing_mm']:g} mm apart"
+    if detail.get("frame_of_reference"):
+        text += f"; frame of reference: {detail['frame_of_reference']}"
+    return "\n".join([text, *(f"set aside: {reason}" for reason in detail.get("set_aside", ()))])
+
+
+def _routed(row: Row[Any], detail: dict[str, Any]) -> str:
+    head = "rules were asked" if row.event == Event.SERIES_ROUTED else "no rule matched"
+    return "\n".join([head, *detail.get("rules", ())])
+
+
+def _scheduled(row: Row[Any], detail: dict[str, Any]) -> str:
+    text = f"job {row.job_id[:8]} scheduled: {detail['model']} {detail['version']}"
+    if "supersedes" in detail:
+        return f"{text}, run {detail['run']}, after job {detail['supersedes'][:8]}"
+    where = ", ".join(detail.get("destinations", ())) or "no destination"
+    return f"{text}, rule {detail['rule']}, priority {detail['priority'].lower()}, results to {where}"
+
+
+def _superseded(row: Row[Any], detail: dict[str, Any]) -> str:
+    by = f" by job {detail['by'][:8]}" if detail.get("by") else ""
+    return f"job {row.job_id[:8]} superseded{by}: revision {detail['revision']} of the series took its place"
+
+
+def _rejected(row: Row[Any], detail: dict[str, Any]) -> str:
+    peer = f"{detail.get('from')} ({detail.get('address')})"
+    return f"association from {peer} to {detail.get('to')} rejected: {detail.get('reason')}"
+
+
+def _refused(row: Row[Any], detail: dict[str, Any]) -> str:
+    text = f"instance {detail.get('instance')} from {detail.get('from')} refused"
+    return f"{text} with {detail.get('status')}: {detail.get('reason')}"
+
+
+def _differs(row: Row[Any], detail: dict[str, Any]) -> str:
+    return f"instance {detail.get('instance')} came with other bytes, refused with 0x0111; the first are kept"
+
+
+def _reopened(row: Row[Any], detail: dict[str, Any]) -> str:
+    return (
+        f"reopened: {count(detail['late_instances'], 'instance')} came after revision {detail['revision']} was closed"
+    )
+
+
+_SENTENCES: dict[str, Callable[[Row[Any], dict[str, Any]], str]] = {
+    Event.SERIES_COMPLETE: _complete,
+    Event.SERIES_REFUSED: lambda row, detail: f"refused: {detail['reason']}",
+    Event.SERIES_ROUTED: _routed,
+    Event.SERIES_UNMATCHED: _routed,
+    Event.JOB_SCHEDULED: _scheduled,
+    Event.JOB_SUPERSEDED: _superseded,
+    Event.JOB_FAILED: lambda row, detail: f"job {row.job_id[:8]} failed: {detail['error']}",
+    Event.JOB_CANCELED: lambda row, detail: f"job {row.job_id[:8]} canceled",
+    Event.ASSOCIATION_REJECTED: _rejected,
+    Event.INSTANCE_REFUSED: _refused,
+    Event.INSTANCE_DUPLICATE_DIFFERS: _differs,
+    Event.SERIES_REOPENED: _reopened,
+}
+
+
+def _details(detail: dict[str, Any]) -> str:
+    known = [f"{key.replace('_', ' ')} {value}" for key, value in detail.items() if value not in (None, "", [], {})]
+    return ": " + ", ".join(known) if known else ""

@@ -1,0 +1,34 @@
+"""Small words: times, counts, statuses."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+def status_text(status: int) -> str:
+    """Say a C-STORE status in words (PS3.4 B.2.3, PS3.7 annex C)."""
+    known = {
+        0x0000: "Success",
+        0x0111: "Duplicate SOP Instance",
+        0x0122: "SOP Class not supported",
+        0x0124: "Not authorized",
+        0x0213: "Resource limitation",
+    }
+    ranges = {0xA7: "Out of resources", 0xA9: "Data set does not match SOP Class", 0xB0: "Warning"}
+    word = known.get(status) or ranges.get(status >> 8) or ("Cannot understand" if status >> 12 == 0xC else "")
+    return f"0x{status:04X}" + (f" {word}" if word else "")
+
+
+def clock_time(at: datetime) -> str:
+    """Say a time on the clock of this machine."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
+
+
+def count(number: int, thing: str) -> str:
+    """Say how many, in the singular or the plural."""
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
+def bare(text: str) -> str:
+    """Take the full stop off a sentence that goes on."""
+    return text.strip().rstrip(".")
