@@ -76,10 +76,10 @@ def store_instances(tx: Connection, new: Sequence[NewInstance], quiet_s: float) 
     now = utc_now()
     for sender in {n.sender.id: n.sender for n in new}.values():
         _ensure_association(tx, sender)
-    # always in the same order, so that two receivers cannot lock each other out
     outcomes: dict[int, Stored] = {}
     grown: dict[str, list[NewInstance]] = {}
-    for number in sorted(range(len(new)), key=lambda n: (new[n].series_instance_uid, new[n].sop_instance_uid, n)):
+    # always in the same order, so that two receivers cannot lock each other out
+    for number in sorted(range(len(new)), key=lambda n: (*_place(new[n]), n)):
         one = new[number]
         found = _known(tx, one.sop_instance_uid)
         if found is None:
@@ -108,6 +108,10 @@ def end_association(tx: Connection, sender: Sender, *, reason: str, stored: int,
 def paths_known(tx: Connection, paths: Iterable[str]) -> set[str]:
     """Of some paths in the spool, those that have a row."""
     return set(tx.scalars(select(t.instance.c.path).where(t.instance.c.path.in_(list(paths)))))
+
+
+def _place(one: NewInstance) -> tuple[str, str, str]:
+    return one.study_instance_uid, one.series_instance_uid, one.sop_instance_uid
 
 
 def _ensure_association(tx: Connection, sender: Sender) -> None:
@@ -182,7 +186,9 @@ def _known(tx: Connection, sop_instance_uid: str) -> Row[Any] | None:
 def _grow(tx: Connection, series_id: str, arrived: list[NewInstance], now: datetime, quiet_s: float) -> None:
     """Count what arrived and put off the settling; a complete series opens again."""
     series = t.series.c
-    before = tx.execute(select(series.state, series.revision).where(series.id == series_id).with_for_update()).one()
+    # FOR NO KEY UPDATE: another receiver that has inserted instances holds a share of the key, and waits here, too
+    locked = select(series.state, series.revision).where(series.id == series_id).with_for_update(key_share=True)
+    before = tx.execute(locked).one()
     expected = [n for one in arrived if (n := _count(one.header.get("NumberOfSeriesRelatedInstances")))]
     values: dict[str, Any] = {
         "instance_count": series.instance_count + len(arrived),
@@ -211,8 +217,8 @@ def _tell_difference(tx: Connection, one: NewInstance, found: Row[Any]) -> None:
 def _insert_new(tx: Connection, table: Table, row: dict[str, Any]) -> bool:
     """Insert a row unless one with the same key is there; whether it was inserted."""
     dialect: Any = postgresql if tx.dialect.name == "postgresql" else sqlite
-    statement = dialect.insert(table).values(**row).on_conflict_do_nothing()
-    return bool(tx.execute(statement).rowcount == 1)
+    inserted = dialect.insert(table).values(**row).on_conflict_do_nothing().returning(table.c.id)
+    return tx.execute(inserted).first() is not None  # psycopg counts no inserted rows, so the row has to say it
 
 
 def _text(one: NewInstance, keyword: str, longest: int) -> str:
