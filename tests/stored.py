@@ -11,7 +11,7 @@ from pydicom.multival import MultiValue
 from sqlalchemy import Engine
 
 from dicom_node.db.engine import transaction, utc_now
-from dicom_node.db.instances import NewInstance, Sender, Stored, store_instances
+from dicom_node.db.instances import RELEASED, NewInstance, Sender, Stored, end_association, store_instances
 from dicom_node.domain.job import JobInstance
 from dicom_node.domain.study import HEADER
 from dicom_node.spool import Spool
@@ -23,13 +23,20 @@ def sender(name: str = "CT1", association: str = "a" * 36) -> Sender:
 
 
 def store_files(
-    engine: Engine, spool: Spool, paths: Sequence[Path], *, quiet_s: float = 30.0, by: Sender | None = None
+    engine: Engine,
+    spool: Spool,
+    paths: Sequence[Path],
+    *,
+    quiet_s: float = 30.0,
+    by: Sender | None = None,
+    end: str | None = RELEASED,
 ) -> list[Stored]:
-    """Store DICOM files; what became of each."""
+    """Store DICOM files; what became of each. `end` is how their association ended, None if it is still open."""
     kept = spool_files(spool, paths)
+    by = by or sender()
     new = [
         NewInstance(
-            sender=by or sender(),
+            sender=by,
             study_instance_uid=str(one.header["StudyInstanceUID"]),
             series_instance_uid=str(one.header["SeriesInstanceUID"]),
             sop_instance_uid=one.sop_instance_uid,
@@ -43,7 +50,10 @@ def store_files(
         for one in kept
     ]
     with transaction(engine) as tx:
-        return store_instances(tx, new, quiet_s)
+        outcomes = store_instances(tx, new, quiet_s)
+        if end is not None:
+            end_association(tx, by, reason=end, stored=len(new), refused=0)
+    return outcomes
 
 
 def spool_files(spool: Spool, paths: Sequence[Path]) -> list[JobInstance]:

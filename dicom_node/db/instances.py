@@ -17,6 +17,8 @@ from dicom_node.db.audit import record
 from dicom_node.db.engine import utc_now
 from dicom_node.domain.audit import AuditEvent, Event
 
+RELEASED = "released"  # how an association ends that the peer had no more to send on
+
 
 class Stored(StrEnum):
     """What became of an instance."""

@@ -10,10 +10,11 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, exists, or_, select, update
 
 from dicom_node.db import tables as t
+from dicom_node.db.instances import RELEASED
 from dicom_node.domain.header import numbers
 from dicom_node.domain.study import Verdict
 
-PATIENCE = 4  # how many quiet times a series waits for instances that were announced
+PATIENCE = 4  # how many quiet times a series waits for instances that were announced or whose sender was cut off
 _RECEIVING, _COMPLETE = "receiving", "complete"
 _s = t.series.c
 
@@ -50,8 +51,9 @@ class ClosedSeries:
 def due_series(tx: Connection, now: datetime, quiet_s: float) -> list[str]:
     """List the series that count as complete, the one that has waited longest first.
 
-    A series is due when the announced number of instances is there; when it has been quiet and nothing was announced
-    (or more came than that); or when it stayed quiet for `PATIENCE` times as long and some are still missing.
+    A series is due when the announced number of instances is there, or when it has been quiet. It is waited for
+    `PATIENCE` times as long while announced instances are missing, or while an association that brought instances has
+    not been released: then its sender, or the receiver that it spoke to, was cut off, and the rest will be sent again.
     """
     due = select(_s.id).where(_is_due(now, quiet_s)).order_by(_s.settle_at)
     return list(tx.scalars(due))
@@ -117,7 +119,15 @@ def _is_due(now: datetime, quiet_s: float) -> Any:
     missing = and_(announced, _s.instance_count < _s.expected_count)
     long_quiet = _s.last_received_at <= now - timedelta(seconds=PATIENCE * quiet_s)
     all_there = and_(announced, _s.instance_count == _s.expected_count)
-    return and_(_s.state == _RECEIVING, or_(all_there, and_(quiet, ~missing), and_(quiet, long_quiet)))
+    waited_for = or_(missing, _cut_off())
+    return and_(_s.state == _RECEIVING, or_(all_there, and_(quiet, ~waited_for), and_(quiet, long_quiet)))
+
+
+def _cut_off() -> Any:
+    """Whether new instances of the series came by an association that was not, or not yet, released."""
+    i, a = t.instance.c, t.association.c
+    unreleased = or_(a.end_reason.is_(None), a.end_reason != RELEASED)
+    return exists().where(i.series_id == _s.id, i.revision.is_(None), a.id == i.association_id, unreleased)
 
 
 def _instances(tx: Connection, series_id: str) -> tuple[StoredInstance, ...]:

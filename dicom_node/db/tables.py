@@ -1,6 +1,6 @@
 """The tables, and the constraints that make duplicate work impossible.
 
-The engine of the jobs (engine.py) keeps tables of its own in the same database; nothing here refers to them.
+The engine of the jobs (engine/) keeps tables of its own in the same database; nothing here refers to them.
 A column that needs the database's own clock takes `clock()` as its value.
 """
 
@@ -53,7 +53,7 @@ class UTCDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-class clock(FunctionElement[datetime]):  # noqa: N801 - reads as the SQL function that it is
+class clock(FunctionElement[datetime]):
     """The database's own clock: the one on which heartbeats are compared."""
 
     type = UTCDateTime()
@@ -226,8 +226,8 @@ result = Table(
 
 # position: the order within one job and destination: the SEG goes before the SR that points at it.
 # attempt is the token, as in job.
-# next_attempt_at: when a waiting delivery is due; null while it waits for an earlier position to end: nothing is enqueued
-# for it until then.
+# next_attempt_at: when a waiting delivery is due; null while it waits for an earlier position to end, because nothing is
+# enqueued for it until then.
 # asked_at: when it was created or an operator last asked for it again; giving up counts from here.
 delivery = Table(
     "delivery",

@@ -41,7 +41,10 @@ class Accepts:
 
 @dataclass(frozen=True, slots=True)
 class ModelCard:
-    """One model as the node knows it. `digest` is the SHA-256 over the whole bundle, `weights_digest` over its weights."""
+    """One model as the node knows it.
+
+    `digest` is the SHA-256 over the whole bundle, `weights_digest` that over its weights.
+    """
 
     name: str
     version: str

@@ -31,6 +31,7 @@ class AETitle(str):
     __slots__ = ()
 
     def __new__(cls, text: str) -> AETitle:
+        """Check and trim `text`."""
         title = text.strip(" ")
         if not title:
             raise ValueError("an AE title needs at least one character that is not a space")

@@ -18,7 +18,7 @@ from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 
 from dicom_node.db.engine import utc_now
-from dicom_node.db.instances import Sender
+from dicom_node.db.instances import RELEASED, Sender
 from dicom_node.errors import ProtocolError
 from dicom_node.receive import dimse
 from dicom_node.receive.admission import (
@@ -158,7 +158,7 @@ class Association:
             self._take_data(pdu)
         elif self.state is State.OPEN and kind == _RELEASE_RQ:
             self.outbox += struct.pack(">BxI4x", _RELEASE_RP, 4)
-            self._end("released", State.CLOSING)
+            self._end(RELEASED, State.CLOSING)
         else:
             raise ProtocolError(f"PDU of type 0x{kind:02X} out of place", abort_reason=2)
 

@@ -172,6 +172,17 @@ def test_announced_instances_are_waited_for_and_then_the_series_is_refused(site:
     assert site.enqueued() == []
 
 
+@pytest.mark.parametrize("end", [None, "connection lost"])
+def test_what_a_cut_off_sender_still_has_is_waited_for(both: Site, end: str | None) -> None:
+    both.store(both.series(8), end=end)
+    assembler = both.assembler()
+    both.pass_time(31)
+    assert assembler.sweep() == 0, "the peer sends the rest again"
+    both.pass_time(90)
+    assert assembler.sweep() == 1
+    assert both.one().close_reason.startswith("quiet for 121 s")
+
+
 def test_a_refused_series_that_somebody_wants_is_a_failed_job_with_the_reason(both: Site) -> None:
     paths = both.series(8)
     both.store(paths[:4] + paths[5:])
