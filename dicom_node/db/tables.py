@@ -226,7 +226,7 @@ result = Table(
 
 # position: the order within one job and destination: the SEG goes before the SR that points at it.
 # attempt is the token, as in job.
-# next_attempt_at: when a waiting delivery is due; null while it waits for an earlier position to end, because nothing is
+# next_attempt_at: when a waiting delivery is due; null while it waits for an earlier position to end, since nothing is
 # enqueued for it until then.
 # asked_at: when it was created or an operator last asked for it again; giving up counts from here.
 delivery = Table(
