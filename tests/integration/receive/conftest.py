@@ -26,7 +26,7 @@ class Running:
     """A receiver that listens, and what it has stored."""
 
     def __init__(self, home: Path, url: str, *, spool: Spool | None = None, reserve_mib: int = 0, **receive: Any):
-        self.port = free_port()
+        self.port = receive.pop("port", None) or free_port()
         self.url = url
         self.settings = Settings.model_validate(
             {

@@ -1,0 +1,135 @@
+"""Bytes that no peer in its right mind sends. The long run of this is a matter of its own; here are a few hundred."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import random
+import socket
+import struct
+
+import pytest
+from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+
+from dicom_node.db import tables as t
+from tests.integration.receive.conftest import Start
+from tests.integration.receive.objects import FILES, ct, sample
+from tests.integration.receive.scu import Aborted, Instance, Scu, command_set, p_data, pdu, pdv, request, store_all
+
+OPENING = request((CTImageStorage, [ExplicitVRLittleEndian]))
+
+
+def stream(rng: random.Random) -> bytes:
+    """An association with two stores, then broken in one of the ways that bytes break."""
+    scu_command = Scu.store_command(_Numbered(), ct(rng.randrange(5)))
+    values = pdv(1, 3, command_set(scu_command)), pdv(1, 2, ct(rng.randrange(5)).data)
+    whole = OPENING + p_data(values[0]) + p_data(values[1]) + p_data(*values) + struct.pack(">BxI4x", 5, 4)
+    start = rng.choice((0, len(OPENING), len(OPENING)))  # mostly beyond the request
+    damaged = bytearray(whole)
+    for _ in range(rng.randrange(1, 6)):
+        position = rng.randrange(start, len(damaged))
+        match rng.randrange(5):
+            case 0:
+                damaged[position] ^= 1 << rng.randrange(8)
+            case 1:
+                del damaged[position : position + rng.randrange(1, 40)]
+            case 2:
+                damaged[position:position] = rng.randbytes(rng.randrange(1, 40))
+            case 3:
+                damaged[position : position + 4] = rng.choice((b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff"))
+            case _:
+                del damaged[position:]
+                damaged += rng.randbytes(rng.randrange(60))
+    return bytes(damaged)
+
+
+class _Numbered(Scu):
+    def __init__(self) -> None:  # no connection: only its messages are wanted
+        self._message_id = 0
+
+
+def test_after_hundreds_of_malformed_streams_the_receiver_answers_and_has_kept_its_rows_true(
+    start: Start, database_url: str
+) -> None:
+    node = start(url=database_url, max_associations=200)
+    rng = random.Random(20250301)
+    for _ in range(300):
+        with socket.create_connection(("127.0.0.1", node.port), 10) as peer:
+            with contextlib.suppress(OSError):
+                peer.sendall(stream(rng))
+                peer.settimeout(0.005)  # some answers are read, most are not
+                peer.recv(rng.choice((1, 4096)))
+            if rng.random() < 0.3:
+                peer.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    with Scu(node.port) as scu:
+        assert scu.associate().echo() == 0x0000
+    assert store_all(node.port, [ct(99)]) == [0x0000]
+    node.soon(lambda: not [name for name in node.files() if name.startswith("incoming/")])
+    for row in node.rows(t.instance):
+        file = node.spool.path(row.path).read_bytes()
+        assert hashlib.sha256(file[144 + int.from_bytes(file[140:144], "little") :]).hexdigest() == row.sha256
+    assert len(node.rows(t.instance)) == len([name for name in node.files() if name.startswith("instances/")])
+
+
+def test_damaged_data_sets_are_stored_or_refused_and_each_is_answered(start: Start, database_url: str) -> None:
+    node = start(url=database_url)
+    rng = random.Random(7)
+    for name in FILES.values():
+        whole = sample(name)
+        with Scu(node.port) as scu:
+            scu.associate_for(whole)
+            for number in range(25):
+                data = bytearray(whole.data)
+                head = min(len(data), 2000)
+                for _ in range(rng.randrange(1, 5)):
+                    data[rng.randrange(head)] = rng.randrange(256)
+                if rng.random() < 0.3:
+                    del data[rng.randrange(len(data)) :]
+                one = Instance(whole.sop_class_uid, f"1.9.{number}", whole.transfer_syntax_uid, bytes(data))
+                if number % 2:
+                    one = Instance(whole.sop_class_uid, whole.sop_instance_uid, whole.transfer_syntax_uid, one.data)
+                if one.data:
+                    assert scu.store(one) in (0x0000, 0x0111, 0xA900, 0xC000)
+            scu.release()
+    assert len(node.rows(t.instance)) == len([name for name in node.files() if name.startswith("instances/")])
+
+
+def nested(levels: int) -> bytes:
+    """A data set with sequences of undefined length inside one another."""
+    sequence = struct.pack("<HH2sHI", 0x0008, 0x1140, b"SQ", 0, 0xFFFFFFFF)
+    item = struct.pack("<HHI", 0xFFFE, 0xE000, 0xFFFFFFFF)
+    return (sequence + item) * levels
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        nested(20_000),
+        struct.pack("<HH2sH", 0x0008, 0x0005, b"CS", 0) * 200_000,
+        struct.pack("<HH2sHI", 0x0008, 0x0005, b"UT", 0, 0xFFFFFFFE),
+        struct.pack("<HHI", 0xFFFE, 0xE000, 0) * 300_000,
+        b"\0" * 1_000_000,
+        b"\xff" * 1_000_000,
+    ],
+    ids=["nested", "elements without end", "a value of 4 GiB", "items without end", "zeros", "ones"],
+)
+def test_a_data_set_made_to_hurt_is_refused_at_once(start: Start, data: bytes) -> None:
+    node = start()
+    with Scu(node.port, timeout_s=5) as scu:
+        scu.associate_for(ct())
+        assert scu.store(Instance(CTImageStorage, "1.2.3", ExplicitVRLittleEndian, data)) == 0xC000
+        assert scu.echo() == 0x0000
+
+
+def test_association_requests_made_to_hurt_cost_little(start: Start) -> None:
+    node = start()
+    huge = request(*[(f"1.2.{n}", [f"1.2.{n}.{m}" for m in range(40)]) for n in range(127)])
+    endless = pdu(1, OPENING[6:] + struct.pack(">BxH", 0x21, 0) * 100_000)
+    for data in (huge, endless, OPENING[:-3], pdu(1, OPENING[6:80])):
+        with Scu(node.port, timeout_s=5) as scu:
+            scu.socket.sendall(data)
+            scu.socket.settimeout(0.5)
+            with contextlib.suppress(Aborted, TimeoutError):
+                scu.pdu()
+        with Scu(node.port, timeout_s=5) as scu:
+            assert scu.associate().echo() == 0x0000

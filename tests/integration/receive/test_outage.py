@@ -1,0 +1,140 @@
+"""No room, no database: 0xA700, and all is well again once they are back."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from dicom_node.db import migrate
+from dicom_node.db import tables as t
+from dicom_node.spool import Incoming, Spool
+from tests.integration.receive.conftest import Start
+from tests.integration.receive.objects import ct
+from tests.integration.receive.scu import Rejected, Scu, store_all
+from tests.peers.postgresql import PostgreSQL
+from tests.peers.tools import dcmtk
+
+SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
+
+
+def test_below_its_reserve_the_spool_takes_nothing(start: Start) -> None:
+    node = start(reserve_mib=10**9)
+    with Scu(node.port) as scu:
+        scu.associate_for(ct())
+        scu.begin_store(ct(pixels=500_000))
+        scu.send_data(ct(), ct(pixels=500_000).data)
+        answer = scu.response()
+        assert answer.Status == OUT_OF_RESOURCES
+        assert "MiB" in answer.ErrorComment
+        assert scu.echo() == SUCCESS
+        node.spool.reserve_mib = 0  # room was made
+        assert scu.store(ct()) == SUCCESS
+        scu.release()
+    (event,) = node.soon(lambda: node.events("instance refused"))
+    assert event["status"] == "0xA700"
+    association = node.soon(lambda: next((row for row in node.rows(t.association) if row.ended_at), None))
+    assert (association.stored, association.refused) == (1, 1)
+
+
+class FullSpool(Spool):
+    """A spool on a disk that is full for data sets of some numbers: their writes really fail with ENOSPC.
+
+    Parameters
+    ----------
+    full_at : str
+        ``write`` or ``sync``: where the disk says so.
+    """
+
+    def __init__(self, root: Path, full_at: str, full_for: set[int]) -> None:
+        super().__init__(root, 0)
+        self._full_at = full_at
+        self._full_for = full_for
+        self._number = 0
+
+    def incoming(self) -> Incoming:
+        """Open a file; for some, one that no disk has room for."""
+        arriving = super().incoming()
+        if self._number in self._full_for:
+            if self._full_at == "write":
+                full = os.open("/dev/full", os.O_RDWR | os.O_CLOEXEC)
+                os.dup2(full, arriving._fd)
+                os.close(full)
+            else:
+                arriving.sync = self._fail  # type: ignore[method-assign]
+        self._number += 1
+        return arriving
+
+    def _fail(self) -> None:
+        full = os.open("/dev/full", os.O_WRONLY)
+        try:
+            os.write(full, b"x")
+        finally:
+            os.close(full)
+
+
+@pytest.mark.parametrize("full_at", ["write", "sync"])
+def test_a_disk_that_is_full_in_mid_write_refuses_that_instance_and_no_later_one(
+    start: Start, tmp_path: Path, full_at: str
+) -> None:
+    node = start(spool=FullSpool(tmp_path / "spool", full_at, {1, 2}))
+    slices = [ct(n, pixels=300_000) for n in range(5)]
+    assert store_all(node.port, slices) == [SUCCESS, OUT_OF_RESOURCES, OUT_OF_RESOURCES, SUCCESS, SUCCESS]
+    assert store_all(node.port, slices) == [SUCCESS] * 5
+    assert len(node.stored()) == 5
+    assert len([name for name in node.files() if name.startswith(("incoming/", "instances/"))]) == 5
+
+
+def test_storescu_hears_of_a_full_disk(start: Start, chest_ct: Sequence[Path]) -> None:
+    node = start(reserve_mib=10**9)
+    titles = ("-aet", "SCANNER", "-aec", "AINODE")
+    said = dcmtk("storescu", "-v", "-xt", *titles, "127.0.0.1", str(node.port), str(chest_ct[0]), succeeds=False)
+    assert "Refused: OutOfResources" in said
+
+
+def test_while_the_database_is_away_peers_are_told_to_send_again(
+    start: Start, postgresql_url: str, postgresql: PostgreSQL
+) -> None:
+    node = start(url=postgresql_url)
+    slices = [ct(n) for n in range(6)]
+    with Scu(node.port) as scu:
+        scu.associate_for(ct())
+        assert scu.store(slices[0]) == SUCCESS
+        postgresql.pause()
+        try:
+            scu.begin_store(slices[1])
+            scu.send_data(ct(), slices[1].data)
+            answer = scu.response()
+            assert answer.Status == OUT_OF_RESOURCES
+            assert "database" in answer.ErrorComment
+            with ThreadPoolExecutor(4) as pool:
+                refused = list(pool.map(lambda one: store_all(node.port, [one]), slices[2:]))
+            assert refused == [[OUT_OF_RESOURCES]] * 4
+            assert scu.echo() == SUCCESS
+            with Scu(node.port) as stranger, pytest.raises(Rejected):
+                stranger.associate(calling="NOBODY")
+        finally:
+            postgresql.resume()
+        assert [scu.store(one) for one in slices] == [SUCCESS] * 6
+        scu.release()
+    assert len(node.stored()) == 6
+    assert len([name for name in node.files() if name.startswith(("incoming/", "instances/"))]) == 6
+    # what could not be written down meanwhile has been kept in mind
+    assert len(node.soon(lambda: node.events("association rejected"))) == 1
+    assert len(node.soon(lambda: node.events("instance refused"))) == 5
+    node.soon(lambda: len([row for row in node.rows(t.association) if row.ended_at]) == 5)
+
+
+def test_a_receiver_may_start_before_its_database(start: Start, tmp_path: Path) -> None:
+    folder = tmp_path / "database"
+    node = start(url=f"sqlite:///{folder / 'node.db'}", migrated=False)
+    with Scu(node.port) as scu:
+        scu.associate_for(ct())
+        assert scu.store(ct()) == OUT_OF_RESOURCES
+        folder.mkdir()
+        migrate.upgrade(node.url)
+        assert scu.store(ct()) == SUCCESS
+    assert len(node.stored()) == 1
