@@ -18,14 +18,14 @@ from uuid import uuid4
 
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from sqlalchemy import Connection, Engine, select
+from sqlalchemy import Connection, Engine
 
 from dicom_node.assemble import Assembler
 from dicom_node.catalog import Catalog, load_catalog
 from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine, transaction, utc_now
 from dicom_node.db.instances import Sender
-from dicom_node.db.listing import JobFilter, list_jobs
+from dicom_node.db.listing import JobFilter, list_jobs, list_series
 from dicom_node.domain.rule import Condition, Operator, Rule
 from dicom_node.errors import ConfigurationError, NotFoundError
 from dicom_node.receive.arrival import Arrival
@@ -238,7 +238,7 @@ def _work(worker: Worker, jobs: _Jobs, tell: Callable[[str], None]) -> None:
 
 def _collect(tx: Connection, spool: Spool, out: Path, refused: list[str]) -> list[FolderRun]:
     """Copy the results out of the spool and say of each series what became of it."""
-    every_series = tx.execute(select(t.series).order_by(t.series.c.first_received_at, t.series.c.id)).all()
+    every_series = list_series(tx)
     jobs = {job["series_instance_uid"]: job for job in list_jobs(tx, JobFilter(limit=len(every_series)))}
     runs = []
     for series in every_series:

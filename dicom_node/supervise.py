@@ -17,11 +17,11 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Event
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
-from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine
+from dicom_node.db.nodes import alive_pids, this_host
 from dicom_node.domain.job import retry_delay_s
 from dicom_node.errors import ConfigurationError, ConflictError
 from dicom_node.loop import run_every
@@ -137,7 +137,7 @@ class Supervisor:
             return False
         try:
             with engine.begin() as tx:
-                beating = set(tx.scalars(select(t.node.c.pid).where(t.node.c.state == "alive")))
+                beating = alive_pids(tx, this_host())
         except SQLAlchemyError:
             return False
         return all(pid in beating for pid, child in running.items() if child.role in ("work", "deliver"))
@@ -213,7 +213,7 @@ def _only_one(settings: Settings) -> Iterator[None]:
     """Hold the spool and the port against a second supervisor. Both locks fall with the process, even by kill -9."""
     locks = settings.spool.path / "locks"
     locks.mkdir(parents=True, exist_ok=True)
-    with (locks / f"serve@{socket.gethostname()}.lock").open("a+") as file:  # machines may share one spool
+    with (locks / f"serve@{this_host()}.lock").open("a+") as file:  # machines may share one spool
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

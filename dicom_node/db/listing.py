@@ -59,6 +59,11 @@ def list_jobs(tx: Connection, which: JobFilter) -> list[dict[str, Any]]:
     ]
 
 
+def list_series(tx: Connection) -> Sequence[Row[Any]]:
+    """Read every series, the one that was received first coming first."""
+    return tx.execute(select(t.series).order_by(t.series.c.first_received_at, t.series.c.id)).all()
+
+
 _JOB = (
     *("id", "state", "rule", "model", "model_version", "run_no", "series_revision", "priority"),
     *("attempt", "max_attempts", "created_at", "started_at", "finished_at", "next_attempt_at", "error", "supersedes"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 from datetime import datetime, timedelta
 
 from sqlalchemy import Connection, insert, select, update
@@ -73,6 +74,17 @@ def reap_nodes(tx: Connection, dead_after_s: float, seen_at: datetime) -> list[s
 def alive_nodes(tx: Connection) -> set[str]:
     """Executor ids of the processes that nobody declared dead."""
     return set(tx.execute(select(t.node.c.executor_id).where(t.node.c.state == "alive")).scalars())
+
+
+def this_host() -> str:
+    """Name this machine as the rows do."""
+    return socket.gethostname()[:60]
+
+
+def alive_pids(tx: Connection, host: str) -> set[int]:
+    """Process ids of the living on one machine."""
+    mine = t.node.c.host == host, t.node.c.state == "alive"
+    return set(tx.execute(select(t.node.c.pid).where(*mine)).scalars())
 
 
 def stop_node(tx: Connection, executor_id: str) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 import os
-import socket
 from collections.abc import Callable, Mapping
 from functools import partial
 from threading import Event, Lock
@@ -16,7 +15,7 @@ from sqlalchemy import Connection, Engine
 
 from dicom_node import __version__
 from dicom_node.db.engine import commit
-from dicom_node.db.nodes import register_node, stop_node
+from dicom_node.db.nodes import register_node, stop_node, this_host
 from dicom_node.db.reconcile import give_back, unfinished
 from dicom_node.engine.enqueuer import APPLICATION, VERSION, Enqueuer, log_through_ours, row_of, runs
 from dicom_node.engine.liveness import Liveness, every, slot_held
@@ -63,7 +62,7 @@ class Executor:
         self._engine = engine
         self._enqueuer = Enqueuer(engine)
         self._role, self._slot = role, str(slot)
-        self._host = socket.gethostname()[:60]
+        self._host = this_host()
         self._queues = dict(queues)
         self._callbacks = {"job": on_job, "delivery": on_delivery}
         self._before_exit = before_exit
