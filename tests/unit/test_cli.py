@@ -16,6 +16,7 @@ from click.testing import CliRunner, Result
 
 from dicom_node.cli import cli
 from dicom_node.db import migrate
+from dicom_node.domain.audit import Event
 
 COMMANDS = sorted(cli.commands)
 HEAVY = ("torch", "monai", "highdicom", "pynetdicom", "dbos", "sqlalchemy", "pydantic")
@@ -162,3 +163,11 @@ def free_port() -> int:
         probe.bind(("0.0.0.0", 0))
         port: int = probe.getsockname()[1]
         return port
+
+
+def test_every_command_and_every_audit_event_is_documented() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "operations.md").read_text()
+    names = [f"{name} {sub}" for name in COMMANDS for sub in getattr(cli.commands[name], "commands", [])]
+    names += [name for name in COMMANDS if not isinstance(cli.commands[name], click.Group)]
+    assert [name for name in names if f"| `dicom-node {name}` |" not in page] == []
+    assert [event for event in Event if f"| {event.value} |" not in page] == []
