@@ -9,7 +9,7 @@ need() { # program, package
 }
 need Orthanc orthanc
 ls /usr/share/orthanc/plugins/*OrthancDicomWeb* >/dev/null 2>&1 || missing="$missing orthanc-dicomweb"
-need storescu dcmtk
+need dcmdump dcmtk
 need dciodvfy dicom3tools
 command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 [ -n "$missing" ] || exit 0

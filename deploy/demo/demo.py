@@ -76,6 +76,7 @@ def main() -> int:
     """Run the demo."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--keep", action="store_true", help="leave node and PACS running at the end")
+    parser.add_argument("--builtin-pacs", action="store_true", help="do not use Orthanc even where it is installed")
     parser.add_argument("--folder", type=Path, default=Path("var/demo"), help="where everything of the demo is put")
     parser.add_argument("--series", type=Path, default=DATA, help="folder of a DICOM series to send instead")
     arguments = parser.parse_args()
@@ -83,8 +84,10 @@ def main() -> int:
     if folder.exists():
         shutil.rmtree(folder)
     folder.mkdir(parents=True)
-    pacs = start_pacs(folder / "pacs")
+    pacs = start_pacs(folder / "pacs", builtin=arguments.builtin_pacs)
     say.print(f"PACS     {pacs.name}, AE {AE_TITLE} on port {pacs.port}")
+    if pacs.dicomweb is None:
+        say.print("         (with Orthanc installed the demo uses that: sudo sh deploy/peers.sh)")
     node = None
     try:
         node, port = start_node(folder, pacs)

@@ -48,10 +48,11 @@ class PACS(Protocol):
         """End it."""
 
 
-def start_pacs(folder: Path) -> PACS:
-    """Start Orthanc, or the stand-in where Orthanc is not installed."""
+def start_pacs(folder: Path, *, builtin: bool = False) -> PACS:
+    """Start Orthanc, or the stand-in where Orthanc is not installed or `builtin` asks for it."""
     folder.mkdir(parents=True)
-    return Orthanc(folder) if shutil.which("Orthanc") else StorageSCP(folder)
+    program = shutil.which("Orthanc", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/usr/local/sbin")
+    return StorageSCP(folder) if builtin or program is None else Orthanc(folder, program)
 
 
 class Orthanc:
@@ -59,7 +60,7 @@ class Orthanc:
 
     name = "Orthanc"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, program: str) -> None:
         self.port, self._http = free_port(), free_port()
         self.dicomweb: str | None = f"http://127.0.0.1:{self._http}/dicom-web"
         configuration = {
@@ -80,7 +81,7 @@ class Orthanc:
         self._log = folder / "orthanc.log"
         with self._log.open("wb") as log:
             self._process = subprocess.Popen(
-                ["Orthanc", str(folder / "orthanc.json")],
+                [program, str(folder / "orthanc.json")],
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
@@ -124,7 +125,7 @@ class Orthanc:
 class StorageSCP:
     """A storage SCP on pynetdicom that keeps what it gets as files."""
 
-    name = "the demo's own storage SCP (Orthanc is not installed)"
+    name = "the demo's own storage SCP"
     dicomweb: str | None = None
 
     def __init__(self, folder: Path) -> None:

@@ -21,7 +21,7 @@ def need(*programs: str, folders: tuple[Path, ...] = ()) -> str:
     """
     environment = str(Path(sys.executable).parent)
     places = [place for place in os.environ.get("PATH", "").split(os.pathsep) if place != environment]
-    path = os.pathsep.join([*places, *map(str, folders), environment])
+    path = os.pathsep.join([*places, "/usr/sbin", *map(str, folders), environment])
     for program in programs:
         if found := shutil.which(program, path=path):
             return found
