@@ -17,8 +17,8 @@ from dicom_node.db import story
 from dicom_node.domain.audit import Event
 from dicom_node.errors import NotFoundError
 from dicom_node.explain.answer import answer
-from dicom_node.explain.events import event_lines
-from dicom_node.explain.words import clock_time, count, status_text
+from dicom_node.explain.events import event_lines, remedy
+from dicom_node.explain.words import bare, clock_time, count, status_text
 
 __all__ = ["Line", "Story", "clock_time", "explain"]
 
@@ -60,7 +60,8 @@ def explain(tx: Connection, text: str) -> list[Story]:
         return [tell(tx, story.read_series(tx, series_id)) for series_id in found]
     if text and (refusals := story.find_refusals(tx, text)):
         lines = tuple(Line(*said) for said in event_lines(reversed(refusals)))
-        return [Story(f"Nothing is stored of {text}, but it was seen", lines, f"Nothing stored: {lines[-1].text}.")]
+        last = f"Nothing is stored: {bare(lines[-1].text)}; {remedy(refusals[0])}."
+        return [Story(f"Nothing is stored of {text}, but it was seen", lines, last)]
     raise NotFoundError(
         f"nothing is known of {text!r}: no accession number, patient ID, UID, job or rejected peer of that name. "
         "Is it the right node, and did the peer send to it? `dicom-node jobs` lists the latest jobs"

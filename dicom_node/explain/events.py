@@ -26,6 +26,15 @@ def event_lines(rows: Iterable[Row[Any]]) -> Iterator[tuple[Any, str]]:
         yield first.at, f"{text}; and {count(len(more), 'more instance')} likewise" if more else text
 
 
+def remedy(row: Row[Any]) -> str:
+    """Say what to do about a refusal at the door."""
+    if row.event == Event.ASSOCIATION_REJECTED:
+        return "compare the peer's AE titles and address with receive.peers and receive.called_ae in the settings"
+    if str(row.detail.get("status", "")).startswith("0xA7"):
+        return "make space on the spool's disk, see that the database answers, and have the peer send again"
+    return "the sender has to correct the instance"
+
+
 def _group(row: Row[Any]) -> object:
     if row.event == Event.INSTANCE_REFUSED:
         return row.event, row.association_id, row.detail.get("status"), row.detail.get("reason")
