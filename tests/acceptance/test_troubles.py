@@ -91,7 +91,7 @@ def test_a_full_disk_makes_the_peer_keep_what_it_has(pacs: Orthanc, tmp_path: Pa
         sent = send_files(files, "127.0.0.1", node.port, "AINODE", "SCANNER")
 
         assert [s.status for s in sent] == [0xA700] * 3
-        assert "space" in node.ask("explain", str(dcmread(files[0]).SOPInstanceUID))
+        assert "MiB free in the spool" in node.ask("explain", str(dcmread(files[0]).SOPInstanceUID))
         assert not list((node.home / "spool" / "instances").rglob("*.dcm"))
     finally:
         node.stop()
