@@ -32,7 +32,7 @@ from dicom_node.db.audit import record
 from dicom_node.db.engine import is_away
 from dicom_node.db.instances import NewInstance, Stored, store_instances
 from dicom_node.domain.audit import AuditEvent, Event
-from dicom_node.errors import CannotUnderstand, DuplicateDiffers, OutOfResources, StoreError
+from dicom_node.errors import DuplicateDiffers, OutOfResources, StoreError
 from dicom_node.receive.arrival import Arrival
 from dicom_node.receive.dimse import SUCCESS
 from dicom_node.spool import Spool
@@ -109,10 +109,8 @@ class Storage:
         if arrival.error is None:
             try:
                 arrival.append(data, self._spool)
-            except StoreError as error:
-                arrival.error = error
-            except OSError as error:
-                arrival.error = OutOfResources(f"the spool cannot be written: {error.strerror}")
+            except Exception as error:  # noqa: BLE001 - whatever it was: a data set that lacks a piece is never stored
+                arrival.error = _problem(error)
         arrival.written += len(data)
         if (on_room := arrival.on_room) is not None and not arrival.is_ahead:
             arrival.on_room = None
@@ -122,11 +120,8 @@ class Storage:
         if arrival.error is None:
             try:
                 arrival.identify()
-            except StoreError as error:
-                arrival.error = error
-            except Exception:
-                logger.exception("the header of an instance cannot be read")
-                arrival.error = CannotUnderstand("the header cannot be read")
+            except Exception as error:  # noqa: BLE001 - whatever it was, the peer is owed an answer
+                arrival.error = _problem(error)
         if arrival.error is not None:
             arrival.discard()
         self._commits.put(arrival)
@@ -180,6 +175,8 @@ class Storage:
 
     def _commit(self, kept: list[tuple[Arrival, NewInstance]]) -> None:
         """Write the rows of all in one transaction; of each alone, when one of them cannot be stored."""
+        if not kept:
+            return
         in_doubt = False
         try:
             with self._engine.connect() as connection, connection.begin() as tx:
@@ -203,19 +200,40 @@ class Storage:
                 arrival.error = DuplicateDiffers("this SOP Instance UID is stored with other bytes")
 
     def _tell(self) -> None:
-        """Write the notes, all or none; while the database is away they wait."""
+        """Write the notes; while the database is away they wait."""
         if not self._untold:
             return
         try:
             with self._engine.begin() as tx:
                 for note in self._untold:
-                    note(tx)
+                    _write_down(note, tx)
         except Exception as error:
             if is_away(error):
                 del self._untold[:-MOST_UNTOLD]
                 return
             logger.exception("%d notes for the audit trail cannot be written", len(self._untold))
         self._untold.clear()
+
+
+def _problem(error: Exception) -> StoreError:
+    """What a peer is told of an error on the way to the disk."""
+    if isinstance(error, StoreError):
+        return error
+    if isinstance(error, OSError):
+        return OutOfResources(f"the spool cannot be written: {error.strerror}")
+    logger.error("an instance cannot be read", exc_info=error)
+    return StoreError("processing failure")
+
+
+def _write_down(note: Note, tx: Connection) -> None:
+    """Write one note, in a savepoint: one that no database takes must not cost the others."""
+    try:
+        with tx.begin_nested():
+            note(tx)
+    except Exception as error:
+        if is_away(error):
+            raise
+        logger.exception("a note for the audit trail cannot be written")
 
 
 def _refusal(error: Exception) -> StoreError:
