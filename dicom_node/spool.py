@@ -19,6 +19,7 @@ import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
@@ -63,7 +64,11 @@ class Spool:
 
     def incoming(self) -> Incoming:
         """Open a file for a data set that is about to arrive."""
-        return Incoming(self.root / "incoming" / f"{uuid4().hex}.part")
+        while True:
+            arriving = Incoming(self.root / "incoming" / f"{uuid4().hex}.part")
+            if not arriving.was_swept:
+                return arriving
+            arriving.discard()
 
     def keep(self, arrived: Sequence[Incoming]) -> list[str]:
         """Make arrived files durable: contents synced, then renamed into place, then their folder synced.
@@ -83,20 +88,23 @@ class Spool:
         OSError
             If the disk is full or broken; nothing of `arrived` is kept then.
         """
+        paths: list[str] = []
         try:
             if len(arrived) == 1:
                 arrived[0].sync()
             else:  # side by side: the file system's journal then takes several syncs in one write
                 with ThreadPoolExecutor(min(len(arrived), 8)) as pool:
-                    list(pool.map(Incoming.sync, arrived))
+                    list(pool.map(lambda one: one.sync(), arrived))
             folder = self._folder_of_this_hour()
-            paths = [f"instances/{folder.name}/{uuid4().hex}.dcm" for _ in arrived]
+            paths += [f"instances/{folder.name}/{uuid4().hex}.dcm" for _ in arrived]
             for one, path in zip(arrived, paths, strict=True):
                 one.path.rename(self.root / path)
             sync_folder(folder)
         except OSError:
             for one in arrived:
                 one.discard()
+            for path in paths:
+                self.delete(path)
             raise
         return paths
 
@@ -191,7 +199,7 @@ class Spool:
     def _folder_of_this_hour(self) -> Path:
         hour = datetime.now(UTC).strftime("%Y%m%d-%H")
         folder = self.root / "instances" / hour
-        if hour != self._hour:
+        if hour != self._hour or not folder.exists():
             folder.mkdir(exist_ok=True)
             sync_folder(folder.parent)
             self._hour = hour
@@ -236,6 +244,11 @@ class Incoming:
         return os.pread(self._fd, length, self._prefix + position)
 
     @property
+    def was_swept(self) -> bool:
+        """Whether a sweep deleted the file in the moment between its opening and its locking."""
+        return os.fstat(self._fd).st_nlink == 0
+
+    @property
     def sha256(self) -> str:
         """SHA-256 of the data set as it was sent, without preamble and file meta information."""
         return self._hash.hexdigest()
@@ -248,10 +261,12 @@ class Incoming:
 
     def discard(self) -> None:
         """Close and delete."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
-        self.path.unlink(missing_ok=True)
+        fd, self._fd = self._fd, -1
+        with suppress(OSError):  # on a broken disk this fails as well; `sweep_incoming` takes what stays
+            if fd >= 0:
+                os.close(fd)
+        with suppress(OSError):
+            self.path.unlink()
 
     def _write(self, data: memoryview) -> None:
         self.size += len(data)
