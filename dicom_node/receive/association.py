@@ -104,9 +104,16 @@ class Association:
     @property
     def wants_more(self) -> bool:
         """Whether to read from the peer: it is told to wait by the network, not by us."""
-        if self.outbox or (self.is_busy and self._inbox):
-            return False
-        return self._arrival is None or self._arrival.on_room is None
+        return not (self.outbox or (self.is_busy and self._inbox) or self._is_held_back)
+
+    @property
+    def is_our_turn(self) -> bool:
+        """Whether the peer has to wait for our disk or database: it is not idle then."""
+        return self.is_busy or self._is_held_back
+
+    @property
+    def _is_held_back(self) -> bool:
+        return self._arrival is not None and self._arrival.on_room is not None
 
     def received(self, data: bytes) -> None:
         """Take what came from the peer, and act on every PDU that is complete."""

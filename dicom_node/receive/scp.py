@@ -59,6 +59,8 @@ class Receiver:
         self._storage = Storage(spool, engine, settings.assemble.quiet_s)
         self._selector = selectors.DefaultSelector()
         self._connections: set[Connection] = set()
+        self._resting: socket.socket | None = None  # the listener, for a moment, when nothing can be accepted
+        self._next_look = 0.0  # monotonic time of the next look at the clocks of the connections
         self._posted: deque[Callable[[], None]] = deque()
         self._wake_out, self._wake_in = socket.socketpair()
         self._rejected: dict[tuple[str, str, str], float] = {}  # calling AE, address, reason -> when it was recorded
@@ -80,14 +82,14 @@ class Receiver:
         with listen(self._settings.receive.address, self.port) as listener:
             for end in (self._wake_in, self._wake_out):
                 end.setblocking(False)
-            self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+            self._listen_to(listener)
             self._selector.register(self._wake_out, selectors.EVENT_READ, self._woken)
             self._storage.start()
             logger.info("listening on %s port %d", self._settings.receive.address, self.port)
             while not stop.is_set():
                 self._turn()
-            self._selector.unregister(listener)
             self._accept(listener)  # those that the kernel has let in already
+            self._stop_listening_to(listener)
         self._drain()
 
     def post(self, step: Callable[[], None]) -> None:
@@ -119,11 +121,23 @@ class Receiver:
         while self._posted:
             self._posted.popleft()()
         now = time.monotonic()
-        for connection in [c for c in self._connections if c.deadline() <= now]:
-            connection.expire()
+        if now >= self._next_look:
+            self._next_look = now + _TICK_S
+            for connection in [c for c in self._connections if c.deadline() <= now]:
+                connection.expire()
+            if self._resting is not None:
+                self._listen_to(self._resting)
 
     def _woken(self) -> None:
         self._wake_out.recv(4096)
+
+    def _listen_to(self, listener: socket.socket) -> None:
+        self._resting = None
+        self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
+
+    def _stop_listening_to(self, listener: socket.socket) -> None:
+        if self._resting is None:
+            self._selector.unregister(listener)
 
     def _accept(self, listener: socket.socket) -> None:
         while True:
@@ -133,6 +147,8 @@ class Receiver:
                 return
             except OSError as error:  # the peer has gone again, or there is no descriptor left
                 logger.warning("a connection could not be accepted: %s", error)
+                self._stop_listening_to(listener)
+                self._resting = listener
                 return
             if len(self._connections) >= self._settings.receive.max_associations + _NEGOTIATING:
                 peer.close()
@@ -172,6 +188,7 @@ class Receiver:
         self._storage.stop(FLUSH_S)
         while self._posted:  # the last answers; their peers have been told to try again, and will find them stored
             self._posted.popleft()()
+        self._storage.tell_last()
         for connection in [*self._connections]:
             connection.close()
         self._selector.close()
@@ -209,16 +226,10 @@ class Connection:
         """Read and write what the network allows."""
         if self.is_closed:
             return
-        try:
-            if mask & selectors.EVENT_READ:
-                self._read()
-            self._refresh()
-        except OSError as error:
-            self._lose(f"connection lost: {error.strerror}")
-        except Exception:  # one peer must not cost the others theirs
-            logger.exception("an association is aborted")
-            self.association.abort("aborted: an error of ours")
-            self._refresh_or_close()
+        if mask & selectors.EVENT_READ:
+            self._guard(self._read)
+        if not self.is_closed:
+            self._guard(self._refresh)
 
     def deadline(self) -> float:
         """Monotonic time at which patience ends."""
@@ -226,7 +237,7 @@ class Connection:
             return self._closing_since + self._artim_s
         if self.association.state is State.WAITING:
             return self._opened_at + self._artim_s
-        return float("inf") if self.association.is_busy else self._last_seen + self._idle_s
+        return float("inf") if self.association.is_our_turn else self._last_seen + self._idle_s
 
     def expire(self) -> None:
         """End what has taken too long."""
@@ -292,12 +303,20 @@ class Connection:
     # Its own
 
     def _run(self, step: Callable[[], None]) -> None:
+        self._guard(step)
+        if not self.is_closed:
+            self._guard(self._refresh)
+
+    def _guard(self, step: Callable[[], None]) -> None:
+        """Do something, at the cost of this association only."""
         try:
             step()
-            if not self.is_closed:
-                self._refresh()
         except OSError as error:
             self._lose(f"connection lost: {error.strerror}")
+        except Exception:  # one peer must not cost the others theirs
+            logger.exception("an association is aborted")
+            self.association.abort("aborted: an error of ours")
+            self._refresh_or_close()
 
     def _read(self) -> None:
         try:

@@ -78,6 +78,14 @@ class Storage:
         for thread in self._threads:
             thread.join(timeout_s)
 
+    def tell_last(self) -> None:
+        """Write what was told after `stop`: how associations ended that got their last answer only then."""
+        if not self._threads[-1].is_alive():
+            while not self._commits.empty():
+                item = self._commits.get()
+                self._untold += [item] if callable(item) else []
+            self._tell()
+
     def write(self, arrival: Arrival, data: bytes) -> None:
         """Append to the data set."""
         arrival.queued += len(data)
