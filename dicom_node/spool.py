@@ -100,6 +100,8 @@ class Spool:
             for one, path in zip(arrived, paths, strict=True):
                 one.path.rename(self.root / path)
             sync_folder(folder)
+            for one in arrived:  # not earlier: what is closed and not yet renamed would be swept
+                one.close()
         except OSError:
             for one in arrived:
                 one.discard()
@@ -254,17 +256,19 @@ class Incoming:
         return self._hash.hexdigest()
 
     def sync(self) -> None:
-        """Wait until the contents are on disk, and close."""
+        """Wait until the contents are on disk."""
         os.fsync(self._fd)
-        os.close(self._fd)
-        self._fd = -1
+
+    def close(self) -> None:
+        """Close; from now on a sweep takes what still lies at `path`."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def discard(self) -> None:
         """Close and delete."""
-        fd, self._fd = self._fd, -1
         with suppress(OSError):  # on a broken disk this fails as well; `sweep_incoming` takes what stays
-            if fd >= 0:
-                os.close(fd)
+            self.close()
         with suppress(OSError):
             self.path.unlink()
 

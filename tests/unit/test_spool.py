@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import os
+import shutil
+import threading
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -53,6 +55,44 @@ def test_when_one_of_a_group_cannot_be_synced_none_is_kept(spool: Spool) -> None
     with pytest.raises(OSError, match="Bad file descriptor"):
         spool.keep(group)
     assert files(spool) == []
+
+
+def test_when_one_of_a_group_cannot_be_renamed_none_is_kept_and_none_stays_open(spool: Spool) -> None:
+    before = open_files()
+    group = [arrived(spool) for _ in range(3)]
+    group[2].path.unlink()
+    with pytest.raises(FileNotFoundError):
+        spool.keep(group)
+    assert files(spool) == []
+    assert open_files() == before
+
+
+def open_files() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
+def test_keeping_goes_on_when_the_folder_of_the_hour_was_removed(spool: Spool) -> None:
+    (first,) = spool.keep([arrived(spool)])
+    shutil.rmtree((spool.root / first).parent)
+    (second,) = spool.keep([arrived(spool)])
+    assert files(spool) == [second]
+
+
+def test_sweeping_at_any_moment_costs_no_arrival(spool: Spool) -> None:
+    done = threading.Event()
+
+    def sweep() -> None:
+        while not done.is_set():
+            Spool(spool.root).sweep_incoming()
+
+    sweeping = threading.Thread(target=sweep)
+    sweeping.start()
+    try:
+        paths = [path for n in range(300) for path in spool.keep([arrived(spool, b"%03d" % n)])]
+    finally:
+        done.set()
+        sweeping.join()
+    assert [spool.path(path).read_bytes()[-3:] for path in paths] == [b"%03d" % n for n in range(300)]
 
 
 def test_a_discarded_file_leaves_nothing(spool: Spool) -> None:
