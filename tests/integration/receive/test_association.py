@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 import socket
 import struct
 import threading
@@ -21,6 +23,7 @@ from pydicom.uid import (
 from pynetdicom.sop_class import PatientRootQueryRetrieveInformationModelFind, Verification  # type: ignore[attr-defined]
 
 from dicom_node.db import tables as t
+from dicom_node.receive import scp
 from dicom_node.spool import Incoming, Spool
 from tests.integration.receive.conftest import Start
 from tests.integration.receive.objects import ct
@@ -335,6 +338,45 @@ def test_stopping_lets_a_transfer_finish_and_takes_no_new_one(start: Start) -> N
         stopping.join(4)
         assert not stopping.is_alive()
     assert len(node.stored()) == 1
+
+
+def test_an_association_whose_commit_outlasts_the_stopping_is_recorded(
+    start: Start, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scp, "DRAIN_S", 0.2)
+    spool = SlowSpool(tmp_path / "spool")
+    node = start(spool=spool)
+    with Scu(node.port) as scu:
+        scu.associate_for(ct())
+        scu.begin_store(ct())
+        scu.send_data(ct(), ct().data)
+        assert spool.asked.wait(10)
+        stopping = threading.Thread(target=node.stop)
+        stopping.start()
+        assert scu.pdu()[0] == A_ABORT
+        spool.go.set()
+        stopping.join(10)
+    assert len(node.stored()) == 1
+    (association,) = node.rows(t.association)
+    assert (association.stored, association.end_reason) == (1, "aborted: the receiver was stopped")
+
+
+def test_without_descriptors_no_connection_is_taken_and_no_processor_used(
+    start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    node = start()
+    accept = socket.socket._accept  # type: ignore[attr-defined]
+
+    def exhausted(listener: socket.socket) -> tuple[int, object]:
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+    monkeypatch.setattr(socket.socket, "_accept", exhausted)
+    with Scu(node.port) as scu:
+        before = time.process_time()
+        time.sleep(1.0)
+        assert time.process_time() - before < 0.1
+        monkeypatch.setattr(socket.socket, "_accept", accept)
+        assert scu.associate().echo() == 0x0000
 
 
 def test_several_receivers_share_one_port(start: Start) -> None:
