@@ -72,6 +72,7 @@ class _RuleFile(_Table):
     model: Text
     destinations: Annotated[tuple[Text, ...], Field(min_length=1)]
     priority: Literal["stat", "high", "routine", "low"] = "routine"
+    report_failures: bool = True
     when: Annotated[dict[str, Any], Field(min_length=1)]
 
 
@@ -260,6 +261,7 @@ def _rule(found: _RuleFile, file: Path, problems: list[str]) -> Rule:
         conditions=tuple(conditions),
         priority=Priority[found.priority.upper()],
         enabled=found.enabled,
+        report_failures=found.report_failures,
     )
 
 

@@ -13,6 +13,7 @@
     |  `- DuplicateDiffers          0x0111  same SOP Instance UID with other bytes: the first is kept
     |- ProtocolError                a peer broke the upper layer protocol or DIMSE; costs its association
     |- GeometryError                a series that cannot be one volume; the text says why
+    |- NotEligible                  a volume that the model was not made for; the text says why
     |- SpoolError                   a spooled file is missing or unreadable                              (retry)
     |- ModelFailed                  the model did not answer, or not usefully                            (as given)
     |- ResultError                  findings that cannot become a valid DICOM object
@@ -102,6 +103,10 @@ class ProtocolError(NodeError):
 
 class GeometryError(NodeError):
     """The instances of a series do not form one volume. Never guessed over: the text says why."""
+
+
+class NotEligible(NodeError):
+    """The series is one volume, but not of a kind that the model was made for. No model runs on it."""
 
 
 class SpoolError(NodeError):

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 from dicom_node.catalog import Catalog
 from dicom_node.db.audit import record
 from dicom_node.db.jobs import JobQueue
+from dicom_node.db.reports import ask_for_report
 from dicom_node.db.routing import NewJob, insert_job, supersede_jobs
 from dicom_node.db.series import ClosedSeries, StoredInstance, write_no_job_reason
 from dicom_node.domain.audit import AuditEvent, Event
@@ -46,7 +47,8 @@ def route_series(
     """Match a series with every rule; write and enqueue a job for each model that is wanted.
 
     Rules that want the same model make one job, which goes to the destinations of them all. A refused series gets its
-    jobs too, failed from the start: somebody asked for a result and has to learn that there is none.
+    jobs too, failed from the start, and a report of each: somebody asked for a result and has to learn that there is
+    none.
     """
     first = _first_slice(series, verdict)
     values = _values(series, verdict, first, catalog.rules, spool)
@@ -129,12 +131,17 @@ def _new_job(
         rule=rules[0].name,
         model=rules[0].model,
         model_version=version,
-        destinations=tuple(dict.fromkeys(name for rule in rules for name in rule.destinations)),
+        destinations=_destinations(rules),
+        report_to=_destinations(rule for rule in rules if rule.report_failures),
         slices=() if verdict.refusal else verdict.slices,
         priority=min([rule.priority for rule in rules] + asked).value,
         max_attempts=max_attempts,
         error=verdict.refusal,
     )
+
+
+def _destinations(rules: Iterable[Rule]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(name for rule in rules for name in rule.destinations))
 
 
 def _record_decision(tx: Connection, series: ClosedSeries, matches: list[Match], jobs: list[NewJob]) -> None:
@@ -153,6 +160,7 @@ def _schedule(tx: Connection, job: NewJob, enqueuer: JobQueue) -> None:
         event = AuditEvent(
             Event.JOB_FAILED, series_id=job.series_id, job_id=job.id, detail={**detail, "error": job.error}
         )
+        ask_for_report(tx, job.id, enqueuer)
     else:
         detail |= {"priority": Priority(job.priority).name, "destinations": list(job.destinations)}
         event = AuditEvent(Event.JOB_SCHEDULED, series_id=job.series_id, job_id=job.id, detail=detail)

@@ -117,6 +117,10 @@ class _Jobs:
         """Take up a job."""
         self.ids.append(job_id)
 
+    def report(self, tx: Connection, job_id: str, attempt: int, *, priority: int = 10, delay_s: float = 0.0) -> None:
+        """Refuse: a rule without destinations has nobody to tell."""
+        raise AssertionError(f"a report of job {job_id} in a run without destinations")
+
     def delivery(
         self, tx: Connection, delivery_id: str, destination: str, attempt: int, *, delay_s: float = 0.0
     ) -> None:

@@ -87,15 +87,23 @@ def load_volume(spool: Spool, instances: Sequence[JobInstance]) -> Volume:
         names the SOP Instance UID.
     """
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-        datasets = list(threads.map(lambda instance: _read(spool, instance), instances))
+        datasets = list(threads.map(lambda instance: read_instance(spool, instance), instances))
         grid = _prove(datasets, instances)
         array = np.empty((len(datasets), int(datasets[0].Rows), int(datasets[0].Columns)), np.float32)
         list(threads.map(_fill, array, datasets))
     return Volume(array, grid, tuple(datasets))
 
 
-def _read(spool: Spool, instance: JobInstance) -> Dataset:
-    """Read one file, and make sure that it holds what was acknowledged to its sender."""
+def read_instance(spool: Spool, instance: JobInstance) -> Dataset:
+    """Read one file, and make sure that it holds what was acknowledged to its sender.
+
+    Raises
+    ------
+    SpoolError
+        If the file is missing, unreadable, or not the bytes that were acknowledged.
+    GeometryError
+        If it cannot be parsed.
+    """
     uid = instance.sop_instance_uid
     try:
         data = spool.path(instance.path).read_bytes()

@@ -166,11 +166,11 @@ class RunningNode:
         return answer
 
     def finished(self, series_uid: str, timeout_s: float = 240) -> dict[str, Any]:
-        """Wait until the newest job of a series and its deliveries are over; that job."""
+        """Wait until the newest job of a series, its report and its deliveries are over; that job."""
 
         def look() -> dict[str, Any] | None:
             found = self.jobs(series_uid)
-            if not found or found[0]["state"] in ("scheduled", "in progress"):
+            if not found or found[0]["state"] in ("scheduled", "in progress") or found[0]["report"] == "due":
                 return None
             if any(d["state"] in ("waiting", "sending") for d in found[0]["deliveries"]):
                 return None

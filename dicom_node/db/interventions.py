@@ -10,6 +10,7 @@ from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.engine import utc_now
 from dicom_node.db.jobs import JobQueue
+from dicom_node.db.reports import cancel_report
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.delivery import DeliveryState
 from dicom_node.domain.job import JobState
@@ -43,7 +44,8 @@ def run_again(
 ) -> str:
     """Make and enqueue a new run of an ended job; the old one keeps its rows and results.
 
-    The new run has UIDs of its own: what a PACS holds of the old run stays beside it.
+    The new run has UIDs of its own: what a PACS holds of the old run stays beside it. What is left to tell of a failed
+    run is taken back: nobody shall read "not analysed" after the result.
 
     Returns
     -------
@@ -57,6 +59,9 @@ def run_again(
         run of the same model on the same series is under way.
     """
     _refuse_run(tx, job)
+    if job.state == JobState.FAILED:
+        cancel_report(tx, job.id)
+        _cancel_deliveries(tx, job.id)
     same = (
         t.job.c.series_id == job.series_id,
         t.job.c.series_revision == job.series_revision,
@@ -75,6 +80,7 @@ def run_again(
             model_version=model_version,
             run_no=run_no,
             destinations=job.destinations,
+            report_to=job.report_to,
             slices=job.slices,
             priority=job.priority,
             state=JobState.SCHEDULED.value,
@@ -94,7 +100,7 @@ def run_again(
 
 
 def cancel_job(tx: Connection, job: Row[Any], *, actor: str) -> tuple[bool, int]:
-    """Cancel a job that has not ended, and what waits to be sent of one that has.
+    """Cancel a job that has not ended, and what waits to be reported or sent of one that has.
 
     A running attempt notices within a second, kills its model and writes nothing; an object on its way to a PACS at
     this moment is not called back.
@@ -113,13 +119,8 @@ def cancel_job(tx: Connection, job: Row[Any], *, actor: str) -> tuple[bool, int]
     still_open = (t.job.c.id == job.id, t.job.c.state.in_(_OPEN))
     canceled = {"state": JobState.CANCELED.value, "finished_at": now, "next_attempt_at": None}
     stopped = tx.execute(update(t.job).where(*still_open).values(**canceled)).rowcount == 1
-    waiting = (t.delivery.c.job_id == job.id, t.delivery.c.state == DeliveryState.WAITING.value)
-    dropped = tx.execute(
-        update(t.delivery)
-        .where(*waiting)
-        .values(state=DeliveryState.CANCELED.value, finished_at=now, next_attempt_at=None)
-    ).rowcount
-    if not stopped and not dropped:
+    dropped = _cancel_deliveries(tx, job.id)
+    if not (cancel_report(tx, job.id) or stopped or dropped):
         raise ConflictError(f"job {job.id} is {job.state} and nothing of it waits to be sent: nothing to cancel")
     asked = {"job_was": job.state, "deliveries_canceled": dropped}
     record(tx, AuditEvent(Event.OPERATOR_CANCEL, series_id=job.series_id, job_id=job.id, actor=actor, detail=asked))
@@ -144,6 +145,12 @@ def delivery_ids(tx: Connection, job: Row[Any], destination: str = "") -> list[s
         where = f" for {destination}" if destination else ""
         raise NotFoundError(f"job {job.id} is {job.state} and has no deliveries{where}")
     return ids
+
+
+def _cancel_deliveries(tx: Connection, job_id: str) -> int:
+    waiting = (t.delivery.c.job_id == job_id, t.delivery.c.state == DeliveryState.WAITING.value)
+    canceled = {"state": DeliveryState.CANCELED.value, "finished_at": utc_now(), "next_attempt_at": None}
+    return tx.execute(update(t.delivery).where(*waiting).values(**canceled)).rowcount
 
 
 def _refuse_run(tx: Connection, job: Row[Any]) -> None:

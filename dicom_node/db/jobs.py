@@ -14,19 +14,20 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
-from dicom_node.db.deliveries import DeliveryQueue, create_deliveries
+from dicom_node.db.deliveries import create_deliveries
 from dicom_node.db.engine import utc_now
 from dicom_node.db.nodes import is_alive
+from dicom_node.db.reports import ReportQueue, ask_for_report
+from dicom_node.db.results import write_results
 from dicom_node.domain.audit import AuditEvent, Event
-from dicom_node.domain.job import Job, JobInstance, JobState, Succeeded
-from dicom_node.domain.uids import result_id
+from dicom_node.domain.job import Failure, Job, JobInstance, JobState, Succeeded
 
 EARLY = timedelta(seconds=5)  # how far ahead of its time the engine may dispatch: on SQLite it keeps whole seconds
 
 _j, _a = t.job, t.job_attempt
 
 
-class JobQueue(DeliveryQueue, Protocol):
+class JobQueue(ReportQueue, Protocol):
     """The part of the engine that ending a job needs."""
 
     def job(self, tx: Connection, job_id: str, attempt: int, *, priority: int = 10, delay_s: float = 0.0) -> None:
@@ -34,7 +35,13 @@ class JobQueue(DeliveryQueue, Protocol):
 
 
 def claim_job(
-    tx: Connection, job_id: str, executor_id: str, model_digests: Mapping[str, str], *, again: bool = False
+    tx: Connection,
+    job_id: str,
+    executor_id: str,
+    model_digests: Mapping[str, str],
+    queue: ReportQueue,
+    *,
+    again: bool = False,
 ) -> Job | None:
     """Take the next attempt of a job.
 
@@ -49,7 +56,7 @@ def claim_job(
     -------
     Job or None
         None when there is nothing to do: the job has ended, is not due, or another worker that lives has it. A job
-        whose worker died during its last attempt is marked failed here.
+        whose worker died during its last attempt is marked failed here, and its report asked for.
     """
     row = _load(tx, job_id)
     if row is None or JobState(row.state).is_final:
@@ -65,11 +72,13 @@ def claim_job(
             return None
         _lose_attempt(tx, row, holder)
     if row.attempt >= row.max_attempts:
-        _fail(tx, row, f"The worker died during attempt {row.attempt}, and no attempt is left.")
+        _fail(tx, row, queue, f"The worker died during attempt {row.attempt}, and no attempt is left.")
         return None
     instances = _instances(tx, row)
     if len(instances) < len(row.slices):
-        _fail(tx, row, f"{len(row.slices) - len(instances)} of {len(row.slices)} instances are no longer stored.")
+        _fail(
+            tx, row, queue, f"{len(row.slices) - len(instances)} of {len(row.slices)} instances are no longer stored."
+        )
         return None
     n = row.attempt + 1
     now = utc_now()
@@ -85,24 +94,7 @@ def finish_completed(tx: Connection, job: Job, outcome: Succeeded, queue: JobQue
     """Write results, deliveries and the job's end, all or nothing. False: the attempt is no longer ours."""
     if not _end(tx, job, "completed", JobState.COMPLETED, steps_s=outcome.steps_s, error=None, finished_at=utc_now()):
         return False
-    now = utc_now()
-    for made in outcome.results:
-        tx.execute(
-            insert(t.result).values(
-                id=result_id(job.id, made.kind),
-                job_id=job.id,
-                kind=made.kind.value,
-                sop_class_uid=made.sop_class_uid,
-                sop_instance_uid=made.sop_instance_uid,
-                series_instance_uid=made.series_instance_uid,
-                transfer_syntax_uid=made.transfer_syntax_uid,
-                path=made.path,
-                size=made.size,
-                sha256=made.sha256,
-                summary=made.summary,
-                created_at=now,
-            )
-        )
+    write_results(tx, job.id, outcome.results)
     detail = {"attempt": job.attempt, "results": {r.kind.value: r.sop_instance_uid for r in outcome.results}}
     record(tx, AuditEvent(Event.JOB_COMPLETED, series_id=job.series_id, job_id=job.id, detail=detail))
     create_deliveries(tx, job, outcome.results, queue)
@@ -120,12 +112,13 @@ def finish_retry(tx: Connection, job: Job, error: str, delay_s: float, queue: Jo
     return True
 
 
-def finish_failed(tx: Connection, job: Job, error: str) -> bool:
-    """Record that the job failed for good. False: the attempt is no longer ours."""
-    if not _end(tx, job, "failed", JobState.FAILED, error=error, finished_at=utc_now()):
+def finish_failed(tx: Connection, job: Job, error: str, failure: Failure, queue: ReportQueue) -> bool:
+    """Record that the job failed for good, and ask for its report. False: the attempt is no longer ours."""
+    if not _end(tx, job, "failed", JobState.FAILED, error=error, failure=failure.value, finished_at=utc_now()):
         return False
     detail = {"attempt": job.attempt, "error": error}
     record(tx, AuditEvent(Event.JOB_FAILED, series_id=job.series_id, job_id=job.id, detail=detail))
+    ask_for_report(tx, job.id, queue)
     return True
 
 
@@ -178,10 +171,11 @@ def _lose_attempt(tx: Connection, row: Row[Any], holder: str) -> None:
     record(tx, _event(Event.JOB_RECOVERED, row, attempt=row.attempt, executor=holder, reason="the worker died"))
 
 
-def _fail(tx: Connection, row: Row[Any], error: str) -> None:
-    failed = {"state": JobState.FAILED.value, "finished_at": utc_now(), "error": error}
+def _fail(tx: Connection, row: Row[Any], queue: ReportQueue, error: str) -> None:
+    failed = {"state": JobState.FAILED.value, "failure": Failure.FAILED.value, "finished_at": utc_now(), "error": error}
     tx.execute(update(_j).where(_j.c.id == row.id).values(**failed))
     record(tx, _event(Event.JOB_FAILED, row, attempt=row.attempt, error=error))
+    ask_for_report(tx, row.id, queue)
 
 
 def _instances(tx: Connection, row: Row[Any]) -> tuple[JobInstance, ...]:

@@ -67,6 +67,7 @@ def list_series(tx: Connection) -> Sequence[Row[Any]]:
 _JOB = (
     *("id", "state", "rule", "model", "model_version", "run_no", "series_revision", "priority"),
     *("attempt", "max_attempts", "created_at", "started_at", "finished_at", "next_attempt_at", "error", "supersedes"),
+    *("failure", "report"),
     *("patient_id", "accession_number", "study_instance_uid", "series_instance_uid", "series_description"),
 )
 _RESULT = ("kind", "sop_instance_uid", "sop_class_uid", "series_instance_uid", "path", "size", "summary")

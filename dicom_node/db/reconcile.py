@@ -1,4 +1,4 @@
-"""Jobs and deliveries that nothing will ever run: found, and given back to the engine.
+"""Jobs, reports and deliveries that nothing will ever run: found, and given back to the engine.
 
 It should not happen: each is enqueued in the transaction that makes it due. It does when the engine gives a run up by
 itself, or when somebody deletes the engine's rows.
@@ -15,14 +15,14 @@ from sqlalchemy import Connection, select, update
 from dicom_node.db import tables as t
 from dicom_node.db.engine import utc_now
 from dicom_node.domain.delivery import DeliveryState
-from dicom_node.domain.job import JobState
+from dicom_node.domain.job import JobState, ReportState
 
 _j, _d = t.job, t.delivery
 
 
 @dataclass(frozen=True, slots=True)
 class Unfinished:
-    """A job or delivery that should be enqueued or running, as it stood when it was read."""
+    """A job, the report of one, or a delivery that should be enqueued or running, as it stood when it was read."""
 
     kind: str
     id: str
@@ -34,7 +34,7 @@ class Unfinished:
 
 
 class AgainQueue(Protocol):
-    """The part of the engine that takes a job or delivery anew."""
+    """The part of the engine that takes a job, report or delivery anew."""
 
     def again(self, tx: Connection, unfinished: Unfinished, delay_s: float) -> None:
         """Enqueue under a number that the engine has not seen."""
@@ -45,18 +45,22 @@ def unfinished(tx: Connection) -> list[Unfinished]:
     jobs = select(_j.c.id, _j.c.state, _j.c.attempt, _j.c.next_attempt_at, _j.c.priority).where(
         _j.c.state.in_((JobState.SCHEDULED.value, JobState.IN_PROGRESS.value))
     )
+    reports = select(_j.c.id, _j.c.state, _j.c.report_attempt.label("attempt"), _j.c.next_attempt_at, _j.c.priority)
     waiting = (_d.c.state == DeliveryState.WAITING.value) & _d.c.next_attempt_at.is_not(None)
     deliveries = select(_d.c.id, _d.c.state, _d.c.attempt, _d.c.next_attempt_at, _d.c.destination).where(
         waiting | (_d.c.state == DeliveryState.SENDING.value)
     )
     return [
         *(Unfinished("job", **row._mapping) for row in tx.execute(jobs)),
+        *(Unfinished("report", **row._mapping) for row in tx.execute(reports.where(_report_is_due()))),
         *(Unfinished("delivery", **row._mapping) for row in tx.execute(deliveries)),
     ]
 
 
 def give_back(tx: Connection, one: Unfinished, queue: AgainQueue) -> bool:
     """Enqueue one that nothing will run. False: it has moved on since it was read."""
+    if one.kind == "report":
+        return _give_back_report(tx, one, queue)
     table, idle = (_j, JobState.SCHEDULED.value) if one.kind == "job" else (_d, DeliveryState.WAITING.value)
     as_read = (table.c.id == one.id, table.c.state == one.state, table.c.attempt == one.attempt)
     now = utc_now()
@@ -67,6 +71,18 @@ def give_back(tx: Connection, one: Unfinished, queue: AgainQueue) -> bool:
         _lose_attempt(tx, one, now)
     queue.again(tx, one, max(0.0, (due - now).total_seconds()))
     return True
+
+
+def _give_back_report(tx: Connection, one: Unfinished, queue: AgainQueue) -> bool:
+    as_read = (_j.c.id == one.id, _j.c.report_attempt == one.attempt, _report_is_due())
+    if tx.execute(select(_j.c.id).where(*as_read).with_for_update()).first() is None:
+        return False
+    queue.again(tx, one, 0.0)
+    return True
+
+
+def _report_is_due() -> Any:
+    return _j.c.report == ReportState.DUE.value
 
 
 def _lose_attempt(tx: Connection, one: Unfinished, now: datetime) -> None:

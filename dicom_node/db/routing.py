@@ -11,9 +11,10 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
+from dicom_node.db.reports import cancel_report
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.delivery import DeliveryState
-from dicom_node.domain.job import JobState
+from dicom_node.domain.job import Failure, JobState
 
 _OPEN = (JobState.SCHEDULED.value, JobState.IN_PROGRESS.value)
 _j, _d = t.job.c, t.delivery.c
@@ -21,7 +22,10 @@ _j, _d = t.job.c, t.delivery.c
 
 @dataclass(frozen=True, slots=True)
 class NewJob:
-    """A job as routing makes it. `error` is set when it can never run: then it starts as failed."""
+    """A job as routing makes it. `error` is set when it can never run: then it starts as failed.
+
+    `report_to` are the destinations that are told when it fails, from the start or later.
+    """
 
     id: str
     series_id: str
@@ -30,6 +34,7 @@ class NewJob:
     model: str
     model_version: str
     destinations: tuple[str, ...]
+    report_to: tuple[str, ...]
     slices: tuple[str, ...]
     priority: int
     max_attempts: int
@@ -53,6 +58,7 @@ def insert_job(tx: Connection, new: NewJob, now: datetime) -> bool:
         "model_version": new.model_version,
         "run_no": 1,
         "destinations": list(new.destinations),
+        "report_to": list(new.report_to),
         "slices": list(new.slices),
         "priority": new.priority,
         "state": JobState.FAILED.value if new.error else JobState.SCHEDULED.value,
@@ -60,6 +66,7 @@ def insert_job(tx: Connection, new: NewJob, now: datetime) -> bool:
         "created_at": now,
         "finished_at": now if new.error else None,
         "error": new.error,
+        "failure": Failure.NOT_ELIGIBLE.value if new.error else None,
         "supersedes": tx.scalar(older),
     }
     insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
@@ -71,7 +78,7 @@ def insert_job(tx: Connection, new: NewJob, now: datetime) -> bool:
 def supersede_jobs(
     tx: Connection, series_id: str, revision: int, successors: Mapping[str, str], now: datetime
 ) -> list[str]:
-    """Cancel what the older revisions of a series still have to do, and what of it waits to be sent.
+    """Cancel what the older revisions of a series still have to do or to report, and what of it waits to be sent.
 
     Parameters
     ----------
@@ -81,7 +88,7 @@ def supersede_jobs(
     Returns
     -------
     list of str
-        The jobs that were canceled, or of which a delivery was.
+        The jobs that were canceled, or of which a report or a delivery was.
     """
     older = select(_j.id, _j.model).where(_j.series_id == series_id, _j.series_revision < revision).order_by(_j.id)
     superseded = []
@@ -96,7 +103,8 @@ def supersede_jobs(
             .where(_d.job_id == job.id, _d.state == DeliveryState.WAITING.value)
             .values(state=DeliveryState.CANCELED.value, finished_at=now, next_attempt_at=None)
         ).rowcount
-        if stopped or dropped:
+        unreported = cancel_report(tx, job.id)
+        if stopped or dropped or unreported:
             detail = {"revision": revision, "by": successors.get(job.model), "deliveries_canceled": dropped}
             record(tx, AuditEvent(Event.JOB_SUPERSEDED, series_id=series_id, job_id=job.id, detail=detail))
             superseded.append(job.id)

@@ -164,6 +164,10 @@ instance = Table(
 # id derives from (series, revision, model, version, run_no): domain.uids.job_id.
 # attempt is the token: whoever ends an attempt says WHERE id = :job AND attempt = :attempt.
 # slices: the sop_instance_uids of the volume in order, as assembly found them.
+# report_to: the destinations that are told when the job fails; they want its results, too.
+# failure: of a failed job, whose fault it is (domain.job.Failure).
+# report: of a failed job with somebody to tell, where the report stands (domain.job.ReportState).
+# report_attempt: the token of the report, as attempt is of the job.
 job = Table(
     "job",
     metadata,
@@ -186,10 +190,15 @@ job = Table(
     Column("finished_at", UTCDateTime),
     Column("error", Text),
     Column("supersedes", ForeignKey("job.id")),
+    Column("report_to", JSON, nullable=False, server_default="[]"),
+    Column("failure", String(16)),
+    Column("report", String(16)),
+    Column("report_attempt", Integer, nullable=False, server_default="0"),
     UniqueConstraint("series_id", "series_revision", "model", "model_version", "run_no"),
     CheckConstraint("state IN ('scheduled', 'in progress', 'completed', 'canceled', 'failed')", name="state"),
     Index("ix_job_state_created", "state", "created_at"),
     Index("ix_job_created", "created_at"),
+    Index("ix_job_report", "report"),
 )
 
 job_attempt = Table(

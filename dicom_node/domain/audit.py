@@ -32,6 +32,8 @@ class Event(StrEnum):
     JOB_CANCELED = "job canceled"
     JOB_SUPERSEDED = "job superseded"
     JOB_RECOVERED = "attempt lost with its worker"
+    REPORT_MADE = "failure reported"
+    REPORT_FAILED = "failure not reported"
     DELIVERY_STARTED = "delivery started"
     DELIVERY_DONE = "delivered"
     DELIVERY_RETRY = "delivery failed, will retry"

@@ -27,6 +27,22 @@ class JobState(StrEnum):
         return self not in (JobState.SCHEDULED, JobState.IN_PROGRESS)
 
 
+class Failure(StrEnum):
+    """Whose fault it is that a job failed, as a reader of its report sees it."""
+
+    NOT_ELIGIBLE = "not eligible"  # the images: they are no volume, or none that the model was made for; none ran
+    FAILED = "failed"  # the node or the model; the images may be faultless
+
+
+class ReportState(StrEnum):
+    """Where the report of a failed job stands. There is none for a job that did not fail or has nobody to tell."""
+
+    DUE = "due"
+    MADE = "made"
+    CANCELED = "canceled"
+    FAILED = "failed"
+
+
 class Priority(IntEnum):
     """Lower runs first. The names are those of Requested Procedure Priority (0040,1003)."""
 
@@ -75,6 +91,21 @@ class Job:
     def may_retry(self) -> bool:
         """Whether another attempt is left after this one."""
         return self.attempt < self.max_attempts
+
+
+@dataclass(frozen=True, slots=True)
+class FailedJob:
+    """A job that failed for good, as the one who reports it sees it.
+
+    `job.destinations` are those that want to be told, `job.instances` everything that was received of the series, by
+    instance number, and `job.attempt` how often a model was tried. `tried` counts the attempts at the report from 1;
+    it is the token without which nothing about the report can be written.
+    """
+
+    job: Job
+    failure: Failure
+    reason: str
+    tried: int
 
 
 @dataclass(frozen=True, slots=True)

@@ -97,7 +97,10 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class Rule:
-    """Which series go to which model, and where its results go."""
+    """Which series go to which model, and where its results go.
+
+    `report_failures` says whether the destinations are told when a job of this rule ends without a result.
+    """
 
     name: str
     model: str
@@ -105,6 +108,7 @@ class Rule:
     conditions: tuple[Condition, ...]
     priority: Priority = Priority.ROUTINE
     enabled: bool = True
+    report_failures: bool = True
 
     @property
     def keys(self) -> frozenset[str]:

@@ -54,6 +54,10 @@ class Enqueuer:
         """
         self._enqueue(tx, "job", JOBS, f"job/{job_id}/{attempt}", job_id, priority=priority, delay_s=delay_s)
 
+    def report(self, tx: Connection, job_id: str, attempt: int, *, priority: int = 10, delay_s: float = 0.0) -> None:
+        """Enqueue an attempt at the report of a failed job, on the queue of the jobs: workers write it."""
+        self._enqueue(tx, "report", JOBS, f"report/{job_id}/{attempt}", job_id, priority=priority, delay_s=delay_s)
+
     def delivery(
         self, tx: Connection, delivery_id: str, destination: str, attempt: int, *, delay_s: float = 0.0
     ) -> None:
@@ -63,7 +67,7 @@ class Enqueuer:
 
     def again(self, tx: Connection, one: Unfinished, delay_s: float) -> None:
         """Enqueue what the engine has lost, under an id that it has not seen."""
-        queue = JOBS if one.kind == "job" else queue_of(one.destination)
+        queue = queue_of(one.destination) if one.kind == "delivery" else JOBS
         run = f"{one.kind}/{one.id}/{one.attempt + 1}/{uuid4().hex[:8]}"
         self._enqueue(tx, one.kind, queue, run, one.id, priority=one.priority, delay_s=delay_s)
 

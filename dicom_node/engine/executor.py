@@ -39,7 +39,7 @@ class Executor:
         takes up at once what the process before it left.
     queues : mapping of str to int
         The queues to serve, and how many runs of each at a time.
-    on_job, on_delivery : callable, optional
+    on_job, on_report, on_delivery : callable, optional
         Called with (id, executor id) in a thread of the engine. They claim, and do nothing when they cannot. They
         must not raise for a database that is away: see `db.engine.commit`.
     before_exit : callable, optional
@@ -55,6 +55,7 @@ class Executor:
         slot: int,
         queues: Mapping[str, int],
         on_job: Callable[[str, str], None] | None = None,
+        on_report: Callable[[str, str], None] | None = None,
         on_delivery: Callable[[str, str], None] | None = None,
         before_exit: Callable[[], None] | None = None,
     ) -> None:
@@ -64,7 +65,7 @@ class Executor:
         self._role, self._slot = role, str(slot)
         self._host = this_host()
         self._queues = dict(queues)
-        self._callbacks = {"job": on_job, "delivery": on_delivery}
+        self._callbacks = {"job": on_job, "report": on_report, "delivery": on_delivery}
         self._before_exit = before_exit
         self._running: set[str] = set()
         self._idle: set[str] = set()
@@ -133,6 +134,10 @@ class Executor:
         @workflow(name="job")
         def job(job_id: str) -> None:
             self._call("job", job_id)
+
+        @workflow(name="report")
+        def report(job_id: str) -> None:
+            self._call("report", job_id)
 
         @workflow(name="delivery")
         def delivery(delivery_id: str) -> None:

@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row
 from dicom_node.db import story
 from dicom_node.db.engine import utc_now
 from dicom_node.domain.delivery import DeliveryState
-from dicom_node.domain.job import JobState
+from dicom_node.domain.job import JobState, ReportState
 from dicom_node.explain.words import bare, clock_time
 
 
@@ -32,7 +32,8 @@ def _job_answer(tx: Connection, job: Row[Any], rows: story.SeriesRows) -> str:
     name = job.id[:8]
     if job.state == JobState.FAILED:
         again = f"; do `dicom-node retry {name}` when the cause is gone" if job.slices else ""
-        return f"No result of {job.model}: {bare(job.error or 'the job failed')}{again}."
+        told = _told(tx, job, [d for d in rows.deliveries if d.job_id == job.id])
+        return f"No result of {job.model}: {bare(job.error or 'the job failed')}{again}. {told}".rstrip()
     if job.state == JobState.CANCELED:
         return f"No result of {job.model}: the job was canceled; do `dicom-node retry {name}` to run it after all."
     if job.state == JobState.IN_PROGRESS:
@@ -44,6 +45,31 @@ def _job_answer(tx: Connection, job: Row[Any], rows: story.SeriesRows) -> str:
             return f"No result of {job.model} yet: {job.error}; next attempt at {clock_time(job.next_attempt_at)}."
         return f"No result of {job.model} yet: the job waits for a free worker."
     return _delivery_answer(tx, job, [d for d in rows.deliveries if d.job_id == job.id])
+
+
+def _told(tx: Connection, job: Row[Any], deliveries: list[Row[Any]]) -> str:
+    """Say whether those who waited for the result of a failed job know that there is none."""
+    if job.report == ReportState.MADE:
+        by_name = {d.destination: d for d in deliveries}
+        return " ".join(_told_destination(tx, job, delivery) for delivery in by_name.values())
+    if job.report == ReportState.DUE:
+        alive = story.processes_alive(tx, "work")
+        missing = "" if alive else ": no worker is alive; do `dicom-node serve` or `dicom-node work`"
+        return f"{', '.join(job.report_to)} will be told when the report is written{missing}."
+    if job.report == ReportState.FAILED:
+        return "Nobody was told: the report could not be written."
+    return "Its report was canceled." if job.report == ReportState.CANCELED else "Its rule wants no report of it."
+
+
+def _told_destination(tx: Connection, job: Row[Any], delivery: Row[Any]) -> str:
+    name, again = delivery.destination, f"do `dicom-node resend {job.id[:8]}`"
+    if delivery.state == DeliveryState.DELIVERED:
+        return f"{name} was told at {clock_time(delivery.finished_at)}."
+    if delivery.state == DeliveryState.FAILED:
+        return f"{name} could not be told: {bare(delivery.last_error or 'the delivery failed')}; {again}."
+    if delivery.state == DeliveryState.CANCELED:
+        return f"{name} was not told: the delivery was canceled; {again}."
+    return f"{name} is not yet told{_why_not_yet(tx, [delivery])}."
 
 
 def _delivery_answer(tx: Connection, job: Row[Any], deliveries: list[Row[Any]]) -> str:
@@ -67,9 +93,11 @@ def _destination_answer(tx: Connection, job: Row[Any], destination: str, deliver
             why = f": {bare(ended[0].last_error)}" if ended[0].last_error and state == DeliveryState.FAILED else ""
             again = f"do `dicom-node resend {job.id[:8]}`"
             return f"Result made, but delivery of {kinds} to {destination} {words}{why}; {again}."
+    return f"Result made, not yet delivered to {destination}{_why_not_yet(tx, deliveries)}."
+
+
+def _why_not_yet(tx: Connection, deliveries: list[Row[Any]]) -> str:
     if not story.processes_alive(tx, "deliver"):
-        why = ": no deliverer is alive; do `dicom-node serve` or `dicom-node deliver`"
-    else:
-        late = [d for d in deliveries if d.last_error and d.next_attempt_at]
-        why = f": {bare(late[0].last_error)}; next try at {clock_time(late[0].next_attempt_at)}" if late else ""
-    return f"Result made, not yet delivered to {destination}{why}."
+        return ": no deliverer is alive; do `dicom-node serve` or `dicom-node deliver`"
+    late = [d for d in deliveries if d.last_error and d.next_attempt_at]
+    return f": {bare(late[0].last_error)}; next try at {clock_time(late[0].next_attempt_at)}" if late else ""

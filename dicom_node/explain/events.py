@@ -105,6 +105,8 @@ _SENTENCES: dict[str, Callable[[Row[Any], dict[str, Any]], str]] = {
     Event.JOB_SCHEDULED: _scheduled,
     Event.JOB_SUPERSEDED: _superseded,
     Event.JOB_FAILED: lambda row, detail: f"job {row.job_id[:8]} failed: {detail['error']}",
+    Event.REPORT_MADE: lambda row, detail: f"report of failed job {row.job_id[:8]} made: it says NOT ANALYSED, and why",
+    Event.REPORT_FAILED: lambda row, detail: f"no report of failed job {row.job_id[:8]}: {detail['reason']}",
     Event.JOB_CANCELED: lambda row, detail: f"job {row.job_id[:8]} canceled",
     Event.ASSOCIATION_REJECTED: _rejected,
     Event.INSTANCE_REFUSED: _refused,

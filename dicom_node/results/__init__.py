@@ -12,16 +12,17 @@ from pydicom.dataset import Dataset
 
 from dicom_node.domain.delivery import ResultObject
 from dicom_node.domain.finding import Findings
-from dicom_node.domain.job import Job
+from dicom_node.domain.job import FailedJob, Job
 from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.errors import ResultError
 from dicom_node.results.header import Equipment, Origin, equipment_of, file_bytes
 from dicom_node.results.seg import build_seg, prove_seg
 from dicom_node.results.source import SourceVolume
 from dicom_node.results.sr import build_sr
+from dicom_node.results.unanalysed import MOST_LISTED, build_unanalysed
 from dicom_node.spool import Spool
 
-__all__ = ["BUILDERS", "Equipment", "build_results", "equipment_of"]
+__all__ = ["BUILDERS", "Equipment", "build_report", "build_results", "equipment_of"]
 
 Mask = Callable[[str], NDArray[np.bool_]]
 BUILDERS: dict[OutputKind, Callable[[Origin, Findings, Mask], Dataset | None]] = {
@@ -85,6 +86,39 @@ def build_results(
     return tuple(results)
 
 
+def build_report(
+    failed: FailedJob, card: ModelCard, header: Dataset, equipment: Equipment, spool: Spool
+) -> ResultObject:
+    """Write the report of a job that ended without a result into the spool.
+
+    Parameters
+    ----------
+    failed : FailedJob
+        What failed and why; its UIDs, dates and times derive from the job, so that writing it again writes the same.
+    card : ModelCard
+        The model that was asked for.
+    header : pydicom.Dataset
+        Header of one instance of the series: whose it is.
+    equipment : Equipment
+        The node.
+    spool : Spool
+        Where the file goes, synced before this returns.
+
+    Raises
+    ------
+    ResultError
+        If the header cannot be carried over into a valid object.
+    """
+    try:
+        origin = Origin.of_received(failed.job, card, header, failed.job.instances[:MOST_LISTED], equipment)
+        report = build_unanalysed(origin, failed)
+        data = file_bytes(report)
+    except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+        raise ResultError(f"The report cannot be written: {error}") from error
+    summary = {"negative": False, "segments": [], "not_analysed": failed.failure.value}
+    return _stored(OutputKind.SR, report, data, failed.job.id, summary, spool)
+
+
 def _build(
     kind: OutputKind,
     build: Callable[[Origin, Findings, Mask], Dataset | None],
@@ -104,7 +138,13 @@ def _write(
     data = file_bytes(result)
     if kind is OutputKind.SEG:
         prove_seg(data, origin, findings, mask)
-    path, size, sha256 = spool.write(f"results/{origin.job.id}", f"{kind.value}.dcm", data)
+    return _stored(kind, result, data, origin.job.id, _summary(findings), spool)
+
+
+def _stored(
+    kind: OutputKind, result: Dataset, data: bytes, job_id: str, summary: dict[str, Any], spool: Spool
+) -> ResultObject:
+    path, size, sha256 = spool.write(f"results/{job_id}", f"{kind.value}.dcm", data)
     return ResultObject(
         kind=kind,
         sop_class_uid=str(result.SOPClassUID),
@@ -114,7 +154,7 @@ def _write(
         path=path,
         size=size,
         sha256=sha256,
-        summary=_summary(findings),
+        summary=summary,
     )
 
 

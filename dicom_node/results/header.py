@@ -18,10 +18,10 @@ from pydicom.uid import UID
 
 from dicom_node import __version__
 from dicom_node.domain.finding import Code
-from dicom_node.domain.job import Job
+from dicom_node.domain.job import Job, JobInstance
 from dicom_node.domain.model import ModelCard
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, device_uid, result_uid
-from dicom_node.results.source import SourceVolume, patient_and_study, slice_headers
+from dicom_node.results.source import SourceVolume, patient_and_study, received_headers, slice_headers
 from dicom_node.settings import Node
 
 PRODUCT = "dicom-node"
@@ -49,12 +49,12 @@ def equipment_of(node: Node) -> Equipment:
 class Origin:
     """Where a result comes from. Every UID, time and name in it follows from this: a retry writes the same bytes.
 
-    `patient` is the source's patient and study, cleaned; `slices` the source's slices in the order of the volume.
+    `patient` is the source's patient and study, cleaned; `slices` the source's slices in the order of the volume. Of a
+    series that was not analysed they are whatever was received, without geometry.
     """
 
     job: Job
     card: ModelCard
-    volume: SourceVolume
     equipment: Equipment
     patient: Dataset
     slices: tuple[Dataset, ...]
@@ -64,7 +64,15 @@ class Origin:
         """Read the source's headers once for all the results of a job."""
         patient = patient_and_study(volume.datasets[0])
         slices = slice_headers(volume, job.instances, patient, result_uid(job.id, "frame of reference"))
-        return cls(job, card, volume, equipment, patient, slices)
+        return cls(job, card, equipment, patient, slices)
+
+    @classmethod
+    def of_received(
+        cls, job: Job, card: ModelCard, header: Dataset, received: Sequence[JobInstance], equipment: Equipment
+    ) -> Origin:
+        """Tell the origin of a report on a series that was not analysed, from the header of one of its instances."""
+        patient = patient_and_study(header)
+        return cls(job, card, equipment, patient, received_headers(job, received, patient))
 
     def uid(self, part: str) -> str:
         """UID of one part of the results, the same at every attempt."""
@@ -73,12 +81,13 @@ class Origin:
     @property
     def algorithm_version(self) -> str:
         """Version and weights, e.g. ``0.1.0+sha256.ab12cd34ef56``: at most 64 characters."""
-        return fit(f"{self.card.version}+sha256.{self.card.weights_digest[:12]}", LO_LENGTH)
+        weights = f"+sha256.{self.card.weights_digest[:12]}" if self.card.weights_digest else ""
+        return fit(f"{self.card.version}{weights}", LO_LENGTH)
 
     @property
     def device_uid(self) -> str:
         """Device UID (0018,1002): a new one whenever the model changes (IHE AIR 6.5.3.1)."""
-        return device_uid(self.card.digest)
+        return device_uid(self.card.digest or f"{self.card.name}|{self.card.version}")
 
     @property
     def time(self) -> datetime:
@@ -93,7 +102,8 @@ class Origin:
     @property
     def digests(self) -> str:
         """The model's digests in full: the version has room for the beginning of one."""
-        return f"weights_sha256={self.card.weights_digest} bundle_sha256={self.card.digest}"
+        known = {"weights_sha256": self.card.weights_digest, "bundle_sha256": self.card.digest}
+        return " ".join(f"{name}={digest}" for name, digest in known.items() if digest)
 
 
 def instance_attributes(origin: Origin, part: str, position: int, description: str) -> dict[str, Any]:
@@ -189,7 +199,7 @@ def _algorithm_equipment(origin: Origin) -> hd.ContributingEquipment:
         manufacturer_model_name=fit(origin.card.name, LO_LENGTH),
         software_versions=origin.algorithm_version,
         contribution_datetime=origin.time.replace(microsecond=0),
-        contribution_description=fit(origin.statement, ST_LENGTH - 200) + " " + origin.digests,
+        contribution_description=f"{fit(origin.statement, ST_LENGTH - 200)} {origin.digests}".strip(),
     )
     item.DeviceUID = origin.device_uid  # IHE AIR 6.5.3.1 requires it; highdicom has no argument for it
     return item

@@ -40,7 +40,7 @@ def build_seg(origin: Origin, findings: Findings, mask: Mask) -> Dataset | None:
     findings : Findings
         Segments, numbered from 1 where they have voxels.
     mask : callable
-        Gives the voxels of one output: bool, shape (slices, rows, columns), on the grid of `origin.volume`.
+        Gives the voxels of one output: bool, shape (slices, rows, columns), on the grid of `origin.slices`.
 
     Returns
     -------
@@ -117,7 +117,7 @@ def prove_seg(data: bytes, origin: Origin, findings: Findings, mask: Mask) -> No
 
 def _pixels(origin: Origin, segments: tuple[Segment, ...], mask: Mask) -> NDArray[np.uint8] | NDArray[np.uint16]:
     """One label map while segments do not overlap, one channel for each when they do."""
-    shape = origin.volume.array.shape
+    shape = (len(origin.slices), int(origin.slices[0].Rows), int(origin.slices[0].Columns))
     labels = np.zeros(shape, np.uint8 if len(segments) < 256 else np.uint16)
     for segment in segments:
         voxels = mask(segment.output)

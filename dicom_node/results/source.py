@@ -19,7 +19,8 @@ from pydicom.dataset import Dataset
 from pydicom.uid import JPEG2000, JPEGBaseline8Bit, JPEGExtended12Bit, JPEGLSNearLossless
 from pydicom.valuerep import DS, validate_value
 
-from dicom_node.domain.job import JobInstance
+from dicom_node.domain.header import texts
+from dicom_node.domain.job import Job, JobInstance
 
 IDENTITY = frozenset({"PatientID", "PatientName", "StudyInstanceUID", "StudyID", "AccessionNumber"})
 TYPE_2 = (  # PS3.3 C.7.1.1 and C.7.2.1: present in every object, empty when unknown
@@ -126,11 +127,7 @@ def slice_headers(
     with config.disable_value_validation():
         first = volume.datasets[0]
         shared = _lossy(volume.datasets, instances)
-        for keyword in TYPE_2:
-            setattr(shared, keyword, "")
-        for keyword in _SCANNER:
-            if patient.get(keyword):
-                setattr(shared, keyword, patient[keyword].value)
+        shared.update(_scanner(patient))
         spacing = DS(round(volume.spacing_mm[0], 6), auto_format=True)
         shared.SpacingBetweenSlices = spacing
         shared.SliceThickness = first.get("SliceThickness") or spacing
@@ -138,6 +135,40 @@ def slice_headers(
         shared.FrameOfReferenceUID = first.get("FrameOfReferenceUID") or frame_of_reference_uid
         shared.PositionReferenceIndicator = first.get("PositionReferenceIndicator") or ""
         return tuple(_slice_header(header, shared) for header in volume.datasets)
+
+
+def received_headers(job: Job, received: Sequence[JobInstance], patient: Dataset) -> tuple[Dataset, ...]:
+    """Headers of whatever was received of a series, by which a report can name it: no geometry, for there may be none.
+
+    Parameters
+    ----------
+    received : sequence of JobInstance
+        Their rows, in the order in which the report shall list them.
+    patient : pydicom.Dataset
+        The cleaned header: which scanner it was.
+    """
+    with config.disable_value_validation():
+        shared = _scanner(patient)
+        shared.StudyInstanceUID, shared.SeriesInstanceUID = job.study_instance_uid, job.series_instance_uid
+        headers = []
+        for instance in received:
+            copy = Dataset()
+            copy.update(shared)
+            copy.SOPClassUID, copy.SOPInstanceUID = instance.sop_class_uid, instance.sop_instance_uid
+            copy.Modality = "".join(texts(instance.header, "Modality")[:1])
+            headers.append(copy)
+        return tuple(headers)
+
+
+def _scanner(patient: Dataset) -> Dataset:
+    """Which scanner it was, and no patient: `complete` puts the patient in."""
+    shared = Dataset()
+    for keyword in TYPE_2:
+        setattr(shared, keyword, "")
+    for keyword in _SCANNER:
+        if patient.get(keyword):
+            setattr(shared, keyword, patient[keyword].value)
+    return shared
 
 
 def _slice_header(header: Dataset, shared: Dataset) -> Dataset:

@@ -11,7 +11,7 @@ from ai.contract import Volume as Pixels
 from ai.process import ModelProcess
 from dicom_node.domain.job import Canceled, Failed, Job, Outcome, RetryLater, Succeeded
 from dicom_node.domain.model import ModelCard
-from dicom_node.errors import ModelFailed, NodeError
+from dicom_node.errors import ModelFailed, NodeError, NotEligible
 from dicom_node.results import Equipment, build_results
 from dicom_node.spool import Spool
 from dicom_node.volume import Volume, load_volume
@@ -77,19 +77,17 @@ def _refuse_unfit(job: Job, card: ModelCard) -> None:
     modality = str(job.instances[0].header.get("Modality", ""))
     if modality not in card.accepts.modality:
         wanted = " or ".join(card.accepts.modality)
-        raise ModelFailed(
-            f"{card.name} is made for {wanted}; the series is {modality or 'of no modality'}.", retry=False
-        )
+        raise NotEligible(f"{card.name} is made for {wanted}; the series is {modality or 'of no modality'}.")
     if len(job.instances) < card.accepts.min_slices:
         reason = f"{card.name} needs at least {card.accepts.min_slices} slices; the series has {len(job.instances)}."
-        raise ModelFailed(reason, retry=False)
+        raise NotEligible(reason)
 
 
 def _refuse_wide(volume: Volume, card: ModelCard) -> None:
     widest_mm, spacing_mm = card.accepts.max_slice_spacing_mm, volume.spacing_mm[0]
     if widest_mm is not None and spacing_mm > widest_mm:
         reason = f"{card.name} is made for slices up to {widest_mm:g} mm apart; these are {spacing_mm:.3g} mm apart."
-        raise ModelFailed(reason, retry=False)
+        raise NotEligible(reason)
 
 
 def _predict(job: Job, card: ModelCard, volume: Volume, node: WorkNode) -> Prediction:

@@ -24,14 +24,29 @@ from dicom_node.db.jobs import (
     finish_interrupted,
     finish_retry,
 )
-from dicom_node.domain.job import Canceled, Failed, Job, Outcome, RetryLater, Succeeded, retry_delay_s
+from dicom_node.db.reports import claim_report, finish_reported, finish_unreported
+from dicom_node.domain.delivery import ResultObject
+from dicom_node.domain.job import (
+    Canceled,
+    Failed,
+    FailedJob,
+    Failure,
+    Job,
+    Outcome,
+    RetryLater,
+    Succeeded,
+    retry_delay_s,
+)
 from dicom_node.domain.model import ModelCard
 from dicom_node.engine import DRAIN_S, JOBS, Executor
-from dicom_node.errors import ModelFailed, NodeError
+from dicom_node.errors import GeometryError, ModelFailed, NodeError, NotEligible
 from dicom_node.results import equipment_of
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from dicom_node.work.attempt import WorkNode, run_attempt
+from dicom_node.work.report import write_report
+
+_UNFIT = (NotEligible, GeometryError)  # the images are at fault, and no model ran
 
 logger = logging.getLogger(__name__)
 
@@ -73,6 +88,7 @@ class Worker:
             slot=self._slot,
             queues={JOBS: 1},
             on_job=self.work_on,
+            on_report=self.report_on,
             before_exit=self.close,
         )
         try:
@@ -93,6 +109,17 @@ class Worker:
         if not commit(self._engine, lambda tx: self._record(tx, job, outcome)):
             logger.warning("job %s: attempt %d was canceled or taken over; its outcome is dropped", job.id, job.attempt)
 
+    def report_on(self, job_id: str, executor_id: str) -> None:
+        """Tell those who waited for a failed job that there is no result, and why. No model is needed for it."""
+        failed = commit(self._engine, lambda tx: claim_report(tx, job_id))
+        if failed is None:
+            logger.info("job %s: nothing to report", job_id)
+            return
+        logger.info("job %s: reporting that it is %s, try %d", job_id, failed.failure.value, failed.tried)
+        made = self._report(failed)
+        if not commit(self._engine, lambda tx: self._record_report(tx, failed, made)):
+            logger.warning("job %s: its report is no longer wanted, or another worker made it", job_id)
+
     def close(self) -> None:
         """Kill the model's process, if there is one."""
         if self._model is not None:
@@ -100,9 +127,12 @@ class Worker:
             self._model = None
 
     def _claim(self, job_id: str, executor_id: str) -> Job | None:
-        digests = {name: card.digest for name, card in self._cards.items()}
         calls = count()
-        return commit(self._engine, lambda tx: claim_job(tx, job_id, executor_id, digests, again=next(calls) > 0))
+        return commit(self._engine, lambda tx: self._claim_job(tx, job_id, executor_id, next(calls) > 0))
+
+    def _claim_job(self, tx: Connection, job_id: str, executor_id: str, again: bool) -> Job | None:
+        digests = {name: card.digest for name, card in self._cards.items()}
+        return claim_job(tx, job_id, executor_id, digests, self._enqueuer, again=again)
 
     def _attempt(self, job: Job) -> Outcome:
         wanted = _Wanted(self._engine, job, self._stop)
@@ -126,12 +156,30 @@ class Worker:
                 delay_s = retry_delay_s(job.attempt, first_s=work.retry_first_s, longest_s=work.retry_longest_s)
                 return finish_retry(tx, job, str(error), delay_s, self._enqueuer)
             case Failed(error):
-                return finish_failed(tx, job, str(error))
+                failure = Failure.NOT_ELIGIBLE if isinstance(error, _UNFIT) else Failure.FAILED
+                return finish_failed(tx, job, str(error), failure, self._enqueuer)
             case Canceled():
                 if attempt_is_current(tx, job):  # nobody took it away: it is we who stop
                     return finish_interrupted(tx, job, self._enqueuer)
                 close_attempt(tx, job, "canceled")
                 return True
+
+    def _report(self, failed: FailedJob) -> ResultObject | NodeError:
+        try:
+            return write_report(failed, self._cards, equipment_of(self._settings.node), self._spool)
+        except NodeError as error:
+            logger.warning("job %s: its failure cannot be reported: %s", failed.job.id, error)
+            return error
+        except Exception as error:  # what nobody foresaw costs this report, never the worker
+            logger.exception("job %s: its failure cannot be reported", failed.job.id)
+            unforeseen = NodeError(f"Unexpected {type(error).__name__}; the log has the details.")
+            unforeseen.retry = True  # a full disk is among them
+            return unforeseen
+
+    def _record_report(self, tx: Connection, failed: FailedJob, made: ResultObject | NodeError) -> bool:
+        if isinstance(made, NodeError):
+            return finish_unreported(tx, failed, str(made), self._enqueuer, retry=made.retry)
+        return finish_reported(tx, failed, made, self._enqueuer)
 
     def _model_for(self, card: ModelCard) -> ModelProcess:
         """Give the warm model of a card; another one makes room for it first.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
+from io import BytesIO
 from pathlib import Path
 
 import pytest
@@ -62,13 +63,22 @@ def test_every_faulty_series_ends_with_its_reason(node: RunningNode, pacs: Ortha
 
     assert refused["state"] == "failed"
     assert refused["attempt"] == 0, "no model ran"
+    assert (refused["failure"], failed["failure"]) == ("not eligible", "not eligible")
     assert "gap" in refused["error"] or "missing" in refused["error"], refused["error"]
     assert refused["error"].rstrip(".") in node.ask("explain", gap)
     assert completed["state"] == "completed"
     assert "localizer" in node.ask("explain", scout).lower()
     assert failed["state"] == "failed"
     assert failed["error"].rstrip(".") in node.ask("explain", broken)
-    assert len(pacs.instances()) == len(completed["results"]), "only the good series has results"
+    at_pacs = [dcmread(BytesIO(data)) for data in pacs.files()]
+    for job, series in ((refused, gap), (failed, broken)):
+        assert [(r["kind"], r["summary"]["not_analysed"]) for r in job["results"]] == [("sr", "not eligible")]
+        assert [d["state"] for d in job["deliveries"]] == ["delivered"]
+        assert "pacs was told at" in node.ask("explain", series).splitlines()[-1]
+        (sr,) = [ds for ds in at_pacs if ds.SOPInstanceUID == job["results"][0]["sop_instance_uid"]]
+        assert sr.SeriesDescription.startswith("NOT ANALYSED (not eligible)")
+        assert job["error"].rstrip(".") in sr.to_json()
+    assert len(at_pacs) == len(completed["results"]) + 2, "a result, or the report that there is none"
 
 
 @pytest.mark.timeout(120)

@@ -18,7 +18,7 @@ from dicom_node.db import deliveries, jobs, migrate
 from dicom_node.db.engine import open_engine, transaction
 from dicom_node.db.listing import JobFilter, list_jobs
 from dicom_node.domain.delivery import Delivery, ResultObject, Sent
-from dicom_node.domain.job import Job, Succeeded
+from dicom_node.domain.job import Failure, Job, Succeeded
 from dicom_node.domain.model import Accepts, ModelCard, OutputKind
 from dicom_node.domain.rule import Condition, Operator, Rule
 from dicom_node.domain.uids import result_uid
@@ -27,6 +27,7 @@ from dicom_node.errors import NodeError
 from dicom_node.explain import explain
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
+from dicom_node.work.worker import Worker
 from tests.stored import sender, store_files
 
 CARD = ModelCard(
@@ -59,7 +60,7 @@ class Operated:
 
     def claim(self, job_id: str) -> Job:
         with transaction(self.engine) as tx:
-            job = jobs.claim_job(tx, job_id, "host/work-0/1", {"lung": "d"})
+            job = jobs.claim_job(tx, job_id, "host/work-0/1", {"lung": "d"}, self.enqueuer)
         assert job is not None
         return job
 
@@ -68,6 +69,16 @@ class Operated:
         job = self.claim(job_id)
         with transaction(self.engine) as tx:
             assert jobs.finish_completed(tx, job, Succeeded(made_by(job.id), {"infer": 1.5}), self.enqueuer)
+
+    def fail(self, job_id: str, error: str = "The model lung crashed.") -> None:
+        """One attempt that fails for good."""
+        job = self.claim(job_id)
+        with transaction(self.engine) as tx:
+            assert jobs.finish_failed(tx, job, error, Failure.FAILED, self.enqueuer)
+
+    def report(self, job_id: str) -> None:
+        """A worker takes up the report of a failed job."""
+        Worker(self.settings, self.catalog, self.engine, self.enqueuer, self.spool).report_on(job_id, "host/work-0/1")
 
     def send(self, *outcomes: Sent | NodeError) -> None:
         """One attempt for each outcome, at the first delivery that is due; an error ends it, unless it says `retry`."""

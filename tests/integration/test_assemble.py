@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from threading import Barrier, Event, Thread
@@ -169,7 +169,7 @@ def test_announced_instances_are_waited_for_and_then_the_series_is_refused(site:
     assert site.one().close_reason == "quiet for 121 s, 8 of 9 announced instances arrived"
     (job,) = site.jobs()
     assert (job.state, job.error, job.slices) == ("failed", "8 of 9 instances arrived.", [])
-    assert site.enqueued() == []
+    assert site.enqueued() == [f"report/{job.id}/1"], "the PACS is told, and no model runs"
 
 
 @pytest.mark.parametrize("end", [None, "connection lost"])
@@ -193,8 +193,35 @@ def test_a_refused_series_that_somebody_wants_is_a_failed_job_with_the_reason(bo
     assert job.error.startswith("A gap: 5 mm between the slices at -17.5 mm and -12.5 mm")
     assert job.finished_at is not None
     assert both.one().refusal == job.error
-    assert both.enqueued() == []
+    assert (job.failure, job.report, job.report_to) == ("not eligible", "due", ["pacs"])
+    assert both.enqueued() == [f"report/{job.id}/1"], "the PACS is told, and no model runs"
     assert both.events()[1:] == ["series complete", "series refused", "series routed", "job failed"]
+
+
+def test_only_the_destinations_of_rules_that_want_it_are_told_of_a_refusal(site: Site) -> None:
+    silent = replace(CHEST, name="silent", destinations=("archive",), report_failures=False)
+    for rules, told in (((silent,), []), ((silent, CHEST), ["pacs"])):
+        paths = site.series(8)
+        site.store(paths[:4] + paths[5:])
+        site.pass_time(31)
+        site.assembler(*rules).sweep()
+        job = max(site.jobs(), key=lambda row: row.created_at)
+        assert (job.report_to, job.report) == (told, "due" if told else None)
+    assert site.enqueued() == [f"report/{job.id}/1"]
+
+
+def test_late_instances_take_a_report_back_that_is_not_written_yet(both: Site) -> None:
+    paths = both.series(8)
+    both.store(paths[:4] + paths[5:])
+    both.pass_time(31)
+    both.assembler().sweep()
+    both.store(paths[4:5])
+    both.pass_time(31)
+    both.assembler().sweep()
+    refused, new = both.jobs()
+    assert (refused.state, refused.report) == ("failed", "canceled")
+    assert (new.state, new.supersedes, new.report) == ("scheduled", refused.id, None)
+    assert both.detail("job superseded")["by"] == new.id
 
 
 def test_a_series_that_nobody_wants_is_kept_with_every_reason(site: Site) -> None:

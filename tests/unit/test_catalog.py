@@ -85,6 +85,12 @@ def problems(home: Path) -> list[str]:
     return caught.value.problems
 
 
+def test_failures_are_reported_unless_the_rule_says_no(home: Path) -> None:
+    assert [rule.report_failures for rule in load(home).rules] == [True]
+    (home / "rules" / "b.toml").write_text(RULE.replace('"organs"', '"organs"\nreport_failures = false', 1))
+    assert {rule.name: rule.report_failures for rule in load(home).rules} == {"organs": True, "b": False}
+
+
 def test_reads_a_rule_its_model_and_its_destination(home: Path) -> None:
     catalog = load(home)
     (rule,) = catalog.rules

@@ -10,7 +10,7 @@ from dicom_node.db import tables as t
 from dicom_node.db.engine import utc_now
 from dicom_node.db.jobs import claim_job, finish_completed, finish_failed
 from dicom_node.db.nodes import register_node
-from dicom_node.domain.job import Job, Succeeded
+from dicom_node.domain.job import Failure, Job, Succeeded
 from tests.integration.engine.conftest import Site
 from tests.integration.engine.rows import add_job, attempts, count, job_row
 
@@ -22,7 +22,7 @@ def start(site: Site, executor_id: str) -> None:
 
 def claim(site: Site, job_id: str, executor_id: str, *, again: bool = False) -> Job | None:
     with site.engine.begin() as tx:
-        return claim_job(tx, job_id, executor_id, {}, again=again)
+        return claim_job(tx, job_id, executor_id, {}, site.enqueuer, again=again)
 
 
 def add(site: Site, **options: int) -> str:
@@ -49,7 +49,7 @@ def test_who_was_taken_over_can_end_nothing(site: Site) -> None:
     assert second is not None
 
     with site.engine.begin() as tx:
-        assert not finish_failed(tx, first, "too late")
+        assert not finish_failed(tx, first, "too late", Failure.FAILED, site.enqueuer)
         assert not finish_completed(tx, first, Succeeded((), {}), site.enqueuer)
 
     assert job_row(site.engine, job_id).state == "in progress"
@@ -80,7 +80,7 @@ def test_an_ended_job_is_not_claimed(site: Site) -> None:
     job = claim(site, job_id, "a")
     assert job is not None
     with site.engine.begin() as tx:
-        finish_failed(tx, job, "as asked")
+        finish_failed(tx, job, "as asked", Failure.FAILED, site.enqueuer)
 
     assert claim(site, job_id, "a") is None
 

@@ -37,7 +37,7 @@ def main(settings_file: str, slot: str) -> None:
     def on_job(job_id: str, executor_id: str) -> None:
         if (home / "raise").exists():
             raise OSError("as asked")
-        job = commit(engine, lambda tx: claim_job(tx, job_id, executor_id, {}))
+        job = commit(engine, lambda tx: claim_job(tx, job_id, executor_id, {}, enqueuer))
         if job is None:
             return
         (home / f"{job.id}.{job.attempt}").touch()

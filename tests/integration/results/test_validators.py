@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from pydicom import Dataset, dcmread
 
+from dicom_node.domain.job import Failure
 from dicom_node.spool import Spool
-from tests.ct import Change
+from tests.ct import Change, small_ct
 from tests.peers.validators import problems
 from tests.unit.results.case import both_lungs, boxes, build, make_case
 from tests.unit.results.test_header import with_attributes
+from tests.unit.results.test_unanalysed import failed_job, write
 
 SOURCES: dict[str, Change] = {
     "plain": with_attributes(),
@@ -46,3 +49,31 @@ def test_the_validators_find_nothing_to_say_of_other_planes(
 def test_the_validators_find_nothing_to_say_of_a_negative_report(tmp_path: Path, spool: Spool) -> None:
     case = make_case(tmp_path / "ct")
     assert problems(build(case, boxes(case), spool).files["sr"], sources=case.sources) == []
+
+
+@pytest.mark.parametrize("failure", Failure)
+@pytest.mark.parametrize("source", SOURCES)
+def test_the_validators_find_nothing_to_say_of_a_report_without_a_result(
+    source: str, failure: Failure, tmp_path: Path, spool: Spool
+) -> None:
+    sources = small_ct(tmp_path / "ct", slices=8, change=SOURCES[source])
+    datasets = [dcmread(path) for path in sources]
+    _, data = write(failed_job(datasets, failure, attempt=3), datasets[0], spool)
+    found = problems(data, sources=sources)
+    assert [message for message in found if source not in OTHER_BYTES or "<PatientName>" not in message] == []
+
+
+def test_the_validators_find_nothing_to_say_of_a_report_on_what_has_no_geometry(tmp_path: Path, spool: Spool) -> None:
+    def two_ways(number: int, ds: Dataset) -> Dataset:
+        if number % 2:
+            ds.ImageOrientationPatient = [0, 1, 0, 0, 0, -1]
+        else:
+            del ds.ImagePositionPatient, ds.PixelSpacing
+        return ds
+
+    whole = small_ct(tmp_path / "whole", slices=8)
+    datasets = [dcmread(path) for path in small_ct(tmp_path / "ct", slices=8, change=two_ways)]
+    for ds in datasets:  # dciodvfy has nothing to compare with but a faultless image
+        ds.StudyInstanceUID = dcmread(whole[0]).StudyInstanceUID
+    _, data = write(failed_job(datasets), datasets[0], spool)
+    assert problems(data, sources=whole) == []

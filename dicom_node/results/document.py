@@ -1,0 +1,170 @@
+"""What every report of ours has (PS3.16 TID 1500): who says it, of which scan, how the run ended, on which images."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import highdicom as hd
+from highdicom.sr import MeasurementsAndQualitativeEvaluations as Group
+from highdicom.sr import VolumetricROIMeasurementsAndQualitativeEvaluations as VolumeGroup
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as PydicomCode
+from pydicom.uid import ExplicitVRLittleEndian
+
+from dicom_node.domain.finding import Code, Segment
+from dicom_node.domain.model import SegmentCard
+from dicom_node.results.header import LO_LENGTH, Origin, code, complete, fit, instance_attributes
+
+ANATOMICAL_STRUCTURE = "91723000"  # SCT, CID 7150
+_PROCEDURES = {  # CID 100
+    "CT": codes.cid100.CTUnspecifiedBodyRegion,
+    "MR": codes.cid100.MRIUnspecifiedBodyRegion,
+    "PT": codes.cid100.PETUnspecifiedBodyRegion,
+}
+
+
+def document(
+    origin: Origin,
+    groups: Sequence[Group | VolumeGroup],
+    library: Dataset | None,
+    evidence: Sequence[Dataset],
+    description: str,
+    *,
+    is_complete: bool,
+) -> Dataset:
+    """Write a Comprehensive 3D SR: preliminary, unverified. Only a human reader verifies.
+
+    Parameters
+    ----------
+    origin : Origin
+        The job, the model and the source series.
+    groups : sequence
+        Measurement groups, at least one.
+    library : pydicom.Dataset, optional
+        The image library; None where there is no image to list.
+    evidence : sequence of pydicom.Dataset
+        Every instance that the report refers to or rests on.
+    description : str
+        Series Description (0008,103E).
+    is_complete : bool
+        False makes Completion Flag (0040,A491) PARTIAL.
+    """
+    report = hd.sr.MeasurementReport(
+        observation_context=_observer(origin),
+        procedure_reported=_procedures(origin),
+        imaging_measurements=groups,
+        title=codes.DCM.ImagingMeasurementReport,
+    )
+    if library is not None:
+        report[0].ContentSequence.insert(-1, library)  # TID 1500: before the measurements
+    sr = hd.sr.Comprehensive3DSR(
+        evidence=evidence,
+        content=report[0],
+        is_complete=is_complete,
+        is_final=False,
+        is_verified=False,
+        performed_procedure_codes=[],
+        requested_procedures=_requests(origin),
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        **instance_attributes(origin, "sr", 2, description),
+    )
+    _empty_unmeasured(sr)
+    complete(sr, origin)
+    return sr
+
+
+def summary_group(origin: Origin, outcome: PydicomCode, comment: str) -> Group:
+    """How the run ended (PS3.16 CID 6047), in a group of its own: highdicom has no other place for it."""
+    group = Group(
+        tracking_identifier=hd.sr.TrackingIdentifier(origin.uid("track/summary"), "Analysis summary"),
+        finding_sites=sites(origin.card.segments),
+        algorithm_id=algorithm(origin),
+        qualitative_evaluations=[hd.sr.QualitativeEvaluation(codes.DCM.CADProcessingAndFindingsSummary, outcome)],
+    )
+    text = hd.sr.TextContentItem(name=codes.DCM.Comment, value=comment, relationship_type="CONTAINS")
+    group[0].ContentSequence.append(text)  # TID 1501 takes TEXT evaluations, highdicom codes only
+    return group
+
+
+def sites(segments: Sequence[Segment | SegmentCard]) -> list[hd.sr.FindingSite] | None:
+    """Where to look: the region of a lesion, or the organ itself, with its side."""
+    places: dict[tuple[Code, Code | None], None] = {}
+    for segment in segments:
+        place = segment.region or (segment.type if segment.category.value == ANATOMICAL_STRUCTURE else None)
+        if place is not None:
+            places[place, segment.laterality] = None
+    return [hd.sr.FindingSite(code(place), laterality=code(side) if side else None) for place, side in places] or None
+
+
+def algorithm(origin: Origin) -> hd.sr.AlgorithmIdentification:
+    """Name the model that answers for a group (PS3.16 TID 4019)."""
+    # without manufacturer and family: dcmqi reads both as findings (PS3.16 TID 4019 has them optional)
+    return hd.sr.AlgorithmIdentification(name=fit(origin.card.name, LO_LENGTH), version=origin.algorithm_version)
+
+
+def library_entry(image: Dataset, descriptors: Sequence[Any] = ()) -> hd.sr.ImageContentItem:
+    """List one image in the image library (PS3.16 TID 1601), with what is its own."""
+    entry = hd.sr.ImageContentItem(
+        name=PydicomCode("260753009", "SCT", "Source"),
+        referenced_sop_class_uid=image.SOPClassUID,
+        referenced_sop_instance_uid=image.SOPInstanceUID,
+        relationship_type="CONTAINS",
+    )
+    if descriptors:
+        entry.ContentSequence = hd.sr.ContentSequence(descriptors)
+    return entry
+
+
+def _observer(origin: Origin) -> hd.sr.ObservationContext:
+    """Name the model as the observer, in the words of Contributing Equipment (IHE AIR table 6.5.3.1-1)."""
+    attributes = hd.sr.DeviceObserverIdentifyingAttributes(
+        uid=origin.device_uid,
+        name=origin.equipment.model_name,
+        manufacturer_name=fit(origin.card.manufacturer, LO_LENGTH),
+        model_name=fit(origin.card.name, LO_LENGTH),
+        serial_number=fit(origin.equipment.serial, LO_LENGTH),
+    )
+    return hd.sr.ObservationContext(
+        observer_device_context=hd.sr.ObserverContext(
+            observer_type=codes.DCM.Device, observer_identifying_attributes=attributes
+        )
+    )
+
+
+def _procedures(origin: Origin) -> list[PydicomCode]:
+    """Name the scan, never the algorithm: what the source says, else the modality alone."""
+    found = []
+    for item in origin.patient.get("ProcedureCodeSequence", ()):
+        value, scheme = item.get("CodeValue"), item.get("CodingSchemeDesignator")
+        if value and scheme and item.get("CodeMeaning"):
+            found.append(PydicomCode(value, scheme, item.CodeMeaning))
+    return found or [_PROCEDURES.get(str(origin.patient.get("Modality", "")), codes.cid100.ImagingProcedure)]
+
+
+def _empty_unmeasured(item: Dataset) -> None:
+    """A number that could not be computed is empty and says why, never a 0 (PS3.3 C.18.1, PS3.16 CID 42)."""
+    for child in item.get("ContentSequence", ()):
+        if "NumericValueQualifierCodeSequence" in child:
+            child.MeasuredValueSequence = []
+        _empty_unmeasured(child)
+
+
+def _requests(origin: Origin) -> list[Dataset] | None:
+    """Name the order behind the study (PS3.3 C.17.2, Referenced Request Sequence), when there is one."""
+    if not origin.patient.AccessionNumber:
+        return None
+    item = Dataset()
+    item.StudyInstanceUID = origin.slices[0].StudyInstanceUID
+    item.ReferencedStudySequence = []
+    for keyword in (
+        "AccessionNumber",
+        "PlacerOrderNumberImagingServiceRequest",
+        "FillerOrderNumberImagingServiceRequest",
+        "RequestedProcedureID",
+        "RequestedProcedureDescription",
+    ):
+        setattr(item, keyword, origin.patient.get(keyword) or "")
+    item.RequestedProcedureCodeSequence = origin.patient.get("RequestedProcedureCodeSequence") or []
+    return [item]

@@ -1,0 +1,122 @@
+"""The report of a job that ended without a result: no study stays silent, or silence would pass for "no findings"."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import highdicom as hd
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+
+from dicom_node.domain.header import texts
+from dicom_node.domain.job import FailedJob, Failure, JobInstance
+from dicom_node.results.document import document, library_entry, summary_group
+from dicom_node.results.header import LO_LENGTH, RESEARCH_ONLY, Origin, fit
+
+MOST_LISTED = 500  # instances: a report on ten thousand of them is read by nobody and taken by few archives
+_LONGEST_REASON = 500
+_MODALITIES = {
+    code.value: code for name in codes.cid29.dir() if (code := getattr(codes.cid29, name)).scheme_designator == "DCM"
+}
+_PATH = re.compile(
+    r"(?<!\w)(['\"])[^'\"]*[/\\][^'\"]*\1"  # in quotes, with spaces maybe
+    r"|(?<![\w)])(?:[A-Za-z]:)?[/\\][\w.~+@%=-]+(?:[/\\][\w.~+@%=-]*)*"  # absolute
+    r"|[\w.~-]+(?:[/\\][\w.~+@%=-]+)+\.\w+"  # relative: only with a suffix, or "CT/PT" would be one
+)
+
+
+def build_unanalysed(origin: Origin, failed: FailedJob) -> Dataset:
+    """Write a Comprehensive 3D SR that says in codes and in words that there is no result.
+
+    Parameters
+    ----------
+    origin : Origin
+        Made by `Origin.of_received` of at most `MOST_LISTED` instances.
+    failed : FailedJob
+        Why there is none, and how much was received.
+
+    Returns
+    -------
+    pydicom.Dataset
+        PARTIAL, since nothing that was asked for is in it; (111245, DCM, "No algorithms succeeded; without findings").
+    """
+    comment = _comment(origin, failed)
+    outcome = codes.cid6047.NoAlgorithmsSucceededWithoutFindings
+    sr = document(
+        origin,
+        [summary_group(origin, outcome, comment)],
+        _image_library(origin, failed.job.instances[: len(origin.slices)]),
+        origin.slices,
+        _description(origin, failed.failure),
+        is_complete=False,
+    )
+    sr.CompletionFlagDescription = f"NOT ANALYSED: {failed.failure.value}"
+    return sr
+
+
+def _description(origin: Origin, failure: Failure) -> str:
+    head = f"NOT ANALYSED ({failure.value}) AI"
+    room = LO_LENGTH - len(f"{head}  {RESEARCH_ONLY}")
+    return f"{head} {fit(origin.card.title, room)} {RESEARCH_ONLY}"
+
+
+def _comment(origin: Origin, failed: FailedJob) -> str:
+    said = [
+        f"NOT ANALYSED ({failed.failure.value}).",
+        for_readers(failed.reason, origin.patient),
+        _what_ran(failed),
+        "This report says nothing about what the images show.",
+        _what_came(failed.job.instances, len(origin.slices)),
+        origin.statement,
+    ]
+    return " ".join(said)
+
+
+def _what_ran(failed: FailedJob) -> str:
+    n = failed.job.attempt
+    if n == 0 or failed.failure is Failure.NOT_ELIGIBLE:
+        return "No model was run."
+    return f"{n} attempt{'s' if n > 1 else ''} ended without a result."
+
+
+def _what_came(received: Sequence[JobInstance], listed: int) -> str:
+    came = "1 instance was received" if len(received) == 1 else f"{len(received)} instances were received"
+    return f"{came}." if listed == len(received) else f"{came}; the first {listed} are listed here."
+
+
+def for_readers(reason: str, patient: Dataset) -> str:
+    """Make one clean sentence of a reason: no path, no further lines, nothing that names the patient.
+
+    Reasons are ours, but some quote what a library said about a file.
+    """
+    text = _PATH.sub("(file)", reason.strip().splitlines()[0] if reason.strip() else "The job failed.")
+    for keyword in ("PatientName", "PatientID", "PatientBirthDate", "OtherPatientIDs", "PatientAddress"):
+        for word in re.split(r"[\^=\\,\s]+", str(patient.get(keyword) or "")):
+            if len(word) > 3:
+                text = re.sub(rf"(?<!\w){re.escape(word)}(?!\w)", "(removed)", text, flags=re.IGNORECASE)
+    text = fit(text, _LONGEST_REASON)
+    return text if text.endswith((".", "...")) else f"{text}."
+
+
+def _image_library(origin: Origin, received: Sequence[JobInstance]) -> Dataset | None:
+    """List the images that came (PS3.16 TID 1600); objects without pixels are evidence alone."""
+    groups: dict[str, list[Dataset]] = {}
+    for header, instance in zip(origin.slices, received, strict=True):
+        if texts(instance.header, "Rows"):
+            groups.setdefault(header.Modality, []).append(header)
+    if not groups:
+        return None
+    library = hd.sr.ContainerContentItem(name=codes.DCM.ImageLibrary, relationship_type="CONTAINS")
+    library.ContentSequence = hd.sr.ContentSequence([_group(modality, images) for modality, images in groups.items()])
+    return library
+
+
+def _group(modality: str, images: Sequence[Dataset]) -> hd.sr.ContainerContentItem:
+    group = hd.sr.ContainerContentItem(name=codes.DCM.ImageLibraryGroup, relationship_type="CONTAINS")
+    shared = []
+    if modality in _MODALITIES:
+        value = _MODALITIES[modality]
+        shared.append(hd.sr.CodeContentItem(codes.DCM.Modality, value, relationship_type="HAS ACQ CONTEXT"))
+    group.ContentSequence = hd.sr.ContentSequence([*shared, *(library_entry(image) for image in images)])
+    return group
