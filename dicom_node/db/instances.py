@@ -6,10 +6,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
+from functools import cache
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Row, Table, select, update
+from sqlalchemy import Connection, Integer, Row, Table, bindparam, func, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.db import tables as t
@@ -60,6 +61,36 @@ class NewInstance:
     header: dict[str, Any]
 
 
+_MOST_OF_SERIES = 1_000_000  # an announced number of instances beyond it is garbage
+
+# Built once: building a statement costs more than running it.
+_STUDY = select(t.study.c.id).where(t.study.c.study_instance_uid == bindparam("uid"))
+_SERIES = select(t.series.c.id).where(
+    t.series.c.study_id == bindparam("study"), t.series.c.series_instance_uid == bindparam("uid")
+)
+_INSTANCE = select(t.instance.c.sha256, t.instance.c.transfer_syntax_uid, t.instance.c.series_id).where(
+    t.instance.c.sop_instance_uid == bindparam("uid")
+)
+
+# FOR NO KEY UPDATE: another receiver that has inserted instances holds a share of the key, and waits here, too.
+_LOCKED = (
+    select(t.series.c.state, t.series.c.revision)
+    .where(t.series.c.id == bindparam("series"))
+    .with_for_update(key_share=True)
+)
+_GROWN = (
+    update(t.series)
+    .where(t.series.c.id == bindparam("series"))
+    .values(
+        instance_count=t.series.c.instance_count + bindparam("more"),
+        expected_count=func.coalesce(bindparam("expected", type_=Integer), t.series.c.expected_count),
+        last_received_at=bindparam("now"),
+        settle_at=bindparam("settle"),
+        state="receiving",
+    )
+)
+
+
 def store_instances(tx: Connection, new: Sequence[NewInstance], quiet_s: float) -> list[Stored]:
     """Write the rows of instances, and of their studies, series and associations where these are new.
 
@@ -79,13 +110,15 @@ def store_instances(tx: Connection, new: Sequence[NewInstance], quiet_s: float) 
     for sender in {n.sender.id: n.sender for n in new}.values():
         _ensure_association(tx, sender)
     outcomes: dict[int, Stored] = {}
+    seen: dict[tuple[str, str], str] = {}  # study and series UIDs -> id of the series
     grown: dict[str, list[NewInstance]] = {}
     # always in the same order, so that two receivers cannot lock each other out
     for number in sorted(range(len(new)), key=lambda n: (*_place(new[n]), n)):
         one = new[number]
         found = _known(tx, one.sop_instance_uid)
         if found is None:
-            series_id = _ensure_series(tx, one, now, quiet_s)
+            place = one.study_instance_uid, one.series_instance_uid
+            series_id = seen[place] = seen.get(place) or _ensure_series(tx, one, now, quiet_s)
             found = _insert(tx, one, series_id, now)
             if found is None:
                 outcomes[number] = Stored.NEW
@@ -129,21 +162,20 @@ def _ensure_association(tx: Connection, sender: Sender) -> None:
 
 
 def _ensure_series(tx: Connection, one: NewInstance, now: datetime, quiet_s: float) -> str:
-    study = {
-        "id": str(uuid4()),
-        "study_instance_uid": one.study_instance_uid,
-        "patient_id": _text(one, "PatientID", 64),
-        "accession_number": _text(one, "AccessionNumber", 64),
-        "study_date": _text(one, "StudyDate", 8),
-        "first_received_at": now,
-    }
-    which = t.study.c.study_instance_uid == one.study_instance_uid
-    study_id = tx.scalar(select(t.study.c.id).where(which))
+    study_id = tx.scalar(_STUDY, {"uid": one.study_instance_uid})
     if study_id is None:
+        study = {
+            "id": str(uuid4()),
+            "study_instance_uid": one.study_instance_uid,
+            "patient_id": _text(one, "PatientID", 64),
+            "accession_number": _text(one, "AccessionNumber", 64),
+            "study_date": _text(one, "StudyDate", 8),
+            "first_received_at": now,
+        }
         _insert_new(tx, t.study, study)
-        study_id = tx.scalars(select(t.study.c.id).where(which)).one()
-    of_study = t.series.c.study_id == study_id, t.series.c.series_instance_uid == one.series_instance_uid
-    if series_id := tx.scalar(select(t.series.c.id).where(*of_study)):
+        study_id = tx.scalars(_STUDY, {"uid": one.study_instance_uid}).one()
+    which = {"study": study_id, "uid": one.series_instance_uid}
+    if series_id := tx.scalar(_SERIES, which):
         return str(series_id)
     series = {
         "id": str(uuid4()),
@@ -160,10 +192,10 @@ def _ensure_series(tx: Connection, one: NewInstance, now: datetime, quiet_s: flo
         detail = {"study": one.study_instance_uid, "series": one.series_instance_uid, "from": one.sender.calling_ae}
         started = AuditEvent(Event.SERIES_STARTED, one.sender.id, series_id=series["id"], detail=detail)
         record(tx, started)
-    return str(tx.scalars(select(t.series.c.id).where(*of_study)).one())
+    return str(tx.scalars(_SERIES, which).one())
 
 
-def _insert(tx: Connection, one: NewInstance, series_id: str, now: datetime) -> Row[Any] | None:
+def _insert(tx: Connection, one: NewInstance, series_id: str, now: datetime) -> Row[Any, Any, Any] | None:
     """Insert an instance; the row that another receiver put there first, if one did."""
     row = {
         "series_id": series_id,
@@ -180,33 +212,28 @@ def _insert(tx: Connection, one: NewInstance, series_id: str, now: datetime) -> 
     return None if _insert_new(tx, t.instance, row) else _known(tx, one.sop_instance_uid)
 
 
-def _known(tx: Connection, sop_instance_uid: str) -> Row[Any] | None:
-    columns: list[Any] = [t.instance.c.sha256, t.instance.c.transfer_syntax_uid, t.instance.c.series_id]
-    return tx.execute(select(*columns).where(t.instance.c.sop_instance_uid == sop_instance_uid)).one_or_none()
+def _known(tx: Connection, sop_instance_uid: str) -> Row[Any, Any, Any] | None:
+    return tx.execute(_INSTANCE, {"uid": sop_instance_uid}).one_or_none()
 
 
 def _grow(tx: Connection, series_id: str, arrived: list[NewInstance], now: datetime, quiet_s: float) -> None:
     """Count what arrived and put off the settling; a complete series opens again."""
-    series = t.series.c
-    # FOR NO KEY UPDATE: another receiver that has inserted instances holds a share of the key, and waits here, too
-    locked = select(series.state, series.revision).where(series.id == series_id).with_for_update(key_share=True)
-    before = tx.execute(locked).one()
+    before = tx.execute(_LOCKED, {"series": series_id}).one()
     expected = [n for one in arrived if (n := _count(one.header.get("NumberOfSeriesRelatedInstances")))]
-    values: dict[str, Any] = {
-        "instance_count": series.instance_count + len(arrived),
-        "last_received_at": now,
-        "settle_at": now + timedelta(seconds=quiet_s),
-        "state": "receiving",
+    growth = {
+        "series": series_id,
+        "more": len(arrived),
+        "expected": max(expected, default=None),
+        "now": now,
+        "settle": now + timedelta(seconds=quiet_s),
     }
-    if expected:
-        values["expected_count"] = max(expected)
-    tx.execute(update(t.series).where(series.id == series_id).values(**values))
+    tx.execute(_GROWN, growth)
     if before.state == "complete":
         detail = {"revision": before.revision, "late_instances": len(arrived)}
         record(tx, AuditEvent(Event.SERIES_REOPENED, arrived[0].sender.id, series_id=series_id, detail=detail))
 
 
-def _tell_difference(tx: Connection, one: NewInstance, found: Row[Any]) -> None:
+def _tell_difference(tx: Connection, one: NewInstance, found: Row[Any, Any, Any]) -> None:
     detail = {
         "instance": one.sop_instance_uid,
         "kept": {"sha256": found.sha256, "transfer_syntax": found.transfer_syntax_uid},
@@ -218,9 +245,14 @@ def _tell_difference(tx: Connection, one: NewInstance, found: Row[Any]) -> None:
 
 def _insert_new(tx: Connection, table: Table, row: dict[str, Any]) -> bool:
     """Insert a row unless one with the same key is there; whether it was inserted."""
-    dialect: Any = postgresql if tx.dialect.name == "postgresql" else sqlite
-    inserted = dialect.insert(table).values(**row).on_conflict_do_nothing().returning(table.c.id)
-    return tx.execute(inserted).first() is not None  # psycopg counts no inserted rows, so the row has to say it
+    # psycopg counts no inserted rows, so the row has to say that it is new
+    return tx.execute(_insert_or_nothing(tx.dialect.name, table), row).first() is not None
+
+
+@cache
+def _insert_or_nothing(dialect: str, table: Table) -> Any:
+    insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
+    return insert(table).on_conflict_do_nothing().returning(table.c.id)
 
 
 def _text(one: NewInstance, keyword: str, longest: int) -> str:
@@ -229,6 +261,7 @@ def _text(one: NewInstance, keyword: str, longest: int) -> str:
 
 def _count(value: object) -> int | None:
     try:
-        return int(value) if isinstance(value, (int, float, str)) and int(value) > 0 else None
+        number = int(value) if isinstance(value, (int, float, str)) else 0
     except ValueError:
         return None
+    return number if 0 < number <= _MOST_OF_SERIES else None

@@ -252,4 +252,4 @@ def _decoded(value: bytes, encodings: list[str]) -> str:
 
 def _clean(text: str) -> str:
     """Drop what no database text holds: NUL, control characters and lone surrogates."""
-    return "".join(c for c in text if c.isprintable()).strip()
+    return (text if text.isprintable() else "".join(c for c in text if c.isprintable())).strip()
