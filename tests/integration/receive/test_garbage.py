@@ -27,19 +27,19 @@ def stream(rng: random.Random) -> bytes:
     start = rng.choice((0, len(OPENING), len(OPENING)))  # mostly beyond the request
     damaged = bytearray(whole)
     for _ in range(rng.randrange(1, 6)):
-        position = rng.randrange(start, len(damaged))
+        position = rng.randrange(min(start, len(damaged) - 1), len(damaged))
         match rng.randrange(5):
             case 0:
                 damaged[position] ^= 1 << rng.randrange(8)
             case 1:
-                del damaged[position : position + rng.randrange(1, 40)]
+                del damaged[position + 1 : position + rng.randrange(2, 40)]
             case 2:
                 damaged[position:position] = rng.randbytes(rng.randrange(1, 40))
             case 3:
                 damaged[position : position + 4] = rng.choice((b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff"))
             case _:
                 del damaged[position:]
-                damaged += rng.randbytes(rng.randrange(60))
+                damaged += rng.randbytes(rng.randrange(1, 60))
     return bytes(damaged)
 
 
