@@ -14,6 +14,7 @@ from urllib.request import urlopen
 
 from tests.node import free_port
 from tests.peers.missing import need
+from tests.peers.owned import owned
 
 PLUGINS = Path("/usr/share/orthanc/plugins")
 
@@ -52,7 +53,7 @@ class Orthanc:
         with (self.folder / "orthanc.log").open("ab") as log:
             # Orthanc 1.10 heeds the variable, not the setting: without it each of its answers takes 40 ms
             self._process = subprocess.Popen(
-                [self._program, str(self.folder / "orthanc.json")],
+                owned(self._program, str(self.folder / "orthanc.json")),
                 stdout=log,
                 stderr=log,
                 env=os.environ | {"TCP_NODELAY": "1"},

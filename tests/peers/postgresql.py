@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import subprocess
+import time
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -14,8 +16,9 @@ import pytest
 
 from tests.node import free_port
 from tests.peers.missing import need
+from tests.peers.owned import owned
 
-_FOLDERS = tuple(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
+FOLDERS = tuple(sorted(Path("/usr/lib/postgresql").glob("*/bin"), reverse=True))
 _number = count()
 
 
@@ -26,18 +29,19 @@ class PostgreSQL:
     """
 
     def __init__(self) -> None:
-        self._bin = Path(need("initdb", folders=_FOLDERS)).resolve().parent
-        self._folder = Path(mkdtemp(prefix="dicom-node-postgresql-"))
-        self._as = ["runuser", "-u", "postgres", "--"] if os.geteuid() == 0 else []
-        if self._as:
-            shutil.chown(self._folder, "postgres", "postgres")
+        self._bin = Path(need("initdb", folders=FOLDERS)).resolve().parent
+        self.folder = Path(mkdtemp(prefix="dicom-node-postgresql-"))
+        self._user = "postgres" if os.geteuid() == 0 else ""
+        if self._user:
+            shutil.chown(self.folder, self._user, self._user)
+        self._server: subprocess.Popen[bytes] | None = None
         self.port = free_port()
-        self._data = str(self._folder / "data")
+        self._data = str(self.folder / "data")
         try:
             self._run("initdb", "-D", self._data, "-U", "test", "-A", "trust", "-E", "UTF8", "--no-sync")
             self._start()
         except BaseException:
-            shutil.rmtree(self._folder)
+            self.stop()
             raise
 
     def database(self) -> str:
@@ -48,38 +52,53 @@ class PostgreSQL:
 
     def stop(self) -> None:
         """End the server and remove its folder."""
-        try:
-            self._run("pg_ctl", "-D", self._data, "-m", "immediate", "stop")
-        finally:
-            shutil.rmtree(self._folder)
+        self._end(signal.SIGQUIT)
+        shutil.rmtree(self.folder)
 
     def pause(self) -> None:
         """Stop the server; what it holds stays."""
-        self._run("pg_ctl", "-D", self._data, "-m", "fast", "-w", "stop")
+        self._end(signal.SIGINT)
 
     def resume(self) -> None:
         """Start the server again on the same port."""
         self._start()
 
     def _start(self) -> None:
-        # Without fsync: our processes get killed, the machine does not.
-        where = f"-p {self.port} -c listen_addresses=127.0.0.1 -c unix_socket_directories={self._folder}"
-        options = f"{where} -c fsync=off -c max_connections=200"
-        self._run("pg_ctl", "-D", self._data, "-w", "-l", str(self._folder / "log"), "-o", options, "start")
+        options = {
+            "listen_addresses": "127.0.0.1",
+            "unix_socket_directories": str(self.folder),
+            "fsync": "off",  # our processes get killed, the machine does not
+            "max_connections": "200",
+        }
+        command = [str(self._bin / "postgres"), "-D", self._data, "-p", str(self.port)]
+        command += [word for name, value in options.items() for word in ("-c", f"{name}={value}")]
+        log = self.folder / "log"
+        with log.open("ab") as file:
+            command = owned(*command, user=self._user)
+            self._server = subprocess.Popen(
+                command, cwd=self.folder, stdin=subprocess.DEVNULL, stdout=file, stderr=file
+            )
+        end = time.monotonic() + 60
+        while not self._answers():
+            if self._server.poll() is not None or time.monotonic() > end:
+                self._end(signal.SIGQUIT)
+                raise AssertionError(f"PostgreSQL does not answer: {log.read_text()}")
+            time.sleep(0.05)
+
+    def _answers(self) -> bool:
+        ready = [str(self._bin / "pg_isready"), "-q", "-h", "127.0.0.1", "-p", str(self.port)]
+        return subprocess.run(ready, check=False, cwd=self.folder).returncode == 0
+
+    def _end(self, how: signal.Signals) -> None:
+        if self._server is not None:
+            self._server.send_signal(how)
+            self._server.wait(60)
+            self._server = None
 
     def _run(self, program: str, *arguments: str) -> None:
-        """Run one of the server's programs. Its output goes to a file: a server holds on to a pipe that it inherits."""
-        output = self._folder / f"{program}.out"
-        with output.open("wb") as file:
-            done = subprocess.run(
-                [*self._as, str(self._bin / program), *arguments],
-                cwd=self._folder,
-                stdin=subprocess.DEVNULL,
-                stdout=file,
-                stderr=file,
-                check=False,
-            )
-        assert done.returncode == 0, f"{program}: {output.read_text()}"
+        command = owned(str(self._bin / program), *arguments, user=self._user)
+        done = subprocess.run(command, cwd=self.folder, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, f"{program}: {done.stdout}{done.stderr}"
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -9,9 +13,10 @@ from pydicom import dcmread
 from sqlalchemy import create_engine, text
 
 from tests.ct import small_ct
+from tests.node import wait_for
 from tests.peers.missing import need
 from tests.peers.orthanc import Orthanc
-from tests.peers.postgresql import PostgreSQL
+from tests.peers.postgresql import FOLDERS, PostgreSQL
 from tests.peers.tools import dcmtk
 from tests.peers.validators import problems
 
@@ -72,3 +77,34 @@ def test_a_missing_peer_is_skipped_only_when_no_peers_were_asked_for(monkeypatch
     monkeypatch.setenv("PEERS", "none")
     with pytest.raises(pytest.skip.Exception, match=r"^PEERS=none: no-such-peer"):
         need("no-such-peer")
+
+
+def test_peers_end_with_tests_that_are_killed(tmp_path: Path) -> None:
+    need("initdb", folders=FOLDERS)
+    script = """
+import sys, time
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from tests.peers.orthanc import Orthanc
+from tests.peers.postgresql import FOLDERS, PostgreSQL
+orthanc, postgresql = Orthanc(Path(sys.argv[1])).start(), PostgreSQL()
+print(orthanc.dicom_port, postgresql.port, postgresql.folder, flush=True)
+time.sleep(100)
+"""
+    command = [sys.executable, "-c", script, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as tests:
+        assert tests.stdout is not None
+        *numbers, folder = tests.stdout.readline().split()
+        ports = [int(number) for number in numbers]
+        assert [answers(port) for port in ports] == [True, True]
+        tests.kill()
+    wait_for(lambda: not any(map(answers, ports)), 30, lambda: "a peer outlived its tests")
+    shutil.rmtree(folder)
+
+
+def answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
