@@ -6,7 +6,7 @@ Nothing here imports torch or MONAI: the node that asks and the child process th
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -83,6 +83,26 @@ class LabelMap:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Detection:
+    """One thing that a model looks for one by one, such as a nodule.
+
+    Parameters
+    ----------
+    output : str
+        The bundle's own name of what it looks for, e.g. ``nodule``.
+    score : float
+        How sure the model is that it is there, 0 to 1.
+    classes : mapping of str to mapping of str to float
+        For each question that the model answers of it, the probability of each answer: ``{"attenuation": {"solid":
+        0.9, "part-solid": 0.1, "ground-glass": 0.0}}``. Empty for a model that only finds.
+    """
+
+    output: str
+    score: float
+    classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """What a model said about one volume.
 
@@ -90,6 +110,14 @@ class Prediction:
     ----------
     label_maps : tuple of LabelMap
         Outputs that may overlap lie in different maps.
+    detections : tuple of Detection
+        In the order of their scores, surest first. The mask of the n-th, counted from 1, is named ``nodule/n`` after
+        its output.
+    instances : numpy.ndarray of uint8, shape (slices, rows, columns), optional
+        On the grid of the volume: n where the n-th detection is, 0 elsewhere. None for a model that detects nothing
+        one by one.
+    saliency : numpy.ndarray of uint8, shape (slices, rows, columns), optional
+        What spoke for each detection, in and around it: 0 nothing, 255 the most that spoke for any one of them.
     steps_s : mapping of str to float
         Seconds spent in each step, in order: ``load`` (zero when the model was warm), ``preprocess``, ``infer``,
         ``postprocess``.
@@ -100,6 +128,9 @@ class Prediction:
     label_maps: tuple[LabelMap, ...]
     steps_s: Mapping[str, float]
     device: str
+    detections: tuple[Detection, ...] = ()
+    instances: NDArray[np.uint8] | None = None
+    saliency: NDArray[np.uint8] | None = None
 
     def mask(self, name: str) -> NDArray[np.bool_]:
         """Voxels of one output.
@@ -122,5 +153,8 @@ class Prediction:
             for value, output in label_map.names.items():
                 if output == name:
                     return np.asarray(label_map.array == value, dtype=np.bool_)
+        for number, detection in enumerate(self.detections, start=1):
+            if f"{detection.output}/{number}" == name and self.instances is not None:
+                return np.asarray(self.instances == number, dtype=np.bool_)
         known = ", ".join(sorted(name for label_map in self.label_maps for name in label_map.names.values()))
         raise ModelInvalidOutput(f"The model has no output named {name!r}; it has: {known or 'none'}.")

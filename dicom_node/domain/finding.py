@@ -30,8 +30,28 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
+class Quality:
+    """Something about a finding that is no number: a class that the model chose, a category that was calculated.
+
+    `note` says in a sentence what it was derived from, e.g. ``"solid, 8.4 mm: at least 8 mm and below 15 mm"``.
+    """
+
+    name: Code
+    value: Code
+    note: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class NotRun:
+    """A part of the model that was not run on this volume, and why: ``Nodule detection``, ``slice spacing 8 mm``."""
+
+    what: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class Segment:
-    """One structure that the model marked.
+    """One structure that the model marked, or one thing that it detected.
 
     Attributes
     ----------
@@ -43,6 +63,10 @@ class Segment:
         Count of marked voxels.
     volume_ml : float
         Zero for an empty mask: an absent organ is a finding, not an error.
+    qualities : tuple of Quality
+        What is said of it in codes.
+    score : float or None
+        How sure the model is that it is there, 0 to 1; None for a structure that everybody has.
     """
 
     output: str
@@ -58,13 +82,21 @@ class Segment:
     voxels: int
     volume_ml: float
     measurements: tuple[Measurement, ...]
+    qualities: tuple[Quality, ...] = ()
+    score: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Findings:
-    """Everything one attempt found. `segments` has the empty ones too; `present` only those with voxels."""
+    """Everything one attempt found. `segments` has the empty ones too; `present` only those with voxels.
+
+    `qualities` are about the scan as a whole, e.g. the highest category of any nodule. `not_run` are the parts of the
+    model that this volume was not fit for.
+    """
 
     segments: tuple[Segment, ...]
+    qualities: tuple[Quality, ...] = ()
+    not_run: tuple[NotRun, ...] = ()
 
     @property
     def present(self) -> tuple[Segment, ...]:
