@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,7 +34,8 @@ from ai.contract import (
     Prediction,
     Volume,
 )
-from ai.outputs import label_maps, output_names
+from ai.detections import detections_in, instances_key
+from ai.outputs import label_maps, output_key, output_names
 from ai.regrid import to_grid
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -68,6 +69,8 @@ class Bundle:
     _preprocessing: Compose
     _postprocessing: Compose
     _image_key: str
+    _output_key: str
+    _instances_key: str | None
 
     @classmethod
     def load(cls, path: Path, device: str = "cpu") -> Bundle:
@@ -114,45 +117,66 @@ class Bundle:
             _preprocessing=preprocessing,
             _postprocessing=postprocessing,
             _image_key=image_key,
+            _output_key=output_key(metadata),
+            _instances_key=instances_key(metadata),
         )
 
-    def predict(self, volume: Volume) -> Prediction:
+    def predict(self, volume: Volume, without: Collection[str] = ()) -> Prediction:
         """Run the model. The same volume gives the same bytes.
 
         Parameters
         ----------
         volume : Volume
             Any orientation; the bundle's own transforms turn it.
+        without : collection of str
+            Detections that are not to be run. The bundle's inferer has to have an attribute `without` for it.
 
         Returns
         -------
         Prediction
-            Label maps on the grid of `volume`, whether or not the bundle inverts its preprocessing.
+            Everything on the grid of `volume`, whether or not the bundle inverts its preprocessing.
 
         Raises
         ------
+        BundleError
+            If the bundle cannot leave out what it is told to leave out.
         ModelInvalidOutput
             If the output has NaN, another grid than its input, or values without a name.
         ModelOutOfMemory, ModelCrashed
             If the bundle's code fails.
         """
         torch.manual_seed(0)
+        self._leave_out(without)
         clock = _Clock()
         with torch.inference_mode(), _explained(self.name):
             source = _meta_tensor(volume)
+            grid = source.affine.numpy(), tuple(volume.array.shape[::-1])
             data: dict[str, Any] = self._preprocessing({self._image_key: source})
+            del source
             image = data[self._image_key]
             clock.lap("preprocess")
-            output = self._inferer(image.as_tensor()[None].to(self.device), self._network)
-            data["pred"] = _as_image(output, image)
+            data["pred"] = _as_images(self._inferer(image.as_tensor()[None].to(self.device), self._network), image)
             clock.lap("infer")
-            del output
-            pred = self._postprocessing(data)["pred"]
-            fed = tuple(volume.array.shape[::-1])
-            maps = label_maps(_on_source_grid(pred, image, source.affine.numpy(), fed), self._channels)
+            data = self._postprocessing(data)
+            fed = _on_source_grid(_output(data, self._output_key), image, *grid)
+            maps = label_maps(fed, self._channels)
+            detected = detections_in(data, self._instances_key, image, grid, without)
             clock.lap("postprocess")
-        back = tuple(LabelMap(np.ascontiguousarray(array.transpose(2, 1, 0)), names) for array, names in maps)
-        return Prediction(back, clock.steps_s, str(self.device))
+        back = tuple(LabelMap(_slices_first(array), names) for array, names in maps)
+        return Prediction(
+            back,
+            clock.steps_s,
+            str(self.device),
+            detected.found,
+            None if detected.instances is None else _slices_first(detected.instances),
+            None if detected.saliency is None else _slices_first(detected.saliency),
+        )
+
+    def _leave_out(self, without: Collection[str]) -> None:
+        if hasattr(self._inferer, "without"):
+            self._inferer.without = frozenset(without)
+        elif without:
+            raise BundleError(f"The bundle {self.name} cannot leave out {', '.join(sorted(without))}.")
 
 
 class _Clock:
@@ -277,6 +301,13 @@ def _meta_tensor(volume: Volume) -> MetaTensor:
     return MetaTensor(array, affine=torch.from_numpy(affine), meta={**meta, "original_channel_dim": 0, "space": "RAS"})
 
 
+def _as_images(output: Any, image: MetaTensor) -> Any:
+    """The inferer's output, or each map in it, with the geometry of the image it was computed from."""
+    if not isinstance(output, Mapping):
+        return _as_image(output, image)
+    return {key: _as_image(part, image) if isinstance(part, torch.Tensor) else part for key, part in output.items()}
+
+
 def _as_image(output: Any, image: MetaTensor) -> MetaTensor:
     """The network's output with the geometry of the image it was computed from."""
     if not isinstance(output, torch.Tensor) or output.ndim != 5 or output.shape[0] != 1:
@@ -293,12 +324,21 @@ def _as_image(output: Any, image: MetaTensor) -> MetaTensor:
     return MetaTensor(pred, affine=image.affine.clone(), applied_operations=list(image.applied_operations))
 
 
-def _on_source_grid(
-    pred: Any, image: MetaTensor, affine: NDArray[np.float64], shape: tuple[int, ...]
-) -> NDArray[np.generic]:
-    """The post-processed output as (channels, columns, rows, slices) of the source."""
+def _output(data: Mapping[str, Any], key: str) -> MetaTensor:
+    pred = data.get(key)
     if not isinstance(pred, MetaTensor) or pred.ndim != 4:
         raise ModelInvalidOutput("The model's post-processed output is not one image with channels.")
+    return pred
+
+
+def _slices_first(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    return np.ascontiguousarray(array.transpose(2, 1, 0))
+
+
+def _on_source_grid(
+    pred: MetaTensor, image: MetaTensor, affine: NDArray[np.float64], shape: tuple[int, ...]
+) -> NDArray[np.generic]:
+    """A post-processed map as (channels, columns, rows, slices) of the source."""
     own, array = pred.affine.cpu().numpy().astype(np.float64), pred.as_tensor().cpu().numpy()
     inverted = np.allclose(own, affine, atol=1e-3)
     untouched = np.allclose(own, image.affine.cpu().numpy(), atol=1e-3)

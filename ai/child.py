@@ -17,6 +17,7 @@ import socket
 import sys
 import time
 from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -93,11 +94,15 @@ def _device(wanted: str) -> str:
 def _answer(bundle: Bundle, request: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:
     try:
         volume = _take_volume(request, order["volume"])
-        prediction = bundle.predict(volume)
+        prediction = bundle.predict(volume, without=request["without"])
     except ModelError as error:
         return _refusal(error)
+    _give_maps(prediction, order["labels"])
     return {
-        "label_maps": [_names(label_map) for label_map in _give_labels(prediction, order["labels"])],
+        "label_maps": [_names(label_map) for label_map in prediction.label_maps],
+        "detections": [asdict(detection) for detection in prediction.detections],
+        "instances": prediction.instances is not None,
+        "saliency": prediction.saliency is not None,
         "steps_s": dict(prediction.steps_s),
         "device": prediction.device,
     }
@@ -110,15 +115,16 @@ def _take_volume(request: Mapping[str, Any], descriptor: int) -> Volume:
     return Volume(array, np.array(request["affine"], dtype=np.float64).reshape(4, 4), request["modality"])
 
 
-def _give_labels(prediction: Prediction, descriptor: int) -> tuple[LabelMap, ...]:
+def _give_maps(prediction: Prediction, descriptor: int) -> None:
+    """Lay down the label maps, then the instances, then the saliency: a byte for each voxel of each."""
     os.ftruncate(descriptor, 0)
     offset = 0
-    for label_map in prediction.label_maps:
-        voxels = np.ascontiguousarray(label_map.array).data.cast("B")
+    maps = [*(label_map.array for label_map in prediction.label_maps), prediction.instances, prediction.saliency]
+    for array in maps:
+        voxels = memoryview(b"") if array is None else np.ascontiguousarray(array).data.cast("B")
         while voxels:
             written = os.pwrite(descriptor, voxels, offset)
             offset, voxels = offset + written, voxels[written:]
-    return prediction.label_maps
 
 
 def _names(label_map: LabelMap) -> dict[str, str]:

@@ -19,7 +19,7 @@ def output_names(metadata: Mapping[str, Any]) -> dict[int, str]:
     Parameters
     ----------
     metadata : mapping
-        The bundle's ``metadata.json``; ``network_data_format.outputs.pred.channel_def`` is read.
+        The bundle's ``metadata.json``; ``channel_def`` of the output `output_key` is read.
 
     Returns
     -------
@@ -31,8 +31,7 @@ def output_names(metadata: Mapping[str, Any]) -> dict[int, str]:
     BundleError
         If the names are missing, repeated, or numbered with anything but 0 to 255.
     """
-    outputs = metadata.get("network_data_format", {}).get("outputs", {})
-    chosen: Any = outputs.get("pred") or next(iter(outputs.values()), {})
+    chosen = _outputs(metadata).get(output_key(metadata), {})
     defined = chosen.get("channel_def", {}) if isinstance(chosen, Mapping) else {}
     try:
         numbered = {int(channel): str(name) for channel, name in defined.items()}
@@ -44,6 +43,12 @@ def output_names(metadata: Mapping[str, Any]) -> dict[int, str]:
     if not named or len(set(named.values())) != len(named) or not all(0 <= channel < 256 for channel in named):
         raise BundleError("The bundle's metadata.json names no outputs in channel_def, or names one of them twice.")
     return {1: next(iter(named.values()))} if list(numbered) == [0] else named
+
+
+def output_key(metadata: Mapping[str, Any]) -> str:
+    """Name of the output that holds labels: ``pred`` where there is one, else the first of metadata's outputs."""
+    outputs = _outputs(metadata)
+    return "pred" if "pred" in outputs else next(iter(outputs), "pred")
 
 
 def label_maps(output: NDArray[np.generic], names: Mapping[int, str]) -> list[tuple[NDArray[np.uint8], dict[int, str]]]:
@@ -91,6 +96,11 @@ def values_in(labels: NDArray[np.uint8]) -> set[int]:
     for plane in labels:
         counts += np.bincount(plane.ravel(), minlength=256)
     return set(np.flatnonzero(counts).tolist())
+
+
+def _outputs(metadata: Mapping[str, Any]) -> Mapping[str, Any]:
+    outputs = metadata.get("network_data_format", {}).get("outputs", {})
+    return outputs if isinstance(outputs, Mapping) else {}
 
 
 def _labels(values: NDArray[np.generic], names: Mapping[int, str]) -> NDArray[np.uint8]:

@@ -17,7 +17,7 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -27,6 +27,7 @@ from numpy.typing import NDArray
 
 from ai.contract import (
     BundleError,
+    Detection,
     LabelMap,
     ModelCancelled,
     ModelCrashed,
@@ -81,7 +82,14 @@ class ModelProcess:
         child = self._child
         return child.pid if child is not None and child.alive else None
 
-    def predict(self, volume: Volume, *, timeout_s: float, cancelled: Callable[[], bool] = lambda: False) -> Prediction:
+    def predict(
+        self,
+        volume: Volume,
+        *,
+        timeout_s: float,
+        cancelled: Callable[[], bool] = lambda: False,
+        without: Collection[str] = (),
+    ) -> Prediction:
         """Ask the model.
 
         Parameters
@@ -92,11 +100,13 @@ class ModelProcess:
             Seconds for everything, loading the model included.
         cancelled : callable
             Asked five times a second; when it says True the child is killed.
+        without : collection of str
+            Detections that the volume is not fit for: they are not run.
 
         Returns
         -------
         Prediction
-            Label maps on the grid of `volume`.
+            Everything on the grid of `volume`.
 
         Raises
         ------
@@ -112,7 +122,7 @@ class ModelProcess:
         with self._one_at_a_time:
             wait = _Wait(time.monotonic() + timeout_s, timeout_s, cancelled, self._name)
             try:
-                return self._ask(volume, wait)
+                return self._ask(volume, wait, without)
             except ModelInvalidOutput:
                 raise  # the process is sound; only its answer was not
             except BaseException:
@@ -133,7 +143,7 @@ class ModelProcess:
     ) -> None:
         self.close()
 
-    def _ask(self, volume: Volume, wait: _Wait) -> Prediction:
+    def _ask(self, volume: Volume, wait: _Wait, without: Collection[str]) -> Prediction:
         load_s = 0.0
         child = self._child
         if child is None or not child.alive:
@@ -146,6 +156,7 @@ class ModelProcess:
                 "shape": list(volume.array.shape),
                 "affine": [float(value) for value in volume.affine.ravel()],
                 "modality": volume.modality,
+                "without": sorted(without),
             }
         )
         answer = child.hear(wait)
@@ -340,15 +351,31 @@ def _prediction(
 ) -> Prediction:
     """Check what the child said against what it was asked."""
     named = [{int(value): str(name) for value, name in names.items()} for names in answer["label_maps"]]
-    voxels = int(np.prod(shape))
-    maps = []
-    labels = take(voxels * len(named)).reshape(len(named), *shape)
-    for array, names in zip(labels, named, strict=True):
-        if not values_in(array) <= {0, *names}:
-            raise ModelInvalidOutput("The model's labels hold values that it gave no name.")
-        maps.append(LabelMap(array, names))
+    found = tuple(_detection(entry) for entry in answer["detections"])
+    extra = [bool(answer[name]) for name in ("instances", "saliency")]
+    arrays = list(take(int(np.prod(shape)) * (len(named) + sum(extra))).reshape(-1, *shape))
+    maps = [LabelMap(_checked(arrays.pop(0), set(names)), names) for names in named]
+    instances = _checked(arrays.pop(0), set(range(1, len(found) + 1))) if extra[0] else None
+    saliency = arrays.pop(0) if extra[1] else None
     steps_s = {"load": load_s, **{str(step): float(seconds) for step, seconds in answer["steps_s"].items()}}
-    return Prediction(tuple(maps), steps_s, str(answer["device"]))
+    return Prediction(tuple(maps), steps_s, str(answer["device"]), found, instances, saliency)
+
+
+def _detection(entry: Mapping[str, Any]) -> Detection:
+    score = float(entry["score"])
+    classes = {
+        str(question): {str(name): float(share) for name, share in answers.items()}
+        for question, answers in entry["classes"].items()
+    }
+    if not all(0 <= share <= 1 for share in (score, *(s for answers in classes.values() for s in answers.values()))):
+        raise ModelInvalidOutput("The model gave a detection a score that is no probability.")
+    return Detection(str(entry["output"]), score, classes)
+
+
+def _checked(labels: NDArray[np.uint8], known: set[int]) -> NDArray[np.uint8]:
+    if not values_in(labels) <= {0, *known}:
+        raise ModelInvalidOutput("The model's labels hold values that it gave no name.")
+    return labels
 
 
 def _oom_kills() -> int:
