@@ -1,0 +1,130 @@
+"""Draws a whole chest with nodules, and the truth about it, on the CPU or a GPU."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ai.contract import Volume
+from ai.phantom.anatomy import LEFT, RIGHT, Chest
+from ai.phantom.body import paint_body
+from ai.phantom.fields import Grid, paint, soft
+from ai.phantom.findings import OtherFindings, draw_findings
+from ai.phantom.lungs import Survey, grow_plumbing, paint_plumbing, parenchyma
+from ai.phantom.nodules import Nodule, paint_nodule
+from ai.phantom.placing import place_nodules
+from ai.phantom.scanner import ScannerPlan, scan
+
+_BODY, _TREES, _PAINT, _FINDINGS, _NODULES, _SCANNER = range(1, 7)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Phantom:
+    """One synthetic chest CT. All tensors have the shape (slices, rows, columns) and lie on one device.
+
+    Parameters
+    ----------
+    hu : torch.Tensor of float32
+        Hounsfield units.
+    affine : numpy.ndarray of float64, shape (4, 4)
+        (slice, row, column, 1) to LPS mm; slices from below upwards.
+    lungs : torch.Tensor of uint8
+        1 in the left lung, 2 in the right, with their vessels, airways and nodules; 0 elsewhere and at the hila.
+    lobes : torch.Tensor of uint8
+        See `ai.phantom.anatomy.LOBES`; 0 outside the lungs.
+    instances : torch.Tensor of uint8
+        n in the n-th nodule, counted from 1.
+    nodules : tuple of Nodule
+        The truth about each.
+    plan : ScannerPlan
+        How it was scanned.
+    """
+
+    hu: torch.Tensor
+    affine: NDArray[np.float64]
+    lungs: torch.Tensor
+    lobes: torch.Tensor
+    instances: torch.Tensor
+    nodules: tuple[Nodule, ...]
+    plan: ScannerPlan
+
+    def to_volume(self) -> Volume:
+        """The image as a model is given it."""
+        return Volume(self.hu.cpu().numpy(), self.affine)
+
+
+def make_phantom(
+    seed: int,
+    spacing_mm: tuple[float, float, float] = (1.25, 1.25, 1.25),
+    *,
+    device: torch.device | str = "cpu",
+    nodules: int | None = None,
+    plan: ScannerPlan | None = None,
+) -> Phantom:
+    """Draw one chest.
+
+    Parameters
+    ----------
+    seed : int
+        The same seed draws the same body with the same nodules, whatever the spacing and the device.
+    spacing_mm : (float, float, float)
+        Between slices, rows and columns.
+    device : torch.device or str
+        Where to draw.
+    nodules : int, optional
+        How many; drawn by default, none in about a quarter of all bodies. Fewer may be placed where lungs are small.
+    plan : ScannerPlan, optional
+        How to scan it; drawn by default.
+
+    Returns
+    -------
+    Phantom
+    """
+    chest = Chest.draw(np.random.default_rng([seed, _BODY]))
+    survey = Survey.of(chest)
+    plumbing = grow_plumbing(chest, survey, np.random.default_rng([seed, _TREES]))
+    others = draw_findings(chest, survey, np.random.default_rng([seed, _FINDINGS]))
+    rng = np.random.default_rng([seed, _NODULES])
+    count = int(rng.choice([0, 1, 2, 3, 4, 5, 6, 8], p=[0.25, 0.2, 0.15, 0.12, 0.1, 0.08, 0.06, 0.04]))
+    left_over = _without(survey, chest, others)
+    placed = place_nodules(chest, left_over, plumbing.vessels, others, rng, count if nodules is None else nodules)
+
+    grid = Grid.covering(*chest.extent_mm(), spacing_mm, device)
+    rng = np.random.default_rng([seed, _PAINT])
+    blood = float(rng.uniform(35, 60) if rng.random() < 0.6 else rng.uniform(100, 280))
+    depth, left = chest.lungs(grid)
+    lobes, crossing = chest.lobes(grid, depth, left)
+    hu = paint_body(grid, chest, rng, blood)
+    aerated = parenchyma(grid, chest, depth, crossing, rng)
+    others.paint_lung(grid, aerated)
+    whole, depth = depth, others.cut(grid, chest, depth, left)
+    paint(hu, soft(whole, grid.edge_mm), float(rng.uniform(0, 45)))
+    paint(hu, soft(depth, grid.edge_mm), aerated)
+    paint_plumbing(grid, hu, plumbing, whole, blood, rng)
+    others.paint_over(grid, hu, depth)
+    instances = torch.zeros(grid.shape, dtype=torch.uint8, device=grid.x.device)
+    for number, drawn in enumerate(placed, start=1):
+        painted = paint_nodule(hu, grid.affine, drawn, depth)
+        if painted is not None:
+            instances[painted[0]][painted[1]] = number
+    plan = plan or ScannerPlan.draw(np.random.default_rng([seed, _SCANNER]))
+    inside = depth > 0
+    return Phantom(
+        hu=scan(hu, spacing_mm, plan),
+        affine=grid.affine,
+        lungs=torch.where(inside, torch.where(left, LEFT, RIGHT), 0).to(torch.uint8),
+        lobes=torch.where(inside, lobes, 0).to(torch.uint8),
+        instances=instances,
+        nodules=tuple(drawn.nodule for drawn in placed),
+        plan=plan,
+    )
+
+
+def _without(survey: Survey, chest: Chest, others: OtherFindings) -> Survey:
+    """The lungs without what plaques, fluid and a collapsed lobe take of them."""
+    left = chest.lungs(survey.grid)[1]
+    depth = others.cut(survey.grid, chest, torch.from_numpy(survey.depth_mm), left)
+    return replace(survey, depth_mm=depth.numpy())
