@@ -18,6 +18,7 @@ Attenuation = Literal["solid", "part-solid", "ground-glass"]
 Margin = Literal["smooth", "spiculated"]
 Place = Literal["parenchymal", "juxta-pleural", "juxta-vascular"]
 _SPAN = 1.7  # the shape's noise is known out to so many radii
+_SEAM_MM = 2.0  # so far beyond the pleura air is filled, lest a seam be left there
 _TRUTH = 48  # voxels along each side of the grid on which volumes are measured
 Depth = Callable[[Grid], torch.Tensor]
 
@@ -268,7 +269,8 @@ def paint_nodule(
     points = _points(box, affine, hu.device)
     edge = float(np.hypot(abs(np.linalg.det(affine[:3, :3])) ** (1 / 3), blur_mm))
     part, look = hu[box], drawn.look
-    lung = soft(lung_depth[box], edge)
+    lung = soft(lung_depth[box] + _SEAM_MM, edge)
+    outside = lung_depth[box] < 0
     inside = drawn.shape.depth(points)
     body = soft(inside, float(np.hypot(edge, look.edge_mm)))
     spiky = _spicules(points, drawn, edge)
@@ -276,7 +278,8 @@ def paint_nodule(
     grain = _grain(drawn, points) * look.grain
     if drawn.nodule.attenuation == "solid":
         share = torch.maximum(body, spiky) * lung
-        part += share * (look.core_hu + grain + noise - part)
+        value = look.core_hu + grain + noise
+        part += share * torch.where(outside, torch.clamp(value - part, min=0), value - part)
     else:
         share = torch.maximum(body, 0.8 * spiky) * lung
         part += share * torch.clamp(look.rim_hu + grain + noise - part, min=0)
