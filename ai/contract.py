@@ -82,7 +82,7 @@ class LabelMap:
     names: Mapping[int, str]
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True)
 class Detection:
     """One thing that a model looks for one by one, such as a nodule.
 

@@ -92,3 +92,51 @@ def two_blobs(directions: NDArray[np.floating], spacing: tuple[float, float, flo
     left = np.linalg.norm(lps - np.array([33.0, -35.0, 705.0]), axis=-1) < 18
     right = np.linalg.norm(lps - np.array([-27.0, -50.0, 690.0]), axis=-1) < 10
     return Volume(np.where(left | right, 500.0, -500.0).astype(np.float32), affine)
+
+
+# Finds the two blobs one by one: instances, how surely each voxel belongs, what spoke for it, and a table.
+BLOBS = """
+import torch
+
+class Finder:
+    def __init__(self):
+        self.without = ()
+
+    def __call__(self, image, network):
+        sides = network(image)
+        answer = {"sides": sides}
+        if "blob" in self.without:
+            return answer
+        left, right = sides[:, 1:2], sides[:, 2:3]
+        found = [
+            {"output": "blob", "score": 0.9, "classes": {"size": {"large": 1.0, "small": 0.0}}},
+            {"output": "blob", "score": SCORE, "classes": {"size": {"large": 0.25, "small": 0.75}}},
+        ]
+        blobs = (left + 2 * right).to(torch.uint8)
+        return answer | {
+            "blobs": blobs,
+            "blobs_membership": (left + right).half(),
+            "blobs_saliency": (left + 0.5 * right).half(),
+            "blobs_found": found,
+        }
+"""
+
+
+def write_detecting_bundle(folder: Path, *, preprocessing: list[dict[str, Any]], second_score: float = 0.4) -> Path:
+    """Write a bundle that marks the two sides and detects each blob of `two_blobs`."""
+    finder = BLOBS.replace("SCORE", repr(second_score)).replace("nan", "float('nan')")
+    write_bundle(folder, network=SIDES + finder, preprocessing=preprocessing, threshold=0.0)
+    configs = folder / "configs"
+    inference = json.loads((configs / "inference.json").read_text())
+    inference["inferer"] = {"_target_": f"{folder.name}.nets.Finder"}
+    flatten = {"_target_": "FlattenSubKeysd", "keys": "pred"}
+    inference["postprocessing"]["transforms"] = [flatten, {**ARGMAX, "keys": "sides"}]
+    (configs / "inference.json").write_text(json.dumps(inference))
+    metadata = json.loads((configs / "metadata.json").read_text())
+    channels = metadata["network_data_format"]["outputs"]["pred"]["channel_def"]
+    metadata["network_data_format"]["outputs"] = {
+        "sides": {"format": "segmentation", "channel_def": channels},
+        "blobs": {"format": "instances"},
+    }
+    (configs / "metadata.json").write_text(json.dumps(metadata))
+    return folder

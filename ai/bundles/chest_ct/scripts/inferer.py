@@ -1,0 +1,178 @@
+"""From a chest at the fine network's voxel size to lungs and nodules: coarse first, then fine, only where lung is."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from monai.inferers.inferer import SlidingWindowInferer
+from monai.transforms.post.array import KeepLargestConnectedComponent
+from torch.nn import functional
+
+from .explain import saliency
+from .network import CHANNELS, ChestNet
+from .nodules import Candidate, find_nodules
+
+LUNGS_HU = (-1024.0, 600.0)
+NODULES_HU = (-1000.0, 400.0)
+LEFT, RIGHT = 1, 2
+NODULE = "nodule"
+
+
+class ChestInferer:
+    """Runs `ChestNet` on one image in Hounsfield units.
+
+    Parameters
+    ----------
+    spacing_mm : float
+        Voxel size of the image, the same along all axes.
+    lungs_spacing_mm : float
+        Voxel size of the coarse network.
+    lungs_roi, nodules_roi : (int, int, int)
+        Window of each network, in its own voxels.
+    overlap : float
+        Share of the fine window that the next one covers again.
+    min_score : float
+        Candidates below it are not reported; the node's card sets the operating point above it.
+    margin_mm : float
+        How far outside the lungs' outline a nodule's centre may lie: those at the pleura are often left out of it.
+    explained : int
+        How many nodules, the surest first, get a saliency map.
+
+    Attributes
+    ----------
+    without : collection of str
+        What is not to be run: ``"nodule"``. Set by the caller before a call.
+    """
+
+    def __init__(
+        self,
+        spacing_mm: float,
+        lungs_spacing_mm: float,
+        lungs_roi: Sequence[int],
+        nodules_roi: Sequence[int],
+        overlap: float = 0.25,
+        min_score: float = 0.1,
+        margin_mm: float = 5.0,
+        explained: int = 8,
+    ) -> None:
+        self._spacing_mm, self._margin_mm, self._min_score = spacing_mm, margin_mm, min_score
+        self._scale = spacing_mm / lungs_spacing_mm
+        self._coarse = SlidingWindowInferer(
+            lungs_roi, sw_batch_size=1, overlap=0.5, mode="gaussian", padding_mode="constant", cval=0
+        )
+        self._roi = tuple(nodules_roi)
+        self._fine = SlidingWindowInferer(
+            nodules_roi, sw_batch_size=1, overlap=overlap, mode="gaussian", with_coord=True, padding_mode="constant"
+        )
+        self._explained = explained
+        self.without: Collection[str] = ()
+
+    def __call__(self, image: torch.Tensor, network: ChestNet) -> dict[str, Any]:
+        """Find lungs and nodules.
+
+        Parameters
+        ----------
+        image : torch.Tensor, shape (1, 1, x, y, z)
+            Hounsfield units.
+        network : ChestNet
+            With its weights.
+
+        Returns
+        -------
+        dict
+            ``lungs``: uint8, (1, 1, x, y, z), 1 left and 2 right. Unless left out: ``nodules``: uint8 of the same
+            shape, n where the n-th nodule is; ``nodules_membership``: float16, how surely a voxel belongs to the nodule
+            at hand; ``nodules_saliency``: float16, 0 to 1; ``nodules_found``: one mapping for each, surest first.
+        """
+        lungs = self._lungs(image, network)
+        return {"lungs": lungs} if NODULE in self.without else {"lungs": lungs, **self.find(image, lungs, network)}
+
+    def find(self, image: torch.Tensor, lungs: torch.Tensor, network: ChestNet) -> dict[str, Any]:
+        """Find the nodules in lungs that are known: the second half of a call."""
+        nodules = torch.zeros_like(lungs)
+        membership = torch.zeros(lungs.shape, dtype=torch.float16, device=lungs.device)
+        spoke = torch.zeros_like(membership)
+        found: list[Candidate] = []
+        if lungs.any():
+            crop, region, inside = self.cropped(image, lungs)
+            maps = self.maps(crop, region, network)
+            found, nodules[inside], membership[inside] = find_nodules(maps, region, self._spacing_mm, self._min_score)
+            spoke[inside] = saliency(crop, network, found[: self._explained], self._roi)
+        return {
+            "nodules": nodules,
+            "nodules_membership": membership,
+            "nodules_saliency": spoke,
+            "nodules_found": [candidate.described() for candidate in found],
+        }
+
+    def cropped(self, image: torch.Tensor, lungs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[slice, ...]]:
+        """What the fine network sees: the image around the lungs, 0 to 1; where a centre may lie in it; its place."""
+        region = _dilated(lungs > 0, round(self._margin_mm / self._spacing_mm))
+        inside = (slice(None), slice(None), *_box(region[0, 0], self._roi))
+        return _scaled(image[inside], NODULES_HU), region[inside], inside
+
+    def _lungs(self, image: torch.Tensor, network: ChestNet) -> torch.Tensor:
+        """Left and right lung on the grid of `image`; each one connected part at the coarse voxel size."""
+        size = [max(8, round(n * self._scale)) for n in image.shape[2:]]
+        coarse = functional.interpolate(_smoothed(image), size=size, mode="trilinear", align_corners=False)
+        scores = torch.softmax(self._coarse(_scaled(coarse, LUNGS_HU), network.lungs).float(), dim=1)
+        labels = scores.argmax(dim=1)  # (1, x, y, z)
+        largest = torch.as_tensor(KeepLargestConnectedComponent(applied_labels=[LEFT, RIGHT], independent=True)(labels))
+        scores[:, 1:] *= (largest == labels)[:, None]
+        answer = torch.zeros(image.shape, dtype=torch.uint8, device=image.device)
+        best = torch.full(image.shape, 0.5, dtype=torch.float32, device=image.device)
+        for value in (LEFT, RIGHT):
+            fine = functional.interpolate(
+                scores[:, value : value + 1], size=image.shape[2:], mode="trilinear", align_corners=False
+            )
+            wins = fine > best
+            answer[wins] = value
+            best = torch.maximum(best, fine)
+        return answer
+
+    def maps(self, crop: torch.Tensor, region: torch.Tensor, network: ChestNet) -> torch.Tensor:
+        """Logits of the fine network; windows without any lung are not computed."""
+        padded = any(n < most for n, most in zip(crop.shape[2:], self._roi, strict=True))
+
+        def windows(patch: torch.Tensor, coordinates: Sequence[Sequence[slice]]) -> torch.Tensor:
+            if not padded and not region[tuple(coordinates[0])].any():  # one window at a time: sw_batch_size is 1
+                return torch.full((1, CHANNELS, *patch.shape[2:]), -12.0, dtype=patch.dtype, device=patch.device)
+            return network(patch)
+
+        return torch.as_tensor(self._fine(crop, windows))
+
+
+def _scaled(hu: torch.Tensor, window: tuple[float, float]) -> torch.Tensor:
+    low, high = window
+    return hu.sub(low).div_(high - low).clamp_(0, 1)
+
+
+def _smoothed(image: torch.Tensor) -> torch.Tensor:
+    """Halve the sampling before more of it goes, so that noise does not fold into the coarse image."""
+    return functional.avg_pool3d(image, 2, ceil_mode=True) if min(image.shape[2:]) > 16 else image
+
+
+def _dilated(mask: torch.Tensor, steps: int) -> torch.Tensor:
+    grown = mask.to(torch.float16) if mask.is_cuda else mask.to(torch.float32)
+    for axis in range(3):  # a box, one axis after the other
+        size = [1, 1, 1]
+        size[axis] = 2 * steps + 1
+        grown = functional.max_pool3d(grown, size, stride=1, padding=[n // 2 for n in size])
+    return grown > 0
+
+
+def _box(mask: torch.Tensor, at_least: Sequence[int]) -> tuple[slice, ...]:
+    """Bounds of `mask`, widened to at least one window where the image allows."""
+    slices = []
+    for axis in range(3):
+        others = [n for n in range(3) if n != axis]
+        marked = torch.nonzero(mask.any(dim=others[1]).any(dim=others[0]))
+        low, high = (int(marked[0]), int(marked[-1]) + 1) if len(marked) else (0, 0)
+        missing = max(0, at_least[axis] - (high - low))
+        low = max(0, low - missing // 2)
+        high = min(mask.shape[axis], max(high, low + at_least[axis]))
+        low = max(0, min(low, high - at_least[axis]))
+        slices.append(slice(low, high))
+    return tuple(slices)

@@ -1,0 +1,120 @@
+"""Reads nodules off the maps of the fine network: a peak for each centre, the voxels that belong to it, its classes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch.nn import functional
+
+from .network import ATTENUATION, CENTRE, INSIDE, SPICULATED
+
+MOST = 100  # nodules of one scan
+LARGEST_MM = 60.0
+APART_MM = 4.0
+KINDS = ("solid", "part-solid", "ground-glass")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """One nodule: where its centre lies in the maps, how sure the network is, and what kind it is."""
+
+    centre: tuple[int, int, int]
+    score: float
+    attenuation: tuple[float, float, float]
+    spiculated: float
+
+    def described(self) -> dict[str, Any]:
+        """In the words that the node's card uses."""
+        kinds = dict(zip(KINDS, self.attenuation, strict=True))
+        return {
+            "output": "nodule",
+            "score": self.score,
+            "classes": {
+                "attenuation": kinds,
+                "margin": {"smooth": 1 - self.spiculated, "spiculated": self.spiculated},
+            },
+        }
+
+
+def find_nodules(
+    maps: torch.Tensor, region: torch.Tensor, spacing_mm: float, min_score: float
+) -> tuple[list[Candidate], torch.Tensor, torch.Tensor]:
+    """Find nodules.
+
+    Parameters
+    ----------
+    maps : torch.Tensor, shape (1, CHANNELS, x, y, z)
+        Logits.
+    region : torch.Tensor of bool, shape (1, 1, x, y, z)
+        Where a centre may lie.
+    spacing_mm : float
+        Voxel size.
+    min_score : float
+        The least probability of a centre.
+
+    Returns
+    -------
+    candidates : list of Candidate
+        Surest first.
+    instances : torch.Tensor of uint8, shape (1, 1, x, y, z)
+        n where the n-th candidate is.
+    membership : torch.Tensor of float16, shape (1, 1, x, y, z)
+        Probability of lying in a nodule; zero outside of all candidates and the voxels around them.
+    """
+    heat = torch.sigmoid(maps[:, CENTRE : CENTRE + 1].float()) * region
+    inside = torch.sigmoid(maps[:, INSIDE : INSIDE + 1].float())
+    instances = torch.zeros(heat.shape, dtype=torch.uint8, device=heat.device)
+    membership = torch.zeros(heat.shape, dtype=torch.float16, device=heat.device)
+    candidates: list[Candidate] = []
+    reach = round(LARGEST_MM / 2 / spacing_mm)
+    for score, centre in peaks(heat, spacing_mm, min_score):
+        if len(candidates) == MOST:
+            break
+        box = tuple(
+            slice(max(0, c - reach), min(n, c + reach + 1)) for c, n in zip(centre, heat.shape[2:], strict=True)
+        )
+        here = tuple(c - s.start for c, s in zip(centre, box, strict=True))
+        free = instances[(0, 0, *box)] == 0
+        mask = _part_at((inside[(0, 0, *box)] > 0.5) & free, here)
+        if mask is None:  # a centre without a body, or one in the body of a surer nodule
+            continue
+        number = len(candidates) + 1
+        instances[(0, 0, *box)][mask] = number
+        around = functional.max_pool3d(mask[None, None].float(), 3, stride=1, padding=1)[0, 0] > 0
+        keep = around & (free | mask)
+        membership[(0, 0, *box)][keep] = inside[(0, 0, *box)][keep].half()
+        logits = maps[(0, slice(None), *box)][:, mask].float().mean(dim=1)
+        kinds = torch.softmax(logits[ATTENUATION], dim=0).tolist()
+        candidates.append(
+            Candidate(centre, score, (kinds[0], kinds[1], kinds[2]), float(torch.sigmoid(logits[SPICULATED])))
+        )
+    return candidates, instances, membership
+
+
+def peaks(heat: torch.Tensor, spacing_mm: float, min_score: float) -> list[tuple[float, tuple[int, int, int]]]:
+    """Local maxima of a map of shape (1, 1, x, y, z) that reach `min_score`: values and voxels, highest first."""
+    size = 2 * max(1, round(APART_MM / spacing_mm / 2)) + 1
+    highest = functional.max_pool3d(heat, size, stride=1, padding=size // 2)
+    places = torch.nonzero((heat == highest) & (heat >= min_score))
+    scores = heat[tuple(places.T)].tolist()
+    return sorted(
+        ((score, (int(x), int(y), int(z))) for score, (_, _, x, y, z) in zip(scores, places.tolist(), strict=True)),
+        key=lambda peak: (-peak[0], peak[1]),
+    )
+
+
+def _part_at(mask: torch.Tensor, start: tuple[int, ...]) -> torch.Tensor | None:
+    """The connected part of `mask` that holds `start` or touches it; None if there is none."""
+    near = tuple(slice(max(0, c - 1), c + 2) for c in start)
+    if not mask[near].any():
+        return None
+    part = torch.zeros_like(mask)
+    part[near] = mask[near]
+    count = -1
+    while int(part.sum()) != count:  # grows by several voxels a round; a nodule is small
+        count = int(part.sum())
+        for _ in range(4):
+            part = (functional.max_pool3d(part[None, None].float(), 3, stride=1, padding=1)[0, 0] > 0) & mask
+    return part
