@@ -66,7 +66,14 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("-o", "--out", type=Path, required=True, help="image to write (.nii.gz)")
     phantom.add_argument("--labels", type=Path, help="truth to write (.nii.gz)")
     phantom.set_defaults(run=_phantom)
+    _add_synthesise(commands)
     return parser
+
+
+def _add_synthesise(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from ai.synthesise.command import add_parser
+
+    add_parser(commands)
 
 
 def _predict(chosen: argparse.Namespace) -> None:
