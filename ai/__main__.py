@@ -15,6 +15,7 @@ _LUNG = Path(__file__).parent / "bundles" / "lung_ct"
 _EXAMPLES = """examples:
   python -m ai phantom --seed 7 -o thorax.nii.gz --labels truth.nii.gz
   python -m ai predict ai/bundles/lung_ct thorax.nii.gz -o lungs.nii.gz
+  python -m ai prepare LUNA16 -o prepared --spacing-mm 1.25 --crop lung
   python -m ai evaluate lung --data DATA --pictures overlays
   python -m ai train lung --data DATA --bundle copy_of/lung_ct
 """
@@ -60,6 +61,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--pictures", type=Path, help="folder for one PNG per case")
     evaluate.set_defaults(run=_evaluate)
 
+    _add_prepare(commands)
+
     phantom = commands.add_parser("phantom", help="draw a synthetic thorax")
     phantom.add_argument("--seed", type=int, default=0, help="the same seed draws the same body (default: 0)")
     phantom.add_argument("--spacing-mm", type=float, default=3.0, help="voxel size (default: 3)")
@@ -67,11 +70,24 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("--labels", type=Path, help="truth to write (.nii.gz)")
     phantom.set_defaults(run=_phantom)
     _add_synthesise(commands)
+    _add_chest(commands)
     return parser
 
 
 def _add_synthesise(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     from ai.synthesise.command import add_parser
+
+    add_parser(commands)
+
+
+def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from ai.data.command import add_prepare
+
+    add_prepare(commands.add_parser("prepare", help="make a public set or a folder of DICOM ready for training"))
+
+
+def _add_chest(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from ai.train.chest_command import add_parser
 
     add_parser(commands)
 

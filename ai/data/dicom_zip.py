@@ -1,7 +1,4 @@
-"""Reads the zipped CT series and structure sets of the development data.
-
-The node has its own, much stricter reader; this one trusts its input, because the input is a fixed set of public files.
-"""
+"""Reads the zipped CT series and structure sets of the development data: a fixed set of public files."""
 
 from __future__ import annotations
 
@@ -13,9 +10,10 @@ import numpy as np
 import pydicom
 from numpy.typing import NDArray
 from pydicom.dataset import FileDataset
-from skimage.draw import polygon2mask
 
 from ai.contract import Volume
+from ai.data.dicom_labels import structure_masks
+from ai.data.dicom_series import volume_of
 
 
 def read_ct(path: Path, folder: str = "") -> Volume:
@@ -33,27 +31,11 @@ def read_ct(path: Path, folder: str = "") -> Volume:
     Volume
         Hounsfield units, shape (slices, rows, columns).
     """
-    slices = [ds for ds in _read_all(path, folder) if ds.Modality == "CT"]
-    # PS3.3 C.7.6.2.1.1: the first triple points along a row, towards higher column indices.
-    along_columns, along_rows = np.array(slices[0].ImageOrientationPatient, dtype=float).reshape(2, 3)
-    normal = np.cross(along_columns, along_rows)
-    slices.sort(key=lambda ds: float(np.dot(np.array(ds.ImagePositionPatient, dtype=float), normal)))
-    first, last = (np.array(ds.ImagePositionPatient, dtype=float) for ds in (slices[0], slices[-1]))
-    between_rows, between_columns = (float(value) for value in slices[0].PixelSpacing)
-    affine = np.eye(4)
-    affine[:3, 0] = (last - first) / (len(slices) - 1)
-    affine[:3, 1] = along_rows * between_rows
-    affine[:3, 2] = along_columns * between_columns
-    affine[:3, 3] = first
-    array = np.stack([ds.pixel_array * float(ds.RescaleSlope) + float(ds.RescaleIntercept) for ds in slices])
-    return Volume(array.astype(np.float32), affine)
+    return volume_of([ds for ds in _read_all(path, folder) if ds.Modality == "CT"])
 
 
 def read_contours(path: Path, folder: str, roi_name: str, volume: Volume) -> NDArray[np.bool_]:
-    """Rasterise the planar contours of one structure onto an axial volume.
-
-    Contours of one slice are combined by exclusive or, so that a contour inside another cuts a hole
-    (PS3.3 C.8.8.6.3, the keyhole-free way that planning systems write them).
+    """Rasterise one structure of a zipped RT Structure Set; see `ai.data.dicom_labels.structure_masks`.
 
     Parameters
     ----------
@@ -71,15 +53,7 @@ def read_contours(path: Path, folder: str, roi_name: str, volume: Volume) -> NDA
     numpy.ndarray of bool, shape (slices, rows, columns)
     """
     (structures,) = _read_all(path, folder)
-    number = next(roi.ROINumber for roi in structures.StructureSetROISequence if roi.ROIName == roi_name)
-    contours = next(roi for roi in structures.ROIContourSequence if roi.ReferencedROINumber == number).ContourSequence
-    to_index = np.linalg.inv(volume.affine)
-    mask = np.zeros(volume.array.shape, dtype=np.bool_)
-    for contour in contours:
-        points = np.array(contour.ContourData, dtype=float).reshape(-1, 3)
-        index = points @ to_index[:3, :3].T + to_index[:3, 3]
-        mask[round(float(index[:, 0].mean()))] ^= polygon2mask(mask.shape[1:], index[:, 1:])  # type: ignore[no-untyped-call]
-    return mask
+    return structure_masks(structures, volume, lambda name: name == roi_name)[roi_name]
 
 
 def _read_all(path: Path, folder: str) -> list[FileDataset]:

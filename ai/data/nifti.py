@@ -29,14 +29,39 @@ def read_nifti(path: Path) -> Volume:
     Raises
     ------
     ValueError
-        If the image does not have three dimensions.
+        If the image does not have three dimensions and one channel.
+    """
+    channels = read_channels(path)
+    if len(channels) != 1:
+        raise ValueError(f"{path.name} has {len(channels)} channels; one is needed.")
+    return channels[0]
+
+
+def read_channels(path: Path) -> list[Volume]:
+    """Read an image of three or four dimensions; the fourth are its channels.
+
+    Parameters
+    ----------
+    path : pathlib.Path
+        A ``.nii`` or ``.nii.gz`` file.
+
+    Returns
+    -------
+    list of Volume
+        One for each channel, all on one grid.
+
+    Raises
+    ------
+    ValueError
+        If the image has another number of dimensions.
     """
     image = Nifti1Image.from_filename(path)
     array = np.asarray(image.get_fdata(dtype=np.float32))
-    if array.ndim != 3:
-        raise ValueError(f"{path.name} has {array.ndim} dimensions; three are needed.")
+    if array.ndim not in (3, 4):
+        raise ValueError(f"{path.name} has {array.ndim} dimensions; three or four are needed.")
     affine = (_RAS_TO_LPS @ image.affine)[:, [2, 1, 0, 3]]
-    return Volume(np.ascontiguousarray(array.transpose(2, 1, 0)), affine)
+    channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
+    return [Volume(np.ascontiguousarray(channel.transpose(2, 1, 0)), affine) for channel in channels]
 
 
 def write_nifti(array: NDArray[np.generic], affine: NDArray[np.float64], path: Path) -> None:

@@ -7,7 +7,7 @@ found (FROC over the peaks of the centre map, or over boxes), outlines (Dice aro
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -17,16 +17,10 @@ import torch
 from ai.data.nodule import Nodule as Reference
 from ai.evaluate.froc import Candidate, Performance, at_least, performance
 from ai.evaluate.froc import Scan as Judged
-from ai.train.chest import ATTENUATION, DETECT, MARGIN, SEGMENT, TASKS, Plan, train_nodules
+from ai.train.chest import ATTENUATION, DETECT, MARGIN, SEGMENT, Plan
 from ai.train.chest_patches import cut_patches
 from ai.train.chest_scans import KINDS, Scan
 
-VARIANTS: dict[str, tuple[str, ...]] = {
-    "joint": TASKS,
-    "detection alone": (DETECT,),
-    "segmentation alone": (SEGMENT,),
-    "classes alone": (ATTENUATION, MARGIN),
-}
 _LEAST_SCORE = 0.02
 _AROUND = 5
 _MOST = 100
@@ -38,6 +32,8 @@ class Verdict:
 
     Attributes
     ----------
+    judged : tuple of ai.evaluate.froc.Scan
+        Candidates and nodules of each scan: what the FROC rests on.
     found, found_6mm : Performance
         All nodules, and those of 6 mm and more.
     dice : float
@@ -48,6 +44,7 @@ class Verdict:
         Of the network alone.
     """
 
+    judged: tuple[Judged, ...]
     found: Performance | None
     found_6mm: Performance | None
     dice: float | None
@@ -55,8 +52,13 @@ class Verdict:
     margin: float | None
     seconds_per_scan: float
 
+    @staticmethod
+    def head() -> tuple[str, str]:
+        """The first two lines of a Markdown table of `row`."""
+        return HEAD
+
     def row(self, name: str) -> str:
-        """One row of the Markdown table that `HEAD` begins."""
+        """One row of the Markdown table that `head` begins."""
 
         def shown(value: float | None) -> str:
             return "" if value is None else f"{value:.3f}"
@@ -85,8 +87,8 @@ def judge(
         The bundle's, with the nodule network trained.
     inferer : object
         The bundle's: its `cropped`, `maps`.
-    scans : sequence of Scan
-        With their nodules.
+    scans : iterable of Scan
+        With their nodules; taken one at a time.
     tasks : sequence of str
         What it has learnt.
     spacing_mm : float
@@ -113,7 +115,7 @@ def judge(
                 _judged(str(number), scan, [(score, np.array(at) + start) for score, at in found], spacing_mm)
             )
             instances = scan.instances[inside[2:]]
-            for n in range(1, len(scan.nodules) + 1):
+            for n in range(1, len(scan.diameters) + 1):
                 mask = instances == n
                 if not mask.any():
                     continue
@@ -123,12 +125,13 @@ def judge(
                 dice.append(_dice(maps[0, 1], instances, n))
     learnt = set(tasks)
     return Verdict(
+        judged=tuple(judged),
         found=performance(judged) if DETECT in learnt else None,
         found_6mm=performance(judged, at_least(6.0)) if DETECT in learnt else None,
         dice=float(np.mean(dice)) if SEGMENT in learnt else None,
         attenuation=float(np.mean(kinds)) if ATTENUATION in learnt else None,
         margin=float(np.mean(margins)) if MARGIN in learnt else None,
-        seconds_per_scan=seconds / len(scans),
+        seconds_per_scan=seconds / len(judged),
     )
 
 
@@ -199,7 +202,7 @@ def train_retinanet(scans: Sequence[Scan], plan: Plan, say: Callable[[str], None
     return detector.eval()
 
 
-def judge_retinanet(detector: Any, inferer: Any, scans: Sequence[Scan], spacing_mm: float) -> Verdict:
+def judge_retinanet(detector: Any, inferer: Any, scans: Iterable[Scan], spacing_mm: float) -> Verdict:
     """Judge RetinaNet on the same scans: the middles of its boxes inside the lungs' surroundings."""
     judged: list[Judged] = []
     seconds = 0.0
@@ -218,14 +221,9 @@ def judge_retinanet(detector: Any, inferer: Any, scans: Sequence[Scan], spacing_
             ]
             start = np.array([part.start for part in inside[2:]])
             judged.append(_judged(str(number), scan, [(score, middle + start) for score, middle in kept], spacing_mm))
-    return Verdict(performance(judged), performance(judged, at_least(6.0)), None, None, None, seconds / len(scans))
-
-
-def train_variant(
-    network: torch.nn.Module, scans: Sequence[Scan], plan: Plan, say: Callable[[str], None]
-) -> torch.nn.Module:
-    """Train one of `VARIANTS`; RetinaNet has its own function."""
-    return train_nodules(network, scans, plan, say)
+    return Verdict(
+        tuple(judged), performance(judged), performance(judged, at_least(6.0)), None, None, None, seconds / len(judged)
+    )
 
 
 def _judged(name: str, scan: Scan, found: Sequence[tuple[float, Any]], spacing_mm: float) -> Judged:

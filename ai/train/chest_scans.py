@@ -6,7 +6,7 @@ Axes are those of the bundle's preprocessing: towards right, anterior, superior,
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +19,9 @@ from ai.contract import Volume
 from ai.phantom.chest import make_phantom
 from ai.phantom.insertion import insert_nodules
 from ai.phantom.nodules import Nodule
+from ai.phantom.scanner import ScannerPlan
+from ai.synthesise.paste import paste_nodules
+from ai.synthesise.patches import PatchSet
 
 KINDS = ("solid", "part-solid", "ground-glass")
 REAL = ("boost-breast", "cptac-c3l00189")  # training only; LIDC-IDRI-0314 is never shown
@@ -45,8 +48,6 @@ class Scan:
     spiculated : torch.Tensor of float32, shape (nodules + 1,)
     places : numpy.ndarray of float64, shape (many, 3)
         Voxels of the lungs to cut patches at.
-    nodules : tuple of Nodule
-        As they were drawn, in patient space.
     share : float
         How often it is chosen, relative to the others.
     """
@@ -59,24 +60,54 @@ class Scan:
     attenuation: torch.Tensor
     spiculated: torch.Tensor
     places: NDArray[np.float64]
-    nodules: tuple[Nodule, ...]
     share: float = 1.0
 
+    def to(self, device: str) -> Scan:
+        """The same scan on another device."""
+        moved = {
+            name: getattr(self, name).to(device) for name in ("hu", "instances", "lungs", "attenuation", "spiculated")
+        }
+        return replace(self, **moved)
 
-def phantom_scan(seed: int, spacing_mm: float, device: str, nodules: int | None = None, share: float = 1.0) -> Scan:
-    """Draw one phantom on `device` and crop it to its lungs."""
-    phantom = make_phantom(seed, (spacing_mm,) * 3, device=device, nodules=nodules)
-    return _scan(phantom.hu, phantom.instances, phantom.lungs, phantom.affine, phantom.nodules, share)
 
-
-def inserted_scan(
-    background: Background, rng: np.random.Generator, count: int, device: str, share: float = 1.0
+def phantom_scan(
+    seed: int, spacing_mm: float, device: str, nodules: int | None = None, plan: ScannerPlan | None = None
 ) -> Scan:
+    """Draw one phantom on `device` and crop it to its lungs."""
+    phantom = make_phantom(seed, (spacing_mm,) * 3, device=device, nodules=nodules, plan=plan)
+    return _scan(phantom.hu, phantom.instances, phantom.lungs, phantom.affine, phantom.nodules)
+
+
+def inserted_scan(background: Background, rng: np.random.Generator, count: int, device: str) -> Scan:
     """Put `count` nodules into a real scan."""
     hu = torch.from_numpy(background.hu.astype(np.float32)).to(device)
     lungs = torch.from_numpy(background.lungs).to(device)
     hu, instances, nodules = insert_nodules(hu, background.affine, lungs, rng, count)
-    return _scan(hu, instances, lungs, background.affine, nodules, share)
+    return _scan(hu, instances, lungs, background.affine, nodules)
+
+
+def pasted_scan(background: Background, rng: np.random.Generator, count: int, patches: Path) -> Scan:
+    """Put `count` nodules of a patch file, such as a generative model drew, into a real scan; on the CPU."""
+    spacing_mm = float(np.linalg.norm(background.affine[:3, 0]))
+    hu, labels, pasted = paste_nodules(
+        background.hu.astype(np.float32), background.lungs > 0, (spacing_mm,) * 3, PatchSet.load(patches), count, rng
+    )
+    nodules = [
+        Nodule(
+            centre_mm=tuple(background.affine[:3, :3] @ np.array(each.centre) + background.affine[:3, 3]),
+            diameter_mm=each.diameter_mm,
+            attenuation=each.attenuation,  # type: ignore[arg-type]
+            margin="smooth",  # the generator knows none: the patches are not used for the margin
+            place="parenchymal",
+            solid_diameter_mm=0.0,
+            side="",
+            lobe=0,
+            volume_mm3=0.0,
+        )
+        for each in pasted
+    ]
+    lungs = torch.from_numpy(background.lungs)
+    return _scan(torch.from_numpy(hu), torch.from_numpy(labels), lungs, background.affine, nodules)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -154,7 +185,6 @@ def _scan(
     lungs: torch.Tensor,
     affine: NDArray[np.float64],
     nodules: Sequence[Nodule],
-    share: float,
 ) -> Scan:
     spacing_mm = float(np.linalg.norm(affine[:3, 0]))
     box = _box((lungs > 0).cpu().numpy(), spacing_mm)
@@ -178,8 +208,6 @@ def _scan(
         attenuation=torch.tensor([0, *(KINDS.index(n.attenuation) for n in nodules)], device=device),
         spiculated=torch.tensor([0.0, *(float(n.margin == "spiculated") for n in nodules)], device=device),
         places=marked[chosen].cpu().numpy().astype(np.float64),
-        nodules=tuple(nodules),
-        share=share,
     )
 
 
