@@ -45,6 +45,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
         "--set", choices=["train", "test", "robust"], default="train", help="which seeds (no two overlap)"
     )
     draw.add_argument("--phantoms", type=int, default=0, help="how many")
+    draw.add_argument("--first", type=int, default=0, help="leave out so many seeds of the set (default: 0)")
     draw.add_argument("--backgrounds", type=Path, help="what `backgrounds` wrote")
     draw.add_argument("--inserted", type=int, default=0, help="scans with inserted nodules for each background")
     draw.add_argument(
@@ -128,7 +129,7 @@ def _jobs(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
             for seed in range(chosen.phantoms):
                 yield same | {"name": f"c{number}-{seed:03d}", "seed": _ROBUST_SEEDS + seed, "condition": name}
         return
-    first = _TEST_SEEDS if chosen.set == "test" else 0
+    first = chosen.first + (_TEST_SEEDS if chosen.set == "test" else 0)
     for seed in range(first, first + chosen.phantoms):
         yield same | {"name": f"p{seed:06d}", "seed": seed}
     if chosen.backgrounds is not None:
