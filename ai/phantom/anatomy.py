@@ -49,7 +49,7 @@ class Chest:
     def draw(cls, rng: np.random.Generator) -> Chest:
         """Draw one chest."""
         size = float(np.clip(rng.normal(1.0, 0.07), 0.85, 1.15))
-        half_width, half_depth = size * rng.uniform(116, 140), size * rng.uniform(78, 100)
+        half_width, half_depth = size * rng.uniform(108, 136), size * rng.uniform(84, 106)
         right = -rng.uniform(72, 112) * size
         left = right - rng.uniform(0, 18)
         low, high = np.array([-210.0, -160, -240]), np.array([210.0, 170, 190])
@@ -75,7 +75,7 @@ class Chest:
     @property
     def spine_y(self) -> float:
         """Middle of the vertebral bodies."""
-        return self.half_depth * 0.74
+        return self.half_depth * 0.66
 
     @property
     def carina(self) -> Points:
@@ -108,7 +108,7 @@ class Chest:
         depth = self.half_depth * (1 - 0.36 * up**2.4 + 0.02 * down)
         middle = 12 * up**2
         flat = torch.clamp(-(y - middle), min=0) * 0.04  # flatter in front than behind
-        rho = ((x / width).abs() ** 2.25 + ((y - middle).abs() / (depth - flat)) ** 2.25) ** (1 / 2.25)
+        rho = ((x / width).abs() ** 2.15 + ((y - middle).abs() / (depth - flat)) ** 2.15) ** (1 / 2.15)
         return (1 - rho) * (0.5 * (width + depth))
 
     def diaphragm_depth(self, grid: Grid, side: int) -> torch.Tensor:

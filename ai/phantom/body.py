@@ -202,7 +202,7 @@ def _on_cage(chest: Chest, side: int, angle: float, z: float, outside_mm: float)
     width = chest.half_width * (1 - 0.42 * up**2.2 + 0.03 * down) + outside_mm
     depth = chest.half_depth * (1 - 0.36 * up**2.4 + 0.02 * down) + outside_mm
     sine, cosine = np.sin(angle), np.cos(angle)
-    reach = (abs(sine / width) ** 2.25 + abs(cosine / depth) ** 2.25) ** (-1 / 2.25)
+    reach = (abs(sine / width) ** 2.15 + abs(cosine / depth) ** 2.15) ** (-1 / 2.15)
     return np.array([SIDES[side] * reach * sine, 12 * up**2 + reach * cosine, z])
 
 

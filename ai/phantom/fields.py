@@ -251,7 +251,8 @@ def _bounds(tubes: Tubes, grid: Grid, edge: float) -> tuple[NDArray[np.int64], N
 
 
 def _chunk_end(size: NDArray[np.int64], first: int) -> int:
-    largest = np.maximum.accumulate(size[first:], axis=0).prod(axis=1)
+    most = _CHUNK // int(size[first].prod()) + 1
+    largest = np.maximum.accumulate(size[first : first + most], axis=0).prod(axis=1)
     fits = np.flatnonzero((largest * np.arange(1, len(largest) + 1) <= _CHUNK) & (largest <= 2 * largest[0] + 64))
     return first + max(1, int(fits[-1]) + 1 if len(fits) else 1)
 

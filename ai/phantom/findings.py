@@ -24,6 +24,7 @@ class Opacity:
     hu: float
     edge_mm: float
     ragged: SmoothField
+    patchy: SmoothField
 
     def share(self, grid: Grid) -> torch.Tensor:
         """How much of each voxel's air it has replaced."""
@@ -31,8 +32,9 @@ class Opacity:
         away = torch.sqrt(
             (x - self.centre_mm[0]) ** 2 + (y - self.centre_mm[1]) ** 2 + ((z - self.centre_mm[2]) / 1.2) ** 2
         )
-        depth = self.radius_mm * (1 + 0.35 * self.ragged.on(grid)) - away
-        return soft(depth, self.edge_mm)
+        depth = self.radius_mm * (1 + 0.22 * self.ragged.on(grid)) - away
+        share = soft(depth, self.edge_mm)
+        return torch.clamp(share + share * (1 - share) * 1.6 * self.patchy.on(grid), 0, 1)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -175,10 +177,11 @@ def _opacity(chest: Chest, survey: Survey, lung: _Mask, rng: np.random.Generator
     dense = rng.random() < 0.4
     return Opacity(
         survey.points(rng, lung, 1)[0],
-        rng.uniform(20, 48),
+        rng.uniform(26, 50),
         float(rng.uniform(-120, 30) if dense else rng.uniform(-760, -500)),
-        float(rng.uniform(2, 9) if dense else rng.uniform(6, 22)),
-        SmoothField.draw(rng, *chest.extent_mm(), rng.uniform(8, 16)),
+        float(rng.uniform(12, 26)),
+        SmoothField.draw(rng, *chest.extent_mm(), rng.uniform(10, 18)),
+        SmoothField.draw(rng, *chest.extent_mm(), rng.uniform(3, 5)),
     )
 
 

@@ -101,7 +101,7 @@ def grow_plumbing(chest: Chest, survey: Survey, rng: np.random.Generator) -> Plu
     -------
     Plumbing
     """
-    finest, tip, calibre = rng.uniform(500, 1000), rng.uniform(0.24, 0.38), rng.uniform(2.5, 2.9)
+    finest, tip, calibre = rng.uniform(700, 1500), rng.uniform(0.28, 0.42), rng.uniform(2.6, 3.0)
     vessels, airways, walls, plugged = [], [], [], []
     sick = rng.integers(1, 6) if rng.random() < 0.12 else 0  # the lobe with bronchiectasis
     mucus = rng.uniform(0.02, 0.12) if rng.random() < 0.2 else 0.0
@@ -224,7 +224,7 @@ def _with_fissures(
 ) -> torch.Tensor:
     """Thin sheets, incomplete here and there, thickened or holding fluid now and then."""
     folds = chest.relief.on(grid)
-    half = rng.uniform(0.25, 0.5) * torch.clamp(1.1 + 0.5 * folds, 0.2, 2)
+    half = rng.uniform(0.15, 0.45) * torch.clamp(1.1 + 0.5 * folds, 0.2, 2)
     if rng.random() < 0.2:
         half = half + rng.uniform(1.0, 4.0) * torch.clamp(
             SmoothField.draw(rng, *chest.extent_mm(), 16.0).on(grid) - 1, 0, 1

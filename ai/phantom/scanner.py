@@ -104,11 +104,12 @@ def blurred(image: torch.Tensor, sigma: float, axis: int) -> torch.Tensor:
     steps = torch.arange(-radius, radius + 1, dtype=torch.float32, device=image.device)
     kernel = torch.exp(-0.5 * (steps / sigma) ** 2)
     kernel = kernel / kernel.sum()
+    length = image.shape[axis]
+    first, last = image.narrow(axis, 0, 1), image.narrow(axis, length - 1, 1)
+    wide = torch.cat([first] * radius + [image] + [last] * radius, dim=axis)
     total = torch.zeros_like(image)
-    last = image.shape[axis] - 1
-    for step, weight in zip(range(-radius, radius + 1), kernel.tolist(), strict=True):
-        moved = torch.clamp(torch.arange(last + 1, device=image.device) + step, 0, last)
-        total += weight * image.index_select(axis, moved)
+    for step, weight in enumerate(kernel.tolist()):
+        total.add_(wide.narrow(axis, step, length), alpha=weight)
     return total
 
 
@@ -143,7 +144,8 @@ def _noise(hu: torch.Tensor, spacing_mm: tuple[float, float, float], plan: Scann
     across = (water.sum(dim=2) * spacing_mm[2]).mean(dim=1)  # mm of water from side to side
     across = across / across.median().clamp(min=1)
     many = torch.clamp(across, 0.7, 2.2)[:, None, None]
-    local = functional.avg_pool2d(water[:, None], 15, stride=1, padding=7, count_include_pad=False)[:, 0]
+    local = functional.avg_pool2d(water[:, None], 8, ceil_mode=True, count_include_pad=False)
+    local = functional.interpolate(local, size=hu.shape[1:], mode="bilinear")[:, 0]
     amount = plan.noise_hu * many * (0.55 + 0.45 * torch.clamp(local * 1.3, 0, 1))
     return (
         amount

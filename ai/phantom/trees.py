@@ -55,7 +55,7 @@ class Tree:
 def curved(start: Points, end: Points, heading: Points, near: NDArray[np.float64], far: NDArray[np.float64]) -> Tubes:
     """Quadratic Bézier curves that leave their start along `heading`, cut into pieces."""
     length = np.linalg.norm(end - start, axis=1, keepdims=True)
-    control = start + heading * length * 0.45
+    control = start + heading * length * 0.33
     at = np.linspace(0, 1, _PIECES + 1)
     points = [(1 - t) ** 2 * start + 2 * t * (1 - t) * control + t**2 * end for t in at]
     radii = [near + t * (far - near) for t in at]
@@ -127,9 +127,9 @@ def _ends(
     reach = np.linalg.norm(way, axis=1, keepdims=True)
     way = way / np.maximum(reach, 1e-6)
     forward = (way * direction).sum(axis=1, keepdims=True)
-    turned = way + direction * np.clip(0.35 - forward, 0, None) + rng.normal(0, 0.12, way.shape)
+    turned = way + direction * np.clip(0.35 - forward, 0, None) + rng.normal(0, 0.07, way.shape)
     turned /= np.linalg.norm(turned, axis=1, keepdims=True)
-    share = np.clip(rng.normal(0.42, 0.08, (len(start), 1)), 0.2, 0.65)
+    share = np.clip(rng.normal(0.36, 0.08, (len(start), 1)), 0.15, 0.6)
     return np.asarray(np.where(count[:, None] > 1, start + turned * reach * share, middle))
 
 
@@ -151,7 +151,7 @@ def _halves(
     deviation = np.sqrt(
         np.bincount(owner, along**2, minlength=nodes) / np.maximum(np.bincount(owner, minlength=nodes), 1)
     )
-    cut = rng.normal(0, 0.45, nodes) * deviation
+    cut = rng.choice([-1.0, 1.0], nodes) * rng.gamma(4.0, 0.2, nodes) * deviation  # a trunk and a side branch
     side = along > cut[owner]
     uneven = np.bincount(owner, side, minlength=nodes)
     bad = (uneven == 0) | (uneven == np.bincount(owner, minlength=nodes))
