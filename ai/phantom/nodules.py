@@ -201,7 +201,7 @@ def _look(rng: np.random.Generator, nodule: Nodule) -> Look:
     count = int(rng.integers(9, 26)) if nodule.margin == "spiculated" else 0
     away = rng.normal(0, 1, (count, 3))
     away /= np.linalg.norm(away, axis=1, keepdims=True)
-    radius = nodule.diameter_mm / 2
+    radius = max(nodule.diameter_mm / 2, 1.0)  # one outside the lung has no volume; it is drawn and left out
     reach = 1.0 + np.clip(rng.gamma(2.0, 0.28, (count, 1)), 0.25, 1.6) * min(1.0, 9 / radius)
     bent = away * reach + rng.normal(0, 0.12, (count, 3))
     thick = rng.uniform(0.06, 0.16, (count, 1)) + 0.25 / radius
