@@ -241,8 +241,8 @@ def test_a_model_that_hangs_is_killed_when_its_time_is_over(bench: Bench) -> Non
     ("changes", "said"),
     [
         ({"accepts": Accepts(("MR",))}, "made for MR; the series is CT"),
-        ({"accepts": Accepts(("CT",), 20)}, "at least 20 slices; the series has 8"),
-        ({"accepts": Accepts(("CT",), 2, 1.0)}, "up to 1 mm apart; these are 2.5 mm apart"),
+        ({"accepts": Accepts(("CT",), 20)}, "was not run: 8 slices, made for at least 20."),
+        ({"accepts": Accepts(("CT",), 2, 1.0)}, "slice spacing 2.5 mm, made for up to 1 mm"),
         ({"version": "2"}, "this node has version 2"),
         ({"digest": "0" * 64}, "changed on disk"),
     ],
