@@ -7,7 +7,7 @@ import json
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
@@ -124,7 +124,7 @@ class Card(Table):
 
 def card_problems(card: Card, bundle: Path) -> list[str]:
     """Say what does not fit together on a card, each problem with its key."""
-    return [*_segment_problems(card, bundle), *_part_problems(card)]
+    return [*_segment_problems(card, bundle), *_part_problems(card), *_bundle_problems(card, bundle)]
 
 
 def _segment_problems(card: Card, bundle: Path) -> list[str]:
@@ -132,7 +132,7 @@ def _segment_problems(card: Card, bundle: Path) -> list[str]:
     for key in ("output", "label"):
         names = [getattr(segment, key) for segment in card.segments]
         problems += [f"segments.{n}.{key}: {x!r} is used twice" for n, x in enumerate(names) if x in names[:n]]
-    known = _bundle_outputs(bundle)
+    known = _bundle_names(bundle)
     if known is not None:
         problems += [
             f"segments.{n}.output: the bundle has no output {s.output!r}{nearest(s.output, known)}"
@@ -185,14 +185,33 @@ def _derive_problems(detection: _Detection) -> Iterator[str]:
             yield f"classes.{question}.answers: {unknown[0]!r} is none of {', '.join(words)}"
 
 
-def _bundle_outputs(bundle: Path) -> set[str] | None:
-    """Names of the outputs in the bundle's metadata; None where it does not say (loading it will tell more)."""
+def _bundle_problems(card: Card, bundle: Path) -> Iterator[str]:
+    """What the bundle's metadata says otherwise; nothing where it does not say (loading it will tell more)."""
+    for output in _bundle_outputs(bundle):
+        detects, classes = output.get("detects"), output.get("classes")
+        for n, detection in enumerate(card.detections):
+            if isinstance(detects, list) and detection.output not in detects:
+                yield f"detections.{n}.output: the bundle does not detect {detection.output!r}"
+            for question, asked in detection.classes.items():
+                for answer in classes.get(question, ()) if isinstance(classes, dict) else ():
+                    if answer not in asked.answers:
+                        yield f"detections.{n}.classes.{question}.answers: the bundle also answers {answer!r}"
+
+
+def _bundle_names(bundle: Path) -> set[str] | None:
+    """Names of the outputs that are segments; None where the metadata names none."""
+    defined = [output.get("channel_def") for output in _bundle_outputs(bundle)]
+    names = {str(name) for channels in defined if isinstance(channels, dict) for name in channels.values()}
+    return names or None
+
+
+def _bundle_outputs(bundle: Path) -> list[dict[str, Any]]:
     try:
         metadata = json.loads((bundle / "configs" / "metadata.json").read_bytes())
         outputs = metadata["network_data_format"]["outputs"].values()
-        return {str(name) for output in outputs for name in output["channel_def"].values()}
+        return [output for output in outputs if isinstance(output, dict)]
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
+        return []
 
 
 def model_card(card: Card, bundle: Path) -> ModelCard:

@@ -352,3 +352,12 @@ def test_a_grade_needs_the_measurement_that_it_grades(home: Path) -> None:
 def test_a_card_names_an_output(home: Path) -> None:
     (home / "models" / "organs" / "card.toml").write_text(CARD[: CARD.index("[[segments]]")])
     assert any("give [[segments]] or [[detections]]" in problem for problem in problems(home))
+
+
+def test_a_card_and_its_bundle_name_the_same_detections_and_answers(home: Path) -> None:
+    metadata = home / "models" / "organs" / "configs" / "metadata.json"
+    found = {"format": "instances", "detects": ["mass"], "classes": {"attenuation": ["solid", "liquid"]}}
+    metadata.write_text(json.dumps({"network_data_format": {"outputs": {"found": found}}}))
+    said = "\n".join(problems(detecting(home)))
+    assert "detections.0.output: the bundle does not detect 'nodule'" in said
+    assert "detections.0.classes.attenuation.answers: the bundle also answers 'liquid'" in said
