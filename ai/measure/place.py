@@ -8,10 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import ndimage
 
-from ai.measure.region import Box, box_of, grown, shifted, spacing_of
+from ai.measure.region import Box, grown, shifted, spacing_of
 
 _CLOSING_MM = 5.0  # vessels and small gaps within a lung are no surface
 _FIRST_LOOK_MM = 8.0
+FARTHEST_MM = 80.0  # no point of a lung lies deeper in it
 _MOST_VOXELS = 400_000  # looked at at once; farther than the first look every second or third voxel does
 
 
@@ -23,26 +24,32 @@ class Third(StrEnum):
     LOWER = "lower"
 
 
-def third_of(centre_mm: tuple[float, float, float], lung: NDArray[np.bool_], affine: NDArray[np.float64]) -> Third:
-    """Say in which third of the height of a lung a point lies, from its lowest to its highest voxel.
+def third_of(height_mm: float, low_mm: float, high_mm: float) -> Third:
+    """Say in which third of the height of a lung a point lies.
 
     Parameters
     ----------
-    centre_mm : (float, float, float)
-        LPS.
-    lung : numpy.ndarray of bool, shape (a, b, c)
-        Not empty.
-    affine : numpy.ndarray of float64, shape (4, 4)
-        Index of `lung` to LPS, mm.
+    height_mm : float
+        The third coordinate of the point, LPS.
+    low_mm, high_mm : float
+        Those of the lowest and the highest voxel of the lung.
     """
-    box = box_of(lung)
-    assert box is not None, "a lung without voxels has no thirds"
-    corners = np.array([[part.start for part in box], [part.stop - 1 for part in box]], np.float64)
-    heights = affine[2, :3] * corners
-    low = affine[2, 3] + heights.min(axis=0).sum()
-    high = affine[2, 3] + heights.max(axis=0).sum()
-    share = (centre_mm[2] - low) / max(high - low, 1e-6)
+    share = (height_mm - low_mm) / max(high_mm - low_mm, 1e-6)
     return Third.LOWER if share < 1 / 3 else Third.MIDDLE if share < 2 / 3 else Third.UPPER
+
+
+def heights_mm(shape: tuple[int, ...], affine: NDArray[np.float64]) -> tuple[float, float]:
+    """Find the lowest and the highest voxel of a crop, along the third coordinate of LPS.
+
+    Parameters
+    ----------
+    shape : (int, int, int)
+        Of the crop, none of them 0.
+    affine : numpy.ndarray of float64, shape (4, 4)
+        Index of the crop to LPS, mm.
+    """
+    steps = affine[2, :3] * (np.array(shape) - 1)
+    return float(affine[2, 3] + np.minimum(steps, 0).sum()), float(affine[2, 3] + np.maximum(steps, 0).sum())
 
 
 def overlap(

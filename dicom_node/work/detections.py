@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ai.contract import Detection, Prediction
-from ai.measure.place import overlap, surface_distance_mm
-from ai.measure.region import Box, centre_mm
+from ai.measure.place import FARTHEST_MM, overlap, surface_distance_mm
+from ai.measure.region import Box, centre_mm, grown
 from dicom_node.domain.finding import NotRun
 from dicom_node.domain.model import DetectionCard, SegmentCard
 from dicom_node.domain.nodule import Attenuation
@@ -21,6 +21,7 @@ from dicom_node.work.measures import Marked, marked
 _REACH_MM = 5.0  # around the outline of a nodule: segmentations of lungs leave out what touches the chest wall
 
 Mask = NDArray[np.bool_]
+_Organ = tuple[SegmentCard, Mask]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,57 +72,77 @@ def choose(
         if detection.output == card.output and detection.score >= card.min_score
     ]
     boxes = _boxes(prediction.instances) if wanted else []
-    found: list[Found] = []
+    inside: list[tuple[_Outline, Detection, _Organ | None]] = []
     lost = outside = 0
     for number, detection in sorted(wanted, key=lambda pair: -pair[1].score):
         box = boxes[number - 1] if number <= len(boxes) else None
-        if box is None:
+        if box is None or prediction.instances is None:
             lost += 1
-        elif (it := _found(prediction, card, number, detection, box, organs, volume)) is None:
+            continue
+        outline = _Outline(number, prediction.instances, box, volume)
+        if (organ := outline.organ(organs.values())) is None and card.within:
             outside += 1
         else:
-            found.append(it)
-    left_out = _left_out(card, {"without a voxel on the grid of the images": lost, _outside(card, organs): outside})
-    excess = _left_out(card, {f"the card reports at most {card.max_count}": len(found) - card.max_count})
-    return found[: card.max_count], [*left_out, *excess]
+            inside.append((outline, detection, organ))
+    reported = [_found(card, *each) for each in inside[: card.max_count]]
+    left_out = {
+        "without a voxel on the grid of the images": lost,
+        _outside(card, organs): outside,
+        f"the card reports at most {card.max_count}": len(inside) - len(reported),
+    }
+    return reported, _left_out(card, left_out)
 
 
 def _boxes(instances: NDArray[np.uint8] | None) -> Sequence[Box | None]:
-    return ndimage.find_objects(instances) if instances is not None else []
+    return [] if instances is None else ndimage.find_objects(instances)
 
 
-def _found(
-    prediction: Prediction,
-    card: DetectionCard,
-    number: int,
-    detection: Detection,
-    box: Box,
-    organs: Mapping[str, tuple[SegmentCard, Mask]],
-    volume: Volume,
-) -> Found | None:
-    """Look closer at one detection; None when it lies outside of every organ that it has to lie in."""
-    name = f"{detection.output}/{number}"
-    mask = prediction.mask(name)
-    organ = _organ_of(mask, box, organs.values(), volume)
-    if card.within and organ is None:
-        return None
-    surface_mm = surface_distance_mm(mask, organ[1], volume.affine, box) if organ else None
+@dataclass(frozen=True, slots=True, eq=False)
+class _Outline:
+    """Where one detection is: its number in the map of instances, and the box that holds it."""
+
+    number: int
+    instances: NDArray[np.uint8]
+    box: Box
+    volume: Volume
+
+    def organ(self, organs: Iterable[_Organ]) -> _Organ | None:
+        """Find the organ that most of it and its surroundings lie in."""
+        around, mask, inner = self._around(_REACH_MM)
+        affine = self.volume.affine
+        shared = [(overlap(mask, organ[1][around], affine, inner, _REACH_MM), organ) for organ in organs]
+        most, organ = max(shared, key=lambda each: each[0], default=(0, None))
+        return organ if most else None
+
+    def surface_mm(self, organ: Mask) -> float | None:
+        """Measure to the surface of the organ."""
+        around, mask, inner = self._around(FARTHEST_MM)
+        return surface_distance_mm(mask, organ[around], self.volume.affine, inner)
+
+    def crop(self) -> Marked:
+        """Cut it out of the volume."""
+        return marked(self.volume, self.instances[self.box] == self.number, self.box)
+
+    def _around(self, margin_mm: float) -> tuple[Box, Mask, Box]:
+        """Give a crop around it, its mask there, and its box in that crop."""
+        around = grown(self.box, self.instances.shape, self.volume.spacing_mm, margin_mm)
+        low, inner, high = (
+            slice(part.start - out.start, part.stop - out.start) for part, out in zip(self.box, around, strict=True)
+        )
+        return around, self.instances[around] == self.number, (low, inner, high)
+
+
+def _found(card: DetectionCard, outline: _Outline, detection: Detection, organ: _Organ | None) -> Found:
+    """Look closer at a detection that is reported."""
     answers = _answers(detection, card)
     it = replace(
-        marked(volume, mask),
+        outline.crop(),
         is_part_solid=answers.get("attenuation", ("",))[0] == Attenuation.PART_SOLID,
-        surface_mm=surface_mm,
+        surface_mm=outline.surface_mm(organ[1]) if organ else None,
     )
-    return Found(card, name, detection.score, answers, organ[0] if organ else None, it, centre_mm(it.mask, it.affine))
-
-
-def _organ_of(
-    mask: Mask, box: Box, organs: Iterable[tuple[SegmentCard, Mask]], volume: Volume
-) -> tuple[SegmentCard, Mask] | None:
-    """Find the organ that most of the nodule and its surroundings lie in."""
-    shared = [(overlap(mask, organ, volume.affine, box, _REACH_MM), card, organ) for card, organ in organs]
-    most, card, organ = max(shared, key=lambda each: each[0], default=(0, None, None))
-    return (card, organ) if most and card is not None and organ is not None else None
+    name = f"{detection.output}/{outline.number}"
+    where_mm = centre_mm(it.mask, it.affine)
+    return Found(card, name, detection.score, answers, organ[0] if organ else None, it, where_mm)
 
 
 def _answers(detection: Detection, card: DetectionCard) -> dict[str, tuple[str, float]]:

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from ai.contract import Prediction
 from ai.measure.diameter import axial_axis
-from ai.measure.place import third_of
+from ai.measure.place import heights_mm, third_of
 from dicom_node.domain import codes
-from dicom_node.domain.finding import Findings, Measurement, NotRun, Quality, Segment
+from dicom_node.domain.finding import Code, Findings, Measurement, NotRun, Quality, Segment
 from dicom_node.domain.model import Derived, DetectionCard, ModelCard, SegmentCard
 from dicom_node.domain.uids import result_uid
 from dicom_node.errors import ConfigurationError
@@ -20,7 +20,7 @@ from dicom_node.volume import Volume
 from dicom_node.work.checks import check_prediction, check_segments
 from dicom_node.work.derived import Calculated, Context, answer_qualities, calculate, grade_quality, zone_quality
 from dicom_node.work.detections import Found, choose
-from dicom_node.work.measures import MEASURES, Marked, marked, voxel_volume_ml
+from dicom_node.work.measures import MEASURES, Marked, segment, voxel_volume_ml
 from dicom_node.work.scan import header_of
 
 Mask = NDArray[np.bool_]
@@ -72,11 +72,11 @@ def findings_from(
     """
     voxel_volume_ml(volume.affine)
     check_prediction(prediction, card)
-    masks = {segment.output: prediction.mask(segment.output) for segment in card.segments}
+    masks = {each.output: prediction.mask(each.output) for each in card.segments}
     check_segments(masks, card, volume)
     barred = not_run or {}
-    organs = {segment.output: marked(volume, masks[segment.output], prediction.instances) for segment in card.segments}
-    segments = [_segment(segment, card, organs[segment.output], job_id) for segment in card.segments]
+    organs = {name: segment(volume, mask, prediction.instances) for name, mask in masks.items()}
+    segments = [_segment(each, card, organs[each.output], job_id) for each in card.segments]
     qualities: list[Quality] = []
     left_out = [NotRun(d.name, barred[d.output]) for d in card.detections if d.output in barred]
     for detection in card.detections:
@@ -115,9 +115,14 @@ class _Kind:
         """Say at what height of its lung it lies; a lung may be outlined in several lobes."""
         if Derived.ZONE not in self.detection.derive or found.organ is None:
             return ()
-        side = found.organ.laterality
-        lung = np.any([mask for card, mask in self.within.values() if card.laterality == side], axis=0)
-        return (zone_quality(third_of(found.centre_mm, lung, self.volume.affine)),)
+        low_mm, high_mm = self._heights_mm(found.organ.laterality)
+        return (zone_quality(third_of(found.centre_mm[2], low_mm, high_mm)),)
+
+    def _heights_mm(self, side: Code | None) -> tuple[float, float]:
+        """Find where a lung ends below and above."""
+        parts = [self.organs[card.output] for card, _ in self.within.values() if card.laterality == side]
+        ends = [heights_mm(part.mask.shape, part.affine) for part in parts if part.voxels]
+        return min(low for low, _ in ends), max(high for _, high in ends)
 
     def _emphysema_percent(self) -> float | None:
         lungs = [organ for organ in self.organs.values() if organ.density is not None]
@@ -217,7 +222,7 @@ def _numbered(segments: Sequence[Segment]) -> tuple[Segment, ...]:
     """Number those with voxels from 1: Segment Number (0062,0004)."""
     numbered: list[Segment] = []
     number = 0
-    for segment in segments:
-        number += bool(segment.voxels)
-        numbered.append(replace(segment, number=number if segment.voxels else 0))
+    for each in segments:
+        number += bool(each.voxels)
+        numbered.append(replace(each, number=number if each.voxels else 0))
     return tuple(numbered)

@@ -83,26 +83,33 @@ class Marked:
         return opacified_percent(self.values, self.mask, self.affine, self.nodules) if self.is_ct else None
 
 
-def marked(volume: Volume, mask: NDArray[np.bool_], instances: NDArray[np.uint8] | None = None) -> Marked:
-    """Crop a volume to what is marked in it.
+def marked(volume: Volume, mask: NDArray[np.bool_], box: Box, instances: NDArray[np.uint8] | None = None) -> Marked:
+    """Cut out of a volume what is marked in it.
 
     Parameters
     ----------
     volume : dicom_node.volume.Volume
-    mask : numpy.ndarray of bool, shape (slices, rows, columns)
-        On the grid of `volume`.
+    mask : numpy.ndarray of bool, shape (a, b, c)
+        What is marked in `box`.
+    box : three slices
+        Where in `volume` it is.
     instances : numpy.ndarray of uint8, shape (slices, rows, columns), optional
-        Above 0 where nodules are.
+        On the grid of `volume`; above 0 where nodules are.
     """
-    nothing = slice(0, 0)
-    box: Box = box_of(mask) or (nothing, nothing, nothing)
     return Marked(
         values=volume.array[box],
-        mask=mask[box],
+        mask=mask,
         affine=shifted(volume.affine, box),
         is_ct=volume.datasets[0].get("Modality") == "CT",
         nodules=None if instances is None else np.asarray(instances[box] > 0, np.bool_),
     )
+
+
+def segment(volume: Volume, mask: NDArray[np.bool_], instances: NDArray[np.uint8] | None = None) -> Marked:
+    """Cut out a segment from its mask on the grid of a volume, shape (slices, rows, columns); it may be empty."""
+    nothing = slice(0, 0)
+    box: Box = box_of(mask) or (nothing, nothing, nothing)
+    return marked(volume, mask[box], box, instances)
 
 
 def voxel_volume_ml(affine: NDArray[np.float64]) -> float:

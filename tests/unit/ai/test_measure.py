@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ai.measure.attenuation import lung_density, solid_part
 from ai.measure.diameter import axial_axis, axial_diameters
 from ai.measure.opacity import opacified_percent
-from ai.measure.place import Third, overlap, surface_distance_mm, third_of
+from ai.measure.place import Third, heights_mm, overlap, surface_distance_mm, third_of
 from ai.measure.plausible import centre_x_mm, look_at
 from ai.measure.region import box_of, centre_mm, grown, shifted
 
@@ -194,12 +194,11 @@ def test_a_nodule_that_the_lung_mask_leaves_out_still_lies_in_the_lung() -> None
 @pytest.mark.parametrize("flip", [1.0, -1.0])
 def test_thirds_are_counted_from_the_feet(flip: float) -> None:
     affine = grid((flip * 2.0, 1.0, 1.0))
-    lung = np.zeros((50, 20, 20), np.bool_)
-    lung[10:40] = True
-    heights = {25.0: Third.LOWER, 50.0: Third.MIDDLE, 75.0: Third.UPPER}
-    if flip < 0:
-        heights = {-75.0: Third.LOWER, -50.0: Third.MIDDLE, -25.0: Third.UPPER}
-    assert {mm: third_of((0.0, 0.0, mm), lung, affine) for mm in heights} == heights
+    affine[2, 3] = 20.0
+    ends = heights_mm((31, 20, 20), affine)
+    assert ends == ((20.0, 80.0) if flip > 0 else (-40.0, 20.0))
+    thirds = [third_of(ends[0] + above, *ends) for above in (0.0, 19.0, 21.0, 39.0, 41.0, 60.0)]
+    assert thirds == [Third.LOWER, Third.LOWER, Third.MIDDLE, Third.MIDDLE, Third.UPPER, Third.UPPER]
 
 
 def test_crops_keep_their_place() -> None:
