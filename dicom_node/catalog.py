@@ -5,8 +5,6 @@ Everything that is wrong is reported at once, each problem with its file and key
 
 from __future__ import annotations
 
-import difflib
-import json
 import math
 import tomllib
 from collections.abc import Iterable, Mapping
@@ -14,22 +12,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, Field, ValidationError
 from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 
 import ai
-from ai.digest import bundle_digest, weights_digest
+from dicom_node.card import CARD, Card, Name, Table, Text, card_problems, model_card, nearest
 from dicom_node.domain.delivery import Destination
-from dicom_node.domain.finding import Code
 from dicom_node.domain.job import Priority
-from dicom_node.domain.model import Accepts, ModelCard, OutputKind, SegmentCard
+from dicom_node.domain.model import ModelCard
 from dicom_node.domain.rule import FACTS, Condition, Operator, Rule, Scalar
 from dicom_node.domain.uids import AETitle
 from dicom_node.errors import ConfigurationError
 from dicom_node.settings import Settings, explain
 
 BUNDLED = Path(ai.__file__).parent / "bundles"
-CARD = "card.toml"
 
 _NUMBERS = {"DS", "IS", "FL", "FD", "SL", "SS", "SV", "UL", "US", "UV", "US or SS"}
 _UNCOMPARABLE = {"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "OB or OW", "UN", "AT"}
@@ -48,8 +44,6 @@ _IMPERSONAL = {
 }
 _IMPERSONAL |= {"ImagePositionPatient", "ImageOrientationPatient", "PatientOrientation", "PatientSize", "PatientWeight"}
 
-Text = Annotated[str, Field(min_length=1)]
-Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\\\x00-\x1f]+$")]
 M = TypeVar("M", bound=BaseModel)
 
 
@@ -62,11 +56,7 @@ class Catalog:
     destinations: Mapping[str, Destination]
 
 
-class _Table(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-
-class _RuleFile(_Table):
+class _RuleFile(Table):
     name: Name | None = None
     enabled: bool = True
     model: Text
@@ -74,44 +64,6 @@ class _RuleFile(_Table):
     priority: Literal["stat", "high", "routine", "low"] = "routine"
     report_failures: bool = True
     when: Annotated[dict[str, Any], Field(min_length=1)]
-
-
-class _Code(_Table):  # PS3.3 8.8: code value and scheme are SH, the meaning is LO
-    value: Annotated[str, Field(min_length=1, max_length=16)]
-    scheme: Annotated[str, Field(min_length=1, max_length=16)]
-    meaning: Name
-
-
-class _Segment(_Table):
-    output: Text
-    label: Name
-    category: _Code
-    type: _Code
-    laterality: _Code | None = None
-    region: _Code | None = None
-    color_rgb: tuple[
-        Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)], Annotated[int, Field(ge=0, le=255)]
-    ] = (128, 174, 128)
-    measurements: tuple[Literal["volume", "mean_attenuation"], ...] = ("volume",)
-
-
-class _Accepts(_Table):
-    modality: Annotated[tuple[Text, ...], Field(min_length=1)]
-    min_slices: int = Field(1, ge=1)
-    max_slice_spacing_mm: float | None = Field(None, gt=0)
-
-
-class _Card(_Table):
-    name: Name
-    version: Annotated[str, Field(min_length=1, max_length=32)]
-    title: Name
-    manufacturer: Name
-    summary: Text
-    training: Text
-    timeout_s: float = Field(gt=0)
-    accepts: _Accepts
-    segments: Annotated[tuple[_Segment, ...], Field(min_length=1)]
-    outputs: Annotated[tuple[OutputKind, ...], Field(min_length=1)] = (OutputKind.SEG, OutputKind.SR)
 
 
 def load_catalog(settings: Settings) -> Catalog:
@@ -155,75 +107,15 @@ def _models(settings: Settings, problems: list[str]) -> dict[str, ModelCard]:
             problems.append(f"{settings.file}: models: {folder} holds no bundle (a folder with a {CARD})")
         files += found
     for file in dict.fromkeys(files):
-        card = _read(file, _Card, problems)
+        card = _read(file, Card, problems)
         if card is None:
             continue
         if card.name in cards:
             problems.append(f"{file}: name: {cards[card.name].bundle / CARD} has a model {card.name!r} already")
             continue
-        problems += [f"{file}: {problem}" for problem in _segment_problems(card, file.parent)]
-        cards[card.name] = _model_card(card, file.parent)
+        problems += [f"{file}: {problem}" for problem in card_problems(card, file.parent)]
+        cards[card.name] = model_card(card, file.parent)
     return cards
-
-
-def _segment_problems(card: _Card, bundle: Path) -> list[str]:
-    problems = []
-    for key in ("output", "label"):
-        names = [getattr(segment, key) for segment in card.segments]
-        problems += [f"segments.{n}.{key}: {x!r} is used twice" for n, x in enumerate(names) if x in names[:n]]
-    known = _bundle_outputs(bundle)
-    if known is not None:
-        problems += [
-            f"segments.{n}.output: the bundle has no output {s.output!r}{_nearest(s.output, known)}"
-            for n, s in enumerate(card.segments)
-            if s.output not in known
-        ]
-    return problems
-
-
-def _bundle_outputs(bundle: Path) -> set[str] | None:
-    """Names of the outputs in the bundle's metadata; None where it does not say (loading it will tell more)."""
-    try:
-        metadata = json.loads((bundle / "configs" / "metadata.json").read_bytes())
-        outputs = metadata["network_data_format"]["outputs"].values()
-        return {str(name) for output in outputs for name in output["channel_def"].values()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return None
-
-
-def _model_card(card: _Card, bundle: Path) -> ModelCard:
-    return ModelCard(
-        name=card.name,
-        version=card.version,
-        title=card.title,
-        manufacturer=card.manufacturer,
-        summary=card.summary,
-        training=card.training,
-        bundle=bundle,
-        digest=bundle_digest(bundle),
-        weights_digest=weights_digest(bundle),
-        timeout_s=card.timeout_s,
-        accepts=Accepts(**card.accepts.model_dump()),
-        segments=tuple(_segment_card(segment) for segment in card.segments),
-        outputs=tuple(dict.fromkeys(card.outputs)),
-    )
-
-
-def _segment_card(segment: _Segment) -> SegmentCard:
-    return SegmentCard(
-        output=segment.output,
-        label=segment.label,
-        category=_code(segment.category),
-        type=_code(segment.type),
-        laterality=_code(segment.laterality) if segment.laterality else None,
-        region=_code(segment.region) if segment.region else None,
-        color_rgb=segment.color_rgb,
-        measurements=tuple(dict.fromkeys(segment.measurements)),
-    )
-
-
-def _code(code: _Code) -> Code:
-    return Code(code.value, code.scheme, code.meaning)
 
 
 def _rules(
@@ -282,7 +174,7 @@ def _kind(key: str) -> str:
         return "number" if key in _NUMERIC_FACTS else "bool" if key == "complete" else "text"
     tag = tag_for_keyword(key)
     if tag is None:
-        raise ValueError(f"is neither a DICOM keyword nor a fact of the series{_nearest(key, {*keyword_dict, *FACTS})}")
+        raise ValueError(f"is neither a DICOM keyword nor a fact of the series{nearest(key, {*keyword_dict, *FACTS})}")
     vr = dictionary_VR(tag)
     if vr in _UNCOMPARABLE:
         raise ValueError(f"holds no value that a rule can compare (VR {vr})")
@@ -342,13 +234,7 @@ def _operators() -> str:
 def _unknown(file: Path, key: str, what: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
     there = set(known)
     has = f"; there is {', '.join(sorted(there))}" if there else "; there is none"
-    return [f"{file}: {key}: there is no {what} {n!r}{_nearest(n, there) or has}" for n in names if n not in there]
-
-
-def _nearest(name: str, known: Iterable[str]) -> str:
-    folded = {k.casefold(): k for k in known}
-    found = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
-    return f"; did you mean {folded[found[0]]!r}?" if found else ""
+    return [f"{file}: {key}: there is no {what} {n!r}{nearest(n, there) or has}" for n in names if n not in there]
 
 
 def _read(file: Path, model: type[M], problems: list[str]) -> M | None:

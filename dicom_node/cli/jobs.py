@@ -164,7 +164,7 @@ def _table(found: list[dict[str, Any]]) -> Any:
     from rich.table import Table
 
     table = Table(box=None, pad_edge=False)
-    for name in ("job", "made", "state", "model", "attempt", "accession", "series", "deliveries", "error"):
+    for name in ("job", "made", "state", "model", "attempt", "accession", "series", "deliveries", "outcome"):
         table.add_column(name, overflow="fold", no_wrap=name in ("job", "made", "state"))
     for job in found:
         deliveries = ", ".join(f"{d['kind'].upper()} {d['state']} ({d['destination']})" for d in job["deliveries"])
@@ -177,9 +177,17 @@ def _table(found: list[dict[str, Any]]) -> Any:
             job["accession_number"],
             job["series_description"] or job["series_instance_uid"],
             deliveries,
-            job["error"] or "",
+            job["error"] or _outcome(job["results"]),
         )
     return table
+
+
+def _outcome(results: list[dict[str, Any]]) -> str:
+    """Say what was found and what was not looked for, of a job that has results: each of them says the same."""
+    from dicom_node.explain import found, left_out
+
+    summary = results[0]["summary"] if results else {}
+    return "; ".join(filter(None, [found(summary), *left_out(summary)]))
 
 
 def _since(text: str) -> datetime:

@@ -43,10 +43,20 @@ class Quality:
 
 @dataclass(frozen=True, slots=True)
 class NotRun:
-    """A part of the model that was not run on this volume, and why: ``Nodule detection``, ``slice spacing 8 mm``."""
+    """A part of the model that was not run on this volume, and why: ``Nodule detection``, ``slice spacing 8 mm``.
+
+    `how` tells what else did not happen: a calculation without its inputs is ``not calculated``, a detection outside of
+    the lungs ``not reported``.
+    """
 
     what: str
     why: str
+    how: str = "not run"
+
+    @property
+    def text(self) -> str:
+        """All of it, without a full stop: ``Nodule detection not run: slice spacing 8 mm``."""
+        return f"{self.what} {self.how}: {self.why}"
 
 
 @dataclass(frozen=True, slots=True)

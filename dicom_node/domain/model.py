@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
 
+from dicom_node.domain.eligibility import Accepts
 from dicom_node.domain.finding import Code
+
+__all__ = [
+    "Accepts",
+    "ClassCard",
+    "Derived",
+    "DetectionCard",
+    "Measure",
+    "ModelCard",
+    "OutputKind",
+    "SegmentCard",
+]
 
 
 class OutputKind(StrEnum):
@@ -14,6 +27,34 @@ class OutputKind(StrEnum):
 
     SEG = "seg"
     SR = "sr"
+
+
+class Measure(StrEnum):
+    """What can be measured of anything marked; docs/measurements.md defines each."""
+
+    VOLUME = "volume"
+    MEAN_ATTENUATION = "mean_attenuation"
+    MIN_ATTENUATION = "min_attenuation"
+    MAX_ATTENUATION = "max_attenuation"
+    LONG_AXIS = "long_axis"
+    SHORT_AXIS = "short_axis"
+    MEAN_DIAMETER = "mean_diameter"
+    SOLID_DIAMETER = "solid_diameter"
+    SURFACE_DISTANCE = "surface_distance"
+    EMPHYSEMA_INDEX = "emphysema_index"
+    DENSITY_PERCENTILE_15 = "density_percentile_15"
+    OPACIFICATION = "opacification"
+
+
+class Derived(StrEnum):
+    """What can be calculated from measurements; docs/measurements.md gives the source of each."""
+
+    ZONE = "zone"
+    LUNG_RADS = "lung_rads_2022"
+    FLEISCHNER = "fleischner_2017"
+    TNM_T_SIZE = "tnm_t_size"
+    BROCK = "brock"
+    OPACIFICATION_GRADE = "opacification_grade"
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,15 +69,57 @@ class SegmentCard:
     region: Code | None = None
     color_rgb: tuple[int, int, int] = (128, 174, 128)
     measurements: tuple[str, ...] = ("volume",)
+    derive: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
-class Accepts:
-    """Which volumes the model was made for; anything else is refused before inference."""
+class ClassCard:
+    """A question that the model answers of each thing it detects, and the codes of question and answers."""
 
-    modality: tuple[str, ...]
-    min_slices: int = 1
-    max_slice_spacing_mm: float | None = None
+    concept: Code
+    answers: Mapping[str, Code]
+
+
+@dataclass(frozen=True, slots=True)
+class DetectionCard:
+    """How what a model detects one by one becomes coded findings.
+
+    Attributes
+    ----------
+    output : str
+        The bundle's own name of what it looks for; that of a detection is ``nodule``, of its mask ``nodule/2``.
+    label : str
+        Name of one of them; a number follows: ``Nodule 1``.
+    name : str
+        Name of this part of the model, for when it is not run: ``Nodule detection``.
+    min_score : float
+        Operating threshold: a detection with a lower score is none.
+    max_count : int
+        How many are reported, those with the highest scores.
+    classes : mapping of str to ClassCard
+        By the model's own name of the question.
+    within : tuple of str
+        Outputs of the segments that it has to lie in or touch; empty is anywhere.
+    accepts : Accepts
+        Volumes that this part of the model was made for, beyond those that the whole model was made for.
+    derive : tuple of str
+        What is calculated of each and of all of them.
+    """
+
+    output: str
+    label: str
+    name: str
+    category: Code
+    type: Code
+    region: Code | None = None
+    color_rgb: tuple[int, int, int] = (220, 60, 60)
+    min_score: float = 0.5
+    max_count: int = 20
+    measurements: tuple[str, ...] = ("volume",)
+    classes: Mapping[str, ClassCard] = field(default_factory=dict)
+    within: tuple[str, ...] = ()
+    accepts: Accepts = field(default_factory=Accepts)
+    derive: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,3 +142,4 @@ class ModelCard:
     accepts: Accepts
     segments: tuple[SegmentCard, ...]
     outputs: tuple[OutputKind, ...] = (OutputKind.SEG, OutputKind.SR)
+    detections: tuple[DetectionCard, ...] = ()

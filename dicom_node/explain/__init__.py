@@ -18,9 +18,9 @@ from dicom_node.domain.audit import Event
 from dicom_node.errors import NotFoundError
 from dicom_node.explain.answer import answer
 from dicom_node.explain.events import event_lines, remedy
-from dicom_node.explain.words import bare, clock_time, count, status_text
+from dicom_node.explain.words import bare, clock_time, count, found, left_out, status_text
 
-__all__ = ["Line", "Story", "clock_time", "explain"]
+__all__ = ["Line", "Story", "clock_time", "explain", "found", "left_out"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,10 +139,13 @@ def _job_attempt(job: Row[Any], row: Row[Any]) -> Iterator[Line]:
 
 def _result(row: Row[Any]) -> str:
     text = f"{row.kind.upper()} {row.sop_instance_uid}, {row.size / 1e6:.2f} MB"
-    segments = (row.summary or {}).get("segments") or []
+    summary = row.summary or {}
+    segments = [s for s in summary.get("segments") or () if "detected" not in s]
     if segments:
         text += ": " + ", ".join(f"{s.get('label')} {s.get('volume_ml', 0):.0f} ml" for s in segments)
-    return text
+    if row.kind != "sr":
+        return text  # one of the objects says the rest
+    return "\n".join([text, *filter(None, [found(summary)]), *left_out(summary)])
 
 
 def _delivery_attempt(delivery: Row[Any], row: Row[Any]) -> Iterator[Line]:

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Mapping
 from datetime import datetime
+from typing import Any
 
 
 def status_text(status: int) -> str:
@@ -32,3 +35,22 @@ def count(number: int, thing: str) -> str:
 def bare(text: str) -> str:
     """Take the full stop off a sentence that goes on."""
     return text.strip().rstrip(".")
+
+
+def found(summary: Mapping[str, Any]) -> str:
+    """Say what a result holds besides its segments: ``1 nodule, Lung-RADS 4B (calculated)``; empty when nothing.
+
+    Parameters
+    ----------
+    summary : mapping
+        Of the result's row.
+    """
+    kinds = Counter(s["detected"].lower() for s in summary.get("segments") or () if "detected" in s)
+    said = [count(number, kind) for kind, number in kinds.items()]
+    said += [f"{quality['value']} (calculated)" for quality in summary.get("qualities") or ()]
+    return ", ".join(said)
+
+
+def left_out(summary: Mapping[str, Any]) -> list[str]:
+    """Say what was not run or not reported, and why: ``Nodule detection not run: slice spacing 8 mm``."""
+    return [f"{each['what']} {each['how']}: {each['why']}" for each in summary.get("not_run") or ()]

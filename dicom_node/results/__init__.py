@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_node.domain.delivery import ResultObject
-from dicom_node.domain.finding import Findings
+from dicom_node.domain.finding import Findings, Quality, Segment
 from dicom_node.domain.job import FailedJob, Job
 from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.errors import ResultError
@@ -160,8 +160,27 @@ def _stored(
 
 def _summary(findings: Findings) -> dict[str, Any]:
     """Tell what a table or a web page shows of a result: no patient data."""
-    segments = [
-        {"label": segment.label, "number": segment.number, "voxels": segment.voxels, "volume_ml": segment.volume_ml}
-        for segment in findings.segments
-    ]
-    return {"negative": findings.is_negative, "segments": segments}
+    return {
+        "negative": findings.is_negative,
+        "segments": [_segment_summary(segment) for segment in findings.segments],
+        "qualities": [_quality_summary(quality) for quality in findings.qualities],
+        "not_run": [{"what": left_out.what, "how": left_out.how, "why": left_out.why} for left_out in findings.not_run],
+    }
+
+
+def _segment_summary(segment: Segment) -> dict[str, Any]:
+    said: dict[str, Any] = {
+        "label": segment.label,
+        "number": segment.number,
+        "voxels": segment.voxels,
+        "volume_ml": segment.volume_ml,
+    }
+    if segment.score is not None:
+        said |= {"detected": segment.type.meaning, "score": segment.score}
+    if segment.qualities:
+        said["qualities"] = [_quality_summary(quality) for quality in segment.qualities]
+    return said
+
+
+def _quality_summary(quality: Quality) -> dict[str, str]:
+    return {"name": quality.name.meaning, "value": quality.value.meaning, "note": quality.note}

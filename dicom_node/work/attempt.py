@@ -9,6 +9,7 @@ from time import monotonic
 from ai.contract import BundleError, ModelCancelled, ModelError, ModelInvalidOutput, Prediction
 from ai.contract import Volume as Pixels
 from ai.process import ModelProcess
+from dicom_node.domain.eligibility import why_unfit
 from dicom_node.domain.job import Canceled, Failed, Job, Outcome, RetryLater, Succeeded
 from dicom_node.domain.model import ModelCard
 from dicom_node.errors import ModelFailed, NodeError, NotEligible
@@ -16,6 +17,7 @@ from dicom_node.results import Equipment, build_results
 from dicom_node.spool import Spool
 from dicom_node.volume import Volume, load_volume
 from dicom_node.work.findings import findings_from
+from dicom_node.work.scan import describe
 
 # The names of the model's own steps, as a user reads them.
 _MODEL_STEPS = {"load": "load model"}
@@ -42,15 +44,15 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
     steps_s: dict[str, float] = {}
     try:
         card = _card(job, node)
-        _refuse_unfit(job, card)
+        _refuse_other_modality(job, card)
         started = monotonic()
         volume = load_volume(node.spool, job.instances)
         steps_s["read"] = monotonic() - started
-        _refuse_wide(volume, card)
-        prediction = _predict(job, card, volume, node)
+        unfit = _unfit_parts(volume, card)
+        prediction = _predict(job, card, volume, node, tuple(unfit))
         steps_s |= {_MODEL_STEPS.get(step, step): seconds for step, seconds in prediction.steps_s.items()}
         started = monotonic()
-        findings = findings_from(prediction, card, volume, job.id)
+        findings = findings_from(prediction, card, volume, job.id, series_id=job.series_id, not_run=unfit)
         steps_s["measure"] = monotonic() - started
         results = build_results(job, card, volume, findings, prediction.mask, node.equipment, node.spool, steps_s)
         return Succeeded(results, {step: round(seconds, 3) for step, seconds in steps_s.items()})
@@ -72,27 +74,36 @@ def _card(job: Job, node: WorkNode) -> ModelCard:
     return card
 
 
-def _refuse_unfit(job: Job, card: ModelCard) -> None:
-    """Refuse what the model was not made for, before a voxel is read."""
+def _refuse_other_modality(job: Job, card: ModelCard) -> None:
+    """Refuse what is not even of the right kind, before a voxel is read."""
     modality = str(job.instances[0].header.get("Modality", ""))
     if modality not in card.accepts.modality:
         wanted = " or ".join(card.accepts.modality)
         raise NotEligible(f"{card.name} is made for {wanted}; the series is {modality or 'of no modality'}.")
-    if len(job.instances) < card.accepts.min_slices:
-        reason = f"{card.name} needs at least {card.accepts.min_slices} slices; the series has {len(job.instances)}."
-        raise NotEligible(reason)
 
 
-def _refuse_wide(volume: Volume, card: ModelCard) -> None:
-    widest_mm, spacing_mm = card.accepts.max_slice_spacing_mm, volume.spacing_mm[0]
-    if widest_mm is not None and spacing_mm > widest_mm:
-        reason = f"{card.name} is made for slices up to {widest_mm:g} mm apart; these are {spacing_mm:.3g} mm apart."
-        raise NotEligible(reason)
+def _unfit_parts(volume: Volume, card: ModelCard) -> dict[str, str]:
+    """Say which parts of the model are not to be run on this volume, and why.
+
+    Raises
+    ------
+    NotEligible
+        If that is all of them, or the whole model was not made for such a volume.
+    """
+    scan = describe(volume)
+    if reason := why_unfit(card.accepts, scan):
+        raise NotEligible(f"{card.name} was not run: {reason}.")
+    reasons = {detection.output: why_unfit(detection.accepts, scan) for detection in card.detections}
+    unfit = {output: reason for output, reason in reasons.items() if reason}
+    if unfit and not card.segments and len(unfit) == len(card.detections):
+        raise NotEligible(f"{card.name} was not run: {'; '.join(dict.fromkeys(unfit.values()))}.")
+    return unfit
 
 
-def _predict(job: Job, card: ModelCard, volume: Volume, node: WorkNode) -> Prediction:
+def _predict(job: Job, card: ModelCard, volume: Volume, node: WorkNode, without: tuple[str, ...]) -> Prediction:
     pixels = Pixels(volume.array, volume.affine, str(job.instances[0].header["Modality"]))
-    return node.model_for(card).predict(pixels, timeout_s=card.timeout_s, cancelled=node.cancelled)
+    model = node.model_for(card)
+    return model.predict(pixels, timeout_s=card.timeout_s, without=without, cancelled=node.cancelled)
 
 
 def _failed(job: Job, error: NodeError) -> Outcome:

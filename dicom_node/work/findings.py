@@ -2,125 +2,227 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ai.contract import Prediction
-from dicom_node.domain.finding import Code, Findings, Measurement, Segment
-from dicom_node.domain.model import ModelCard, SegmentCard
+from ai.measure.diameter import axial_axis
+from ai.measure.place import heights_mm, third_of
+from dicom_node.domain import codes
+from dicom_node.domain.finding import Code, Findings, Measurement, NotRun, Quality, Segment
+from dicom_node.domain.model import Derived, DetectionCard, ModelCard, SegmentCard
 from dicom_node.domain.uids import result_uid
-from dicom_node.errors import ConfigurationError, GeometryError
+from dicom_node.errors import ConfigurationError
 from dicom_node.volume import Volume
+from dicom_node.work.checks import check_prediction, check_segments
+from dicom_node.work.derived import Calculated, Context, answer_qualities, calculate, grade_quality, zone_quality
+from dicom_node.work.detections import Found, choose
+from dicom_node.work.measures import MEASURES, Marked, segment, voxel_volume_ml
+from dicom_node.work.scan import header_of
 
-VOLUME = Code("118565006", "SCT", "Volume")
-CUBIC_MILLIMETER = Code("mm3", "UCUM", "cubic millimeter")
-ATTENUATION = Code("112031", "DCM", "Attenuation Coefficient")
-HOUNSFIELD_UNIT = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
-MEAN = Code("373098007", "SCT", "Mean")
-NOT_ATTEMPTED = Code("114007", "DCM", "Measurement not attempted")  # CID 42
+Mask = NDArray[np.bool_]
+_CUT_MM2 = 100.0  # lung on the first or last slice beyond which the scan does not show all of it
+_CELL_MM = 8.0  # a nodule whose centre stays in a cube of this size keeps its name when slices come late
 
 
-def findings_from(prediction: Prediction, card: ModelCard, volume: Volume, job_id: str) -> Findings:
-    """Measure every segment that the card names.
+def findings_from(
+    prediction: Prediction,
+    card: ModelCard,
+    volume: Volume,
+    job_id: str,
+    *,
+    series_id: str = "",
+    not_run: Mapping[str, str] | None = None,
+) -> Findings:
+    """Measure every segment that the card names, and every detection that counts.
 
     Parameters
     ----------
     prediction : ai.contract.Prediction
         Masks on the grid of `volume`.
     card : ModelCard
-        Says which outputs are segments, in which codes, and what to measure of each.
+        Says which outputs are segments and detections, in which codes, and what to measure and calculate of each.
     volume : dicom_node.volume.Volume
         The volume that was analysed.
     job_id : str
         Tracking UIDs derive from it: the same at every attempt.
+    series_id : str
+        Tracking UIDs of detections derive from it and from where they lie, so that a nodule keeps its own when late
+        slices make a new job. Without it they derive from the job.
+    not_run : mapping of str to str, optional
+        Outputs of detections that were not run on this volume, and why.
 
     Returns
     -------
     Findings
-        One segment for each of the card, in its order; those with voxels are numbered from 1.
+        One segment for each of the card, in its order, then one for each detection, surest first; those with voxels
+        are numbered from 1.
 
     Raises
     ------
     ai.contract.ModelInvalidOutput
-        If the model has no output of a name that the card uses.
+        If the model has no output of a name that the card uses, or what it says cannot be.
     ConfigurationError
         If the card asks for a measurement that does not exist.
     GeometryError
         If a voxel of `volume` has no volume.
     """
-    voxel_ml = voxel_volume_ml(volume.affine)
-    segments: list[Segment] = []
-    number = 0
-    for segment in card.segments:
-        mask = prediction.mask(segment.output)
-        voxels = int(np.count_nonzero(mask))
-        number += bool(voxels)
-        segments.append(
-            Segment(
-                output=segment.output,
-                number=number if voxels else 0,
-                label=segment.label,
-                category=segment.category,
-                type=segment.type,
-                laterality=segment.laterality,
-                region=segment.region,
-                color_rgb=segment.color_rgb,
-                tracking_id=segment.label,
-                tracking_uid=result_uid(job_id, f"track/{segment.output}"),
-                voxels=voxels,
-                volume_ml=round(voxels * voxel_ml, 3),
-                measurements=_measure(segment, card, volume, mask),
-            )
-        )
-    return Findings(tuple(segments))
+    voxel_volume_ml(volume.affine)
+    check_prediction(prediction, card)
+    masks = {each.output: prediction.mask(each.output) for each in card.segments}
+    check_segments(masks, card, volume)
+    barred = not_run or {}
+    organs = {name: segment(volume, mask, prediction.instances) for name, mask in masks.items()}
+    segments = [_segment(each, card, organs[each.output], job_id) for each in card.segments]
+    qualities: list[Quality] = []
+    left_out = [NotRun(d.name, barred[d.output]) for d in card.detections if d.output in barred]
+    for detection in card.detections:
+        if detection.output not in barred:
+            kind = _Kind(detection, card, volume, masks, organs)
+            found, dropped = choose(prediction, detection, kind.within, volume)
+            calculated = calculate(detection.derive, found, _labels(found), kind.context())
+            names = _tracking_uids(found, card, job_id, series_id)
+            segments += [_detected(it, n, names[n], calculated, kind) for n, it in enumerate(found)]
+            qualities += calculated.of_scan
+            left_out += [*dropped, *calculated.not_run]
+    return Findings(_numbered(segments), tuple(qualities), tuple(left_out))
 
 
-def voxel_volume_ml(affine: NDArray[np.float64]) -> float:
-    """Volume of one voxel, in millilitres.
+class _Kind:
+    """One kind of detection, and the organs that it lies in."""
 
-    Parameters
-    ----------
-    affine : numpy.ndarray of float64, shape (4, 4)
-        Maps (slice, row, column, 1) to patient coordinates in mm. The distance between slices in it is measured from
-        Image Position (Patient), not read from Slice Thickness: the two differ whenever slices overlap.
+    def __init__(
+        self,
+        detection: DetectionCard,
+        card: ModelCard,
+        volume: Volume,
+        masks: Mapping[str, Mask],
+        organs: Mapping[str, Marked],
+    ) -> None:
+        self.detection, self.card, self.volume = detection, card, volume
+        inside = [segment for segment in card.segments if segment.output in detection.within]
+        self.within = {segment.output: (segment, masks[segment.output]) for segment in inside}
+        self.organs = {segment.output: organs[segment.output] for segment in inside}
 
-    Raises
-    ------
-    GeometryError
-        If it is zero or not finite.
-    """
-    volume_mm3 = float(abs(np.linalg.det(affine[:3, :3])))
-    if not np.isfinite(volume_mm3) or volume_mm3 <= 0:
-        raise GeometryError("the voxels of the series have no volume: two of its axes are parallel")
-    return volume_mm3 / 1000
+    def context(self) -> Context:
+        """Tell what calculations need beyond one nodule."""
+        return Context(header_of(self.volume), self._emphysema_percent(), self._why_incomplete())
+
+    def zone(self, found: Found) -> tuple[Quality, ...]:
+        """Say at what height of its lung it lies; a lung may be outlined in several lobes."""
+        if Derived.ZONE not in self.detection.derive or found.organ is None:
+            return ()
+        low_mm, high_mm = self._heights_mm(found.organ.laterality)
+        return (zone_quality(third_of(found.centre_mm[2], low_mm, high_mm)),)
+
+    def _heights_mm(self, side: Code | None) -> tuple[float, float]:
+        """Find where a lung ends below and above."""
+        parts = [self.organs[card.output] for card, _ in self.within.values() if card.laterality == side]
+        ends = [heights_mm(part.mask.shape, part.affine) for part in parts if part.voxels]
+        return min(low for low, _ in ends), max(high for _, high in ends)
+
+    def _emphysema_percent(self) -> float | None:
+        lungs = [organ for organ in self.organs.values() if organ.density is not None]
+        voxels = sum(lung.voxels for lung in lungs)
+        if not voxels:
+            return None
+        return sum(lung.voxels * lung.density.emphysema_percent for lung in lungs if lung.density) / voxels
+
+    def _why_incomplete(self) -> str:
+        """Say why a nodule may lie where nobody looked."""
+        if not self.within:
+            return "the card names no lungs to look in"
+        empty = [segment.label.lower() for segment, _ in self.within.values() if not self.organs[segment.output].voxels]
+        if empty:
+            return f"{' and '.join(empty)} not found"
+        axis = axial_axis(self.volume.affine)
+        if axis is None:
+            return "the images are not axial"
+        area_mm2 = 1000 * voxel_volume_ml(self.volume.affine) / self.volume.spacing_mm[axis]
+        for _, mask in self.within.values():
+            planes = np.moveaxis(mask, axis, 0)
+            if max(np.count_nonzero(planes[0]), np.count_nonzero(planes[-1])) * area_mm2 > _CUT_MM2:
+                return "the lungs are not wholly in the scan"
+        return ""
 
 
-def _measure(segment: SegmentCard, card: ModelCard, volume: Volume, mask: NDArray[np.bool_]) -> tuple[Measurement, ...]:
-    for name in segment.measurements:
+def _segment(segment: SegmentCard, card: ModelCard, it: Marked, job_id: str) -> Segment:
+    opacified = Derived.OPACIFICATION_GRADE in segment.derive and it.voxels and it.opacified_percent is not None
+    return Segment(
+        output=segment.output,
+        number=0,
+        label=segment.label,
+        category=segment.category,
+        type=segment.type,
+        laterality=segment.laterality,
+        region=segment.region,
+        color_rgb=segment.color_rgb,
+        tracking_id=segment.label,
+        tracking_uid=result_uid(job_id, f"track/{segment.output}"),
+        voxels=it.voxels,
+        volume_ml=round(it.volume_ml, 3),
+        measurements=_measure(segment.measurements, segment.output, card, it),
+        qualities=(grade_quality(it.opacified_percent or 0.0),) if opacified else (),
+    )
+
+
+def _detected(found: Found, n: int, tracking_uid: str, calculated: Calculated, kind: _Kind) -> Segment:
+    card, organ = found.card, found.organ
+    lobe = organ.type if organ and organ.type.value != codes.LUNG.value else None
+    label = f"{card.label} {n + 1}"
+    measured = _measure(card.measurements, card.output, kind.card, found.marked)
+    return Segment(
+        output=found.name,
+        number=0,
+        label=label,
+        category=card.category,
+        type=card.type,
+        laterality=organ.laterality if organ else None,
+        region=lobe or card.region,
+        color_rgb=card.color_rgb,
+        tracking_id=label,
+        tracking_uid=tracking_uid,
+        voxels=found.marked.voxels,
+        volume_ml=round(found.marked.volume_ml, 3),
+        measurements=(*measured, *calculated.measurements[n]),
+        qualities=(*answer_qualities(found), *kind.zone(found), *calculated.qualities[n]),
+        score=round(found.score, 4),
+    )
+
+
+def _labels(found: Sequence[Found]) -> list[str]:
+    return [f"{it.card.label} {n}" for n, it in enumerate(found, start=1)]
+
+
+def _measure(names: Iterable[str], output: str, card: ModelCard, it: Marked) -> tuple[Measurement, ...]:
+    for name in names:
         if name not in MEASURES:
             known = ", ".join(MEASURES)
-            raise ConfigurationError(
-                f"model {card.name}: segment {segment.output!r}: no measurement {name!r}; use {known}"
-            )
-    return tuple(MEASURES[name](volume, mask) for name in segment.measurements)
+            raise ConfigurationError(f"model {card.name}: segment {output!r}: no measurement {name!r}; use {known}")
+    measured = [MEASURES[name](it) for name in names]
+    return tuple(measurement for measurement in measured if measurement is not None)
 
 
-def _volume(volume: Volume, mask: NDArray[np.bool_]) -> Measurement:
-    volume_mm3 = int(np.count_nonzero(mask)) * voxel_volume_ml(volume.affine) * 1000
-    return Measurement(VOLUME, round(volume_mm3, 1), CUBIC_MILLIMETER)
+def _tracking_uids(found: Sequence[Found], card: ModelCard, job_id: str, series_id: str) -> list[str]:
+    """Name each nodule by where it lies, so that it keeps its UID in a later revision of the series."""
+    taken: dict[str, int] = {}
+    uids = []
+    for it in found:
+        cell = "/".join(str(round(mm / _CELL_MM)) for mm in it.centre_mm)
+        part = f"track/{card.name}/{it.card.output}/{cell}"
+        taken[part] = taken.get(part, 0) + 1
+        uids.append(result_uid(series_id or job_id, f"{part}/{taken[part]}"))
+    return uids
 
 
-def _mean_attenuation(volume: Volume, mask: NDArray[np.bool_]) -> Measurement:
-    """Only a CT has Hounsfield units, and only a structure that is there has a mean."""
-    value = None
-    if volume.datasets[0].get("Modality") == "CT" and mask.any():
-        value = round(float(volume.array[mask].mean(dtype=np.float64)), 1)
-    return Measurement(ATTENUATION, value, HOUNSFIELD_UNIT, MEAN, None if value is not None else NOT_ATTEMPTED)
-
-
-MEASURES: dict[str, Callable[[Volume, NDArray[np.bool_]], Measurement]] = {
-    "volume": _volume,
-    "mean_attenuation": _mean_attenuation,
-}
+def _numbered(segments: Sequence[Segment]) -> tuple[Segment, ...]:
+    """Number those with voxels from 1: Segment Number (0062,0004)."""
+    numbered: list[Segment] = []
+    number = 0
+    for each in segments:
+        number += bool(each.voxels)
+        numbered.append(replace(each, number=number if each.voxels else 0))
+    return tuple(numbered)

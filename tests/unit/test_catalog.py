@@ -11,6 +11,7 @@ import pytest
 import dicom_node.catalog
 from ai.digest import bundle_digest, weights_digest
 from dicom_node.catalog import Catalog, load_catalog
+from dicom_node.domain.eligibility import Contrast
 from dicom_node.domain.job import Priority
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.rule import FACTS, Operator, Values, match_rule
@@ -263,3 +264,100 @@ def test_the_documentation_names_every_fact_and_comparison_and_its_example_is_va
     example = text.split("```toml")[1].split("```")[0]
     (home / "rules" / "organs.toml").write_text(example.replace('"lung_ct"', '"organs"'))
     assert load(home).rules[0].name == "chest_ct"
+
+
+DETECTION = """\
+[[detections]]
+output = "nodule"
+label = "Nodule"
+category = { value = "49755003", scheme = "SCT", meaning = "Morphologically Abnormal Structure" }
+type = { value = "27925004", scheme = "SCT", meaning = "Nodule" }
+region = { value = "39607008", scheme = "SCT", meaning = "Lung" }
+min_score = 0.4
+max_count = 10
+measurements = ["volume", "long_axis", "short_axis", "mean_diameter"]
+within = ["left organ"]
+derive = ["zone", "lung_rads_2022", "fleischner_2017", "tnm_t_size", "brock"]
+
+[detections.accepts]
+max_slice_spacing_mm = 3.0
+kernels = ["^B[3-7]", "LUNG"]
+contrast = "without"
+min_age_years = 18
+
+[detections.classes.attenuation]
+concept = { value = "112118", scheme = "DCM", meaning = "Density" }
+
+[detections.classes.attenuation.answers]
+solid = { value = "SOLID", scheme = "99TEST", meaning = "Solid" }
+part-solid = { value = "PART-SOLID", scheme = "99TEST", meaning = "Part-solid" }
+ground-glass = { value = "112120", scheme = "DCM", meaning = "Ground glass opacity" }
+"""
+
+
+def detecting(home: Path, was: str = "", now: str = "") -> Path:
+    assert was in DETECTION
+    (home / "models" / "organs" / "card.toml").write_text(f"{CARD}\n{DETECTION.replace(was, now, 1)}")
+    return home
+
+
+def test_a_card_with_detections_is_read_whole(home: Path) -> None:
+    (detection,) = load(detecting(home)).models["organs"].detections
+    assert (detection.name, detection.min_score, detection.max_count) == ("Nodule detection", 0.4, 10)
+    assert detection.accepts.kernels == ("^B[3-7]", "LUNG")
+    assert detection.accepts.contrast is Contrast.WITHOUT
+    assert detection.accepts.modality == ()
+    assert detection.classes["attenuation"].answers["ground-glass"].value == "112120"
+    assert detection.derive[1] == "lung_rads_2022"
+    assert detection.within == ("left organ",)
+
+
+@pytest.mark.parametrize(
+    ("was", "now", "said"),
+    [
+        (
+            '["left organ"]',
+            '["left orgam"]',
+            "detections.0.within: the card has no segment with the output 'left orgam'",
+        ),
+        ('output = "nodule"', 'output = "left organ"', "detections.0.output: 'left organ' is used twice"),
+        ("min_score = 0.4", "min_score = 1.4", "detections.0.min_score"),
+        ("max_count = 10", "max_count = 300", "detections.0.max_count"),
+        ('"long_axis"', '"longest_axis"', "detections.0.measurements.1"),
+        ('"lung_rads_2022"', '"lung_rads"', "detections.0.derive.1"),
+        ('["^B[3-7]", "LUNG"]', '["^B[3-7"]', "detections.0.accepts.kernels.0: is no regular expression"),
+        ('"without"', '"perhaps"', "detections.0.accepts.contrast"),
+        ("solid =", "massive =", "classes.attenuation.answers: 'massive' is none of solid, part-solid, ground-glass"),
+        ("attenuation]", "density]", "detections.0.derive: needs classes.attenuation"),
+        ('within = ["left organ"]', "", "detections.0.derive: zone needs the lungs"),
+    ],
+)
+def test_what_does_not_fit_on_a_card_with_detections_names_its_key(home: Path, was: str, now: str, said: str) -> None:
+    detecting(home, was, now)
+    if was == "attenuation]":
+        file = home / "models" / "organs" / "card.toml"
+        file.write_text(file.read_text().replace("classes.attenuation.answers", "classes.density.answers"))
+    assert any(said in problem for problem in problems(home)), problems(home)
+
+
+def test_a_grade_needs_the_measurement_that_it_grades(home: Path) -> None:
+    card = CARD.replace('measurements = ["volume"', 'derive = ["opacification_grade"]\nmeasurements = ["volume"')
+    (home / "models" / "organs" / "card.toml").write_text(card)
+    assert problems(home) == [
+        f"{home / 'models' / 'organs' / 'card.toml'}: segments.0.derive: opacification_grade needs the measurement "
+        "opacification"
+    ]
+
+
+def test_a_card_names_an_output(home: Path) -> None:
+    (home / "models" / "organs" / "card.toml").write_text(CARD[: CARD.index("[[segments]]")])
+    assert any("give [[segments]] or [[detections]]" in problem for problem in problems(home))
+
+
+def test_a_card_and_its_bundle_name_the_same_detections_and_answers(home: Path) -> None:
+    metadata = home / "models" / "organs" / "configs" / "metadata.json"
+    found = {"format": "instances", "detects": ["mass"], "classes": {"attenuation": ["solid", "liquid"]}}
+    metadata.write_text(json.dumps({"network_data_format": {"outputs": {"found": found}}}))
+    said = "\n".join(problems(detecting(home)))
+    assert "detections.0.output: the bundle does not detect 'nodule'" in said
+    assert "detections.0.classes.attenuation.answers: the bundle also answers 'liquid'" in said

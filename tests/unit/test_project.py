@@ -9,6 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node.card import Card
+from dicom_node.domain.model import Derived, Measure
+
 ROOT = Path(__file__).parent.parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
 
@@ -58,3 +61,18 @@ def test_sql_is_written_in_db_alone() -> None:
                 if node.module != ERRORS and not names <= NAMEABLE:
                     strays.append(f"{path.relative_to(ROOT)} imports {', '.join(sorted(names - NAMEABLE))}")
     assert strays == []
+
+
+def test_every_measurement_and_calculation_is_defined_in_the_documentation() -> None:
+    page = (ROOT / "docs" / "measurements.md").read_text()
+    assert [word for word in (*Measure, *Derived) if f"`{word}`" not in page] == []
+
+
+def test_the_card_in_the_documentation_is_one() -> None:
+    page = (ROOT / "docs" / "models.md").read_text()
+    written = re.search(r"```toml\n(.*?)```", page, re.DOTALL)
+    assert written is not None
+    card = Card.model_validate(tomllib.loads(written[1]))
+    assert [detection.derive for detection in card.detections]
+    absent = [key for key in Card.model_fields["accepts"].annotation.model_fields if f"`{key}`" not in page]  # type: ignore[union-attr]
+    assert absent == []

@@ -6,7 +6,7 @@ import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -18,12 +18,15 @@ from sqlalchemy import Engine, select, update
 from ai.digest import bundle_digest, weights_digest
 from dicom_node import engine as job_engine
 from dicom_node.catalog import Catalog
+from dicom_node.cli.jobs import _outcome
 from dicom_node.db import migrate
 from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine, utc_now
+from dicom_node.db.listing import JobFilter, list_jobs
 from dicom_node.domain.finding import Code
-from dicom_node.domain.model import Accepts, ModelCard, SegmentCard
+from dicom_node.domain.model import Accepts, DetectionCard, ModelCard, SegmentCard
 from dicom_node.engine import Enqueuer
+from dicom_node.explain import explain
 from dicom_node.settings import Settings, load_settings
 from dicom_node.spool import Spool
 from dicom_node.work import worker as worker_module
@@ -31,7 +34,10 @@ from dicom_node.work.worker import Worker
 from tests.ct import small_ct
 from tests.integration.engine.rows import add_job, add_series, attempts, count, job_row
 from tests.peers.postgresql import PostgreSQL
-from tests.unit.ai.bundles import SIDES, write_bundle
+from tests.unit.ai.bundles import SIDES, TO_RAS, write_bundle, write_detecting_bundle
+
+ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+BLOBS = DetectionCard("blob", "Blob", "Blob detection", ABNORMAL, Code("52988006", "SCT", "Blob"))
 
 pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
@@ -189,6 +195,32 @@ def test_a_job_ends_with_its_results_and_deliveries_in_one_transaction(bench: Be
     assert set(steps) >= {"read", "load model", "preprocess", "infer", "measure", "write SEG", "write SR"}
 
 
+@pytest.mark.parametrize(
+    ("accepts", "outcome"),
+    [
+        (Accepts(max_slice_spacing_mm=3.0), "2 blobs"),
+        (Accepts(max_slice_spacing_mm=1.0), "Blob detection not run: slice spacing 2.5 mm, made for up to 1 mm"),
+    ],
+)
+def test_a_part_that_the_volume_is_not_fit_for_is_left_out_and_said(
+    bench: Bench, accepts: Accepts, outcome: str
+) -> None:
+    bundle = write_detecting_bundle(bench.folder / "finder", preprocessing=[TO_RAS], second_score=0.8)
+    card = bench.card(bundle=bundle, digest=bundle_digest(bundle), detections=(replace(BLOBS, accepts=accepts),))
+    job_id = bench.job()
+    worker = bench.worker(card)
+
+    worker.work_on(job_id, "test")
+    worker.close()
+
+    with bench.engine.begin() as tx:
+        (job,) = list_jobs(tx, JobFilter())
+        (told,) = explain(tx, job_id)
+    assert (job["state"], job["error"]) == ("completed", None)
+    assert _outcome(job["results"]) == outcome
+    assert any(outcome in line.text for line in told.lines), told
+
+
 @BOTH
 def test_a_canceled_job_kills_its_model(bench: Bench) -> None:
     job_id = bench.job()
@@ -241,8 +273,8 @@ def test_a_model_that_hangs_is_killed_when_its_time_is_over(bench: Bench) -> Non
     ("changes", "said"),
     [
         ({"accepts": Accepts(("MR",))}, "made for MR; the series is CT"),
-        ({"accepts": Accepts(("CT",), 20)}, "at least 20 slices; the series has 8"),
-        ({"accepts": Accepts(("CT",), 2, 1.0)}, "up to 1 mm apart; these are 2.5 mm apart"),
+        ({"accepts": Accepts(("CT",), 20)}, "was not run: 8 slices, made for at least 20."),
+        ({"accepts": Accepts(("CT",), 2, 1.0)}, "slice spacing 2.5 mm, made for up to 1 mm"),
         ({"version": "2"}, "this node has version 2"),
         ({"digest": "0" * 64}, "changed on disk"),
     ],

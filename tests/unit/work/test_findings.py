@@ -12,7 +12,8 @@ from ai.contract import ModelInvalidOutput
 from dicom_node.domain.finding import Code
 from dicom_node.domain.uids import result_uid
 from dicom_node.errors import ConfigurationError, GeometryError
-from dicom_node.work.findings import findings_from, voxel_volume_ml
+from dicom_node.work.findings import findings_from
+from dicom_node.work.measures import voxel_volume_ml
 from tests.unit.results.case import CARD, LEFT_BOX, both_lungs, boxes, card_with, make_case, predict
 
 

@@ -1,0 +1,282 @@
+"""A model's card.toml: its keys, what has to fit together on it, and the card that the node works with."""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from ai.digest import bundle_digest, weights_digest
+from dicom_node.domain.eligibility import Accepts, Contrast
+from dicom_node.domain.finding import Code
+from dicom_node.domain.model import ClassCard, Derived, DetectionCard, Measure, ModelCard, OutputKind, SegmentCard
+from dicom_node.domain.nodule import Attenuation, Margin
+
+CARD = "card.toml"
+
+Text = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\\\x00-\x1f]+$")]
+Byte = Annotated[int, Field(ge=0, le=255)]
+Colour = tuple[Byte, Byte, Byte]
+Millimetres = Annotated[float | None, Field(gt=0)]
+
+
+def _regular_expression(text: str) -> str:
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise ValueError(f"is no regular expression: {error}") from None
+    return text
+
+
+Pattern = Annotated[str, Field(min_length=1), AfterValidator(_regular_expression)]
+
+
+class Table(BaseModel):
+    """One table of a TOML file, without keys that nobody knows."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class _Code(Table):  # PS3.3 8.8: code value and scheme are SH, the meaning is LO
+    value: Annotated[str, Field(min_length=1, max_length=16)]
+    scheme: Annotated[str, Field(min_length=1, max_length=16)]
+    meaning: Name
+
+
+class _Segment(Table):
+    output: Text
+    label: Name
+    category: _Code
+    type: _Code
+    laterality: _Code | None = None
+    region: _Code | None = None
+    color_rgb: Colour = (128, 174, 128)
+    measurements: tuple[Measure, ...] = (Measure.VOLUME,)
+    derive: tuple[Literal[Derived.OPACIFICATION_GRADE], ...] = ()
+
+
+class _Part(Table):
+    """What a part of a model accepts."""
+
+    modality: tuple[Text, ...] = ()
+    min_slices: int = Field(1, ge=1)
+    max_slice_spacing_mm: Millimetres = None
+    max_slice_thickness_mm: Millimetres = None
+    min_pixel_spacing_mm: Millimetres = None
+    max_pixel_spacing_mm: Millimetres = None
+    min_field_of_view_mm: Millimetres = None
+    max_field_of_view_mm: Millimetres = None
+    min_coverage_mm: Millimetres = None
+    kernels: tuple[Pattern, ...] = ()
+    refused_kernels: tuple[Pattern, ...] = ()
+    contrast: Contrast = Contrast.ANY
+    min_age_years: float | None = Field(None, ge=0)
+    max_age_years: float | None = Field(None, ge=0)
+
+
+class _Accepts(_Part):
+    modality: Annotated[tuple[Text, ...], Field(min_length=1)]
+
+
+class _Class(Table):
+    concept: _Code
+    answers: Annotated[dict[Text, _Code], Field(min_length=1)]
+
+
+class _Detection(Table):
+    output: Text
+    label: Annotated[Name, Field(max_length=56)]  # a number follows
+    name: Name | None = None
+    category: _Code
+    type: _Code
+    region: _Code | None = None
+    color_rgb: Colour = (220, 60, 60)
+    min_score: float = Field(0.5, ge=0, le=1)
+    max_count: int = Field(20, ge=1, le=255)  # a label map of 8 bits holds no more
+    measurements: tuple[Measure, ...] = (Measure.VOLUME,)
+    classes: dict[Text, _Class] = Field(default_factory=dict)
+    within: tuple[Text, ...] = ()
+    accepts: _Part = Field(default_factory=_Part)
+    derive: tuple[Derived, ...] = ()
+
+
+class Card(Table):
+    """A card.toml as it is written."""
+
+    name: Name
+    version: Annotated[str, Field(min_length=1, max_length=32)]
+    title: Name
+    manufacturer: Name
+    summary: Text
+    training: Text
+    timeout_s: float = Field(gt=0)
+    accepts: _Accepts
+    segments: tuple[_Segment, ...] = ()
+    detections: tuple[_Detection, ...] = ()
+    outputs: Annotated[tuple[OutputKind, ...], Field(min_length=1)] = (OutputKind.SEG, OutputKind.SR)
+
+
+def card_problems(card: Card, bundle: Path) -> list[str]:
+    """Say what does not fit together on a card, each problem with its key."""
+    return [*_segment_problems(card, bundle), *_part_problems(card), *_bundle_problems(card, bundle)]
+
+
+def _segment_problems(card: Card, bundle: Path) -> list[str]:
+    problems = []
+    for key in ("output", "label"):
+        names = [getattr(segment, key) for segment in card.segments]
+        problems += [f"segments.{n}.{key}: {x!r} is used twice" for n, x in enumerate(names) if x in names[:n]]
+    known = _bundle_names(bundle)
+    if known is not None:
+        problems += [
+            f"segments.{n}.output: the bundle has no output {s.output!r}{nearest(s.output, known)}"
+            for n, s in enumerate(card.segments)
+            if s.output not in known
+        ]
+    return problems
+
+
+def _part_problems(card: Card) -> Iterator[str]:
+    """What does not fit together on a card with detections."""
+    if not card.segments and not card.detections:
+        yield "segments: the card names no output; give [[segments]] or [[detections]]"
+    outputs = [segment.output for segment in card.segments]
+    for n, segment in enumerate(card.segments):
+        if segment.derive and Measure.OPACIFICATION not in segment.measurements:
+            yield f"segments.{n}.derive: opacification_grade needs the measurement opacification"
+    for n, detection in enumerate(card.detections):
+        if detection.output in outputs:
+            yield f"detections.{n}.output: {detection.output!r} is used twice"
+        outputs.append(detection.output)
+        segments = [segment.output for segment in card.segments]
+        yield from _unknown_parts(f"detections.{n}.within", detection.within, segments)
+        yield from (f"detections.{n}.{problem}" for problem in _derive_problems(detection))
+
+
+def _unknown_parts(key: str, names: Iterable[str], known: list[str]) -> Iterator[str]:
+    for name in names:
+        if name not in known:
+            yield f"{key}: the card has no segment with the output {name!r}{nearest(name, known)}"
+
+
+# What a calculation asks of a nodule: the model's own words for the answers.
+_QUESTIONS = {"attenuation": [a.value for a in Attenuation], "margin": [m.value for m in Margin]}
+_NODULE_RULES = {Derived.LUNG_RADS, Derived.FLEISCHNER, Derived.TNM_T_SIZE, Derived.BROCK}
+
+
+def _derive_problems(detection: _Detection) -> Iterator[str]:
+    if Derived.OPACIFICATION_GRADE in detection.derive:
+        yield "derive: opacification_grade is of a segment, not of a detection"
+    if Derived.ZONE in detection.derive and not detection.within:
+        yield "derive: zone needs the lungs; name them in within"
+    if not _NODULE_RULES & set(detection.derive):
+        return
+    if "attenuation" not in detection.classes:
+        yield f"derive: needs classes.attenuation with answers among {', '.join(_QUESTIONS['attenuation'])}"
+    for question, words in _QUESTIONS.items():
+        answers = detection.classes[question].answers if question in detection.classes else {}
+        if unknown := [answer for answer in answers if answer not in words]:
+            yield f"classes.{question}.answers: {unknown[0]!r} is none of {', '.join(words)}"
+
+
+def _bundle_problems(card: Card, bundle: Path) -> Iterator[str]:
+    """What the bundle's metadata says otherwise; nothing where it does not say (loading it will tell more)."""
+    for output in _bundle_outputs(bundle):
+        detects, classes = output.get("detects"), output.get("classes")
+        for n, detection in enumerate(card.detections):
+            if isinstance(detects, list) and detection.output not in detects:
+                yield f"detections.{n}.output: the bundle does not detect {detection.output!r}"
+            for question, asked in detection.classes.items():
+                for answer in classes.get(question, ()) if isinstance(classes, dict) else ():
+                    if answer not in asked.answers:
+                        yield f"detections.{n}.classes.{question}.answers: the bundle also answers {answer!r}"
+
+
+def _bundle_names(bundle: Path) -> set[str] | None:
+    """Names of the outputs that are segments; None where the metadata names none."""
+    defined = [output.get("channel_def") for output in _bundle_outputs(bundle)]
+    names = {str(name) for channels in defined if isinstance(channels, dict) for name in channels.values()}
+    return names or None
+
+
+def _bundle_outputs(bundle: Path) -> list[dict[str, Any]]:
+    try:
+        metadata = json.loads((bundle / "configs" / "metadata.json").read_bytes())
+        outputs = metadata["network_data_format"]["outputs"].values()
+        return [output for output in outputs if isinstance(output, dict)]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return []
+
+
+def model_card(card: Card, bundle: Path) -> ModelCard:
+    """Make the card that the node works with, with the digests of its bundle."""
+    return ModelCard(
+        name=card.name,
+        version=card.version,
+        title=card.title,
+        manufacturer=card.manufacturer,
+        summary=card.summary,
+        training=card.training,
+        bundle=bundle,
+        digest=bundle_digest(bundle),
+        weights_digest=weights_digest(bundle),
+        timeout_s=card.timeout_s,
+        accepts=Accepts(**card.accepts.model_dump()),
+        segments=tuple(_segment_card(segment) for segment in card.segments),
+        outputs=tuple(dict.fromkeys(card.outputs)),
+        detections=tuple(_detection_card(detection) for detection in card.detections),
+    )
+
+
+def _segment_card(segment: _Segment) -> SegmentCard:
+    return SegmentCard(
+        output=segment.output,
+        label=segment.label,
+        category=_code(segment.category),
+        type=_code(segment.type),
+        laterality=_code(segment.laterality) if segment.laterality else None,
+        region=_code(segment.region) if segment.region else None,
+        color_rgb=segment.color_rgb,
+        measurements=tuple(dict.fromkeys(segment.measurements)),
+        derive=tuple(dict.fromkeys(segment.derive)),
+    )
+
+
+def _detection_card(detection: _Detection) -> DetectionCard:
+    return DetectionCard(
+        output=detection.output,
+        label=detection.label,
+        name=detection.name or f"{detection.label} detection",
+        category=_code(detection.category),
+        type=_code(detection.type),
+        region=_code(detection.region) if detection.region else None,
+        color_rgb=detection.color_rgb,
+        min_score=detection.min_score,
+        max_count=detection.max_count,
+        measurements=tuple(dict.fromkeys(detection.measurements)),
+        classes={question: _class_card(asked) for question, asked in detection.classes.items()},
+        within=tuple(dict.fromkeys(detection.within)),
+        accepts=Accepts(**detection.accepts.model_dump()),
+        derive=tuple(dict.fromkeys(detection.derive)),
+    )
+
+
+def _class_card(asked: _Class) -> ClassCard:
+    return ClassCard(_code(asked.concept), {answer: _code(code) for answer, code in asked.answers.items()})
+
+
+def _code(code: _Code) -> Code:
+    return Code(code.value, code.scheme, code.meaning)
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Ask whether one of the known names was meant; empty when none is alike."""
+    folded = {k.casefold(): k for k in known}
+    found = difflib.get_close_matches(name.casefold(), folded, n=1, cutoff=0.6)
+    return f"; did you mean {folded[found[0]]!r}?" if found else ""
