@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from .explain import saliency
 from .network import CHANNELS, ChestNet
-from .nodules import Candidate, find_nodules
+from .nodules import Candidate, at_half_contrast, find_nodules
 
 LUNGS_HU = (-1024.0, 600.0)
 NODULES_HU = (-1000.0, 400.0)
@@ -98,7 +98,9 @@ class ChestInferer:
         if lungs.any():
             crop, region, inside = self.cropped(image, lungs)
             maps = self.maps(crop, region, network)
-            found, nodules[inside], membership[inside] = find_nodules(maps, region, self._spacing_mm, self._min_score)
+            found, outlines, sure = find_nodules(maps, region, self._spacing_mm, self._min_score)
+            at_half_contrast(crop, found, outlines, sure)
+            nodules[inside], membership[inside] = outlines, sure
             spoke[inside] = saliency(crop, network, found[: self._explained], self._roi)
         return {
             "nodules": nodules,
