@@ -55,6 +55,10 @@ TNM_T = Code("TNM-T-SIZE", LOCAL_SCHEME, "TNM T category by size alone")
 BROCK = Code("BROCK", LOCAL_SCHEME, "Brock model of malignancy (calculated)")
 OPACIFICATION_GRADE = Code("OPACITY-GRADE", LOCAL_SCHEME, "Grade of opacification (calculated)")
 
+# What an order may carry (Acquisition Context, PS3.3 C.7.6.14)
+FAMILY_HISTORY = Code("FAMILY-LUNG-CA", LOCAL_SCHEME, "Family history of lung cancer")
+YES, NO = Code("373066001", "SCT", "Yes"), Code("373067005", "SCT", "No")
+
 
 def lung_rads_category(category: str) -> Code:
     """Code of a Lung-RADS category such as ``4A``."""

@@ -36,6 +36,8 @@ class Context:
     ----------
     header : mapping
         DICOM keyword to value.
+    family_history : bool, optional
+        Of lung cancer.
     emphysema_percent : float, optional
         LAA-950 of both lungs.
     why_incomplete : str
@@ -43,6 +45,7 @@ class Context:
     """
 
     header: Mapping[str, Any]
+    family_history: bool | None = None
     emphysema_percent: float | None = None
     why_incomplete: str = ""
 
@@ -171,7 +174,7 @@ def _add_risks(
     risk = Risk(
         age_years=age_years(context.header),
         female=is_female(context.header),
-        family_history=None,  # no attribute of the images or of an order carries it
+        family_history=context.family_history,
         emphysema_percent=context.emphysema_percent,
         nodules=len(nodules),
         smokes=smokes(context.header),

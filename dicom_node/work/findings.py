@@ -21,7 +21,7 @@ from dicom_node.work.checks import check_prediction, check_segments
 from dicom_node.work.derived import Calculated, Context, answer_qualities, calculate, grade_quality, zone_quality
 from dicom_node.work.detections import Found, choose
 from dicom_node.work.measures import MEASURES, Marked, segment, voxel_volume_ml
-from dicom_node.work.scan import header_of
+from dicom_node.work.scan import family_history, header_of
 
 Mask = NDArray[np.bool_]
 _CUT_MM2 = 100.0  # lung on the first or last slice beyond which the scan does not show all of it
@@ -109,7 +109,8 @@ class _Kind:
 
     def context(self) -> Context:
         """Tell what calculations need beyond one nodule."""
-        return Context(header_of(self.volume), self._emphysema_percent(), self._why_incomplete())
+        history = family_history(self.volume)
+        return Context(header_of(self.volume), history, self._emphysema_percent(), self._why_incomplete())
 
     def zone(self, found: Found) -> tuple[Quality, ...]:
         """Say at what height of its lung it lies; a lung may be outlined in several lobes."""

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydicom import Dataset
 
 from ai.contract import Detection, ModelInvalidOutput, Prediction
 from dicom_node.domain import codes
@@ -203,10 +204,28 @@ def test_no_lungs_where_the_scan_shows_none_is_an_answer() -> None:
     assert findings.not_run[0].text == "Lung-RADS category not calculated: left lung and right lung not found"
 
 
-def test_a_nodule_in_an_outlined_lobe_lies_in_that_lobe() -> None:
+def test_a_risk_is_calculated_where_lobe_and_order_hold_its_inputs() -> None:
     lobe = replace(CARD.segments[0], type=Code("44714003", "SCT", "Upper lobe of left lung"))
-    drawn = chest(Drawn(DEEP, 9.0))
     card = replace(CARD, segments=(lobe, CARD.segments[1]))
-    findings = findings_from(drawn.prediction(), card, drawn.volume, JOB)
-    assert findings.segments[2].region == lobe.type
-    assert findings.not_run == (NotRun("Malignancy risk", "family history of lung cancer unknown", "not calculated"),)
+    drawn = chest(Drawn(DEEP, 9.0))
+    unasked = findings_from(drawn.prediction(), card, drawn.volume, JOB)
+    assert unasked.segments[2].region == lobe.type
+    assert unasked.not_run == (NotRun("Malignancy risk", "family history of lung cancer unknown", "not calculated"),)
+
+    asked = Dataset()
+    asked.ConceptNameCodeSequence = [coded(codes.FAMILY_HISTORY)]
+    asked.ConceptCodeSequence = [coded(codes.YES)]
+    drawn.volume.datasets[0].AcquisitionContextSequence = [asked]
+    answered = findings_from(drawn.prediction(), card, drawn.volume, JOB)
+    assert not answered.not_run
+    assert value(answered.segments[2], "Probability of cancer") == pytest.approx(11.2, abs=1.5), "9.9 % for 9 mm, 12.6 % for 10"
+    model, note = quality(answered.segments[2], "Brock")
+    assert model == "Brock full model 2b"
+    assert note.startswith("woman, 60 years, a family history, no emphysema (0.0 % below -950 HU), solid, 9.")
+    assert "upper lobe, 1 nodule, smooth" in note
+
+
+def coded(code: Code) -> Dataset:
+    item = Dataset()
+    item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme, code.meaning
+    return item
