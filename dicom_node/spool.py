@@ -5,6 +5,7 @@
     incoming/               data sets that are still arriving; emptied at start
     instances/<hour>/       one file for each stored instance, named by a random number
     results/<job>/          what a job made
+    quarantine/<job>/       what a job made and could not prove; it has no row and is never sent
     locks/                  who holds which slot of this machine (engine.py, supervise.py)
 
 Names never come from what a peer sent.

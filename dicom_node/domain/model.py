@@ -23,9 +23,14 @@ __all__ = [
 
 
 class OutputKind(StrEnum):
-    """Kinds of result objects; `results.BUILDERS` has one builder for each."""
+    """Kinds of result objects, in the order in which they are made and sent: the SR refers to the others.
+
+    `results.BUILDERS` has one builder for each.
+    """
 
     SEG = "seg"
+    PM = "pm"
+    SC = "sc"
     SR = "sr"
 
 

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping
+from collections.abc import Callable, MutableMapping, Sequence
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_node.domain.delivery import ResultObject
@@ -15,8 +14,13 @@ from dicom_node.domain.finding import Findings, Quality, Segment
 from dicom_node.domain.job import FailedJob, Job
 from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.errors import ResultError
+from dicom_node.results.analysis import Analysis, Marks
+from dicom_node.results.anatomy import prove_anatomy
 from dicom_node.results.header import Equipment, Origin, equipment_of, file_bytes
-from dicom_node.results.seg import build_seg, prove_seg
+from dicom_node.results.pm import build_pm
+from dicom_node.results.proof import PROOFS
+from dicom_node.results.sc import build_sc
+from dicom_node.results.seg import build_seg
 from dicom_node.results.source import SourceVolume
 from dicom_node.results.sr import build_sr
 from dicom_node.results.unanalysed import MOST_LISTED, build_unanalysed
@@ -24,9 +28,10 @@ from dicom_node.spool import Spool
 
 __all__ = ["BUILDERS", "Equipment", "build_report", "build_results", "equipment_of"]
 
-Mask = Callable[[str], NDArray[np.bool_]]
-BUILDERS: dict[OutputKind, Callable[[Origin, Findings, Mask], Dataset | None]] = {
+BUILDERS: dict[OutputKind, Callable[[Analysis], Dataset | None]] = {  # the SR refers to those before it
     OutputKind.SEG: build_seg,
+    OutputKind.PM: build_pm,
+    OutputKind.SC: build_sc,
     OutputKind.SR: build_sr,
 }
 
@@ -36,7 +41,7 @@ def build_results(
     card: ModelCard,
     volume: SourceVolume,
     findings: Findings,
-    mask: Mask,
+    marks: Marks,
     equipment: Equipment,
     spool: Spool,
     steps_s: MutableMapping[str, float] | None = None,
@@ -53,37 +58,38 @@ def build_results(
         The volume that was analysed.
     findings : Findings
         What the model found, measured.
-    mask : callable
-        Gives the voxels of one output: bool, shape (slices, rows, columns), on the grid of `volume`.
+    marks : Marks
+        The voxels of each output and the saliency, on the grid of `volume`.
     equipment : Equipment
         The node.
     spool : Spool
         Where the files go, synced before this returns.
     steps_s : mapping, optional
-        Receives the seconds of each step: ``write SEG``, ``write SR``.
+        Receives the seconds of each step: ``write SEG``, ``write SR``, ``prove``.
 
     Returns
     -------
     tuple of ResultObject
-        In the order in which they have to be sent. No SEG when nothing was found: the SR says so.
+        In the order in which they have to be sent. No SEG and no PM when nothing was found: SC and SR say so.
 
     Raises
     ------
     ResultError
-        If the findings cannot become valid objects, or a written segmentation does not read back voxel for voxel.
+        If the findings cannot become valid objects, if one does not read back voxel for voxel where it belongs, or if
+        what was marked cannot be what it is called. All that was written is then put into quarantine for whoever looks
+        into it, and nothing is sent.
     """
     try:
         origin = Origin.of(job, card, volume, equipment)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ResultError(f"The headers of the source series cannot be carried over: {error}") from error
-    results = []
-    for kind, build in BUILDERS.items():
-        started = monotonic()
-        if kind in card.outputs and (result := _build(kind, build, origin, findings, mask)) is not None:
-            results.append(_write(kind, result, origin, findings, mask, spool))
-        if steps_s is not None:
-            steps_s[f"write {kind.name}"] = monotonic() - started
-    return tuple(results)
+    analysis, steps_s = Analysis(origin, volume, findings, marks), {} if steps_s is None else steps_s
+    drafts = _drafts(analysis, steps_s)
+    started = monotonic()
+    _prove(drafts, analysis, spool)
+    steps_s["prove"] = monotonic() - started
+    summary = _summary(findings)
+    return tuple(_stored(draft, job.id, summary, spool) for draft in drafts)
 
 
 def build_report(
@@ -116,41 +122,57 @@ def build_report(
     except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
         raise ResultError(f"The report cannot be written: {error}") from error
     summary = {"negative": False, "segments": [], "not_analysed": failed.failure.value}
-    return _stored(OutputKind.SR, report, data, failed.job.id, summary, spool)
+    return _stored(_Draft(OutputKind.SR, report, data), failed.job.id, summary, spool)
 
 
-def _build(
-    kind: OutputKind,
-    build: Callable[[Origin, Findings, Mask], Dataset | None],
-    origin: Origin,
-    findings: Findings,
-    mask: Mask,
-) -> Dataset | None:
+@dataclass(frozen=True, slots=True, eq=False)
+class _Draft:
+    """A result that is built and not yet proved."""
+
+    kind: OutputKind
+    result: Dataset
+    data: bytes
+
+
+def _drafts(analysis: Analysis, steps_s: MutableMapping[str, float]) -> list[_Draft]:
+    drafts: list[_Draft] = []
+    for kind, build in BUILDERS.items():
+        started = monotonic()
+        if kind in analysis.origin.card.outputs and (result := _build(kind, build, analysis)) is not None:
+            drafts.append(_Draft(kind, result, file_bytes(result)))
+            analysis = analysis.after(result)
+        steps_s[f"write {kind.name}"] = monotonic() - started
+    return drafts
+
+
+def _prove(drafts: Sequence[_Draft], analysis: Analysis, spool: Spool) -> None:
+    """Let out nothing that contradicts its source; keep it for whoever looks into it."""
     try:
-        return build(origin, findings, mask)
+        prove_anatomy(analysis)
+        for draft in drafts:
+            if draft.kind in PROOFS:
+                PROOFS[draft.kind](draft.data, analysis)
+    except ResultError:
+        for draft in drafts:
+            spool.write(f"quarantine/{analysis.origin.job.id}", f"{draft.kind.value}.dcm", draft.data)
+        raise
+
+
+def _build(kind: OutputKind, build: Callable[[Analysis], Dataset | None], analysis: Analysis) -> Dataset | None:
+    try:
+        return build(analysis)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ResultError(f"The {kind.name} cannot be written: {error}") from error
 
 
-def _write(
-    kind: OutputKind, result: Dataset, origin: Origin, findings: Findings, mask: Mask, spool: Spool
-) -> ResultObject:
-    data = file_bytes(result)
-    if kind is OutputKind.SEG:
-        prove_seg(data, origin, findings, mask)
-    return _stored(kind, result, data, origin.job.id, _summary(findings), spool)
-
-
-def _stored(
-    kind: OutputKind, result: Dataset, data: bytes, job_id: str, summary: dict[str, Any], spool: Spool
-) -> ResultObject:
-    path, size, sha256 = spool.write(f"results/{job_id}", f"{kind.value}.dcm", data)
+def _stored(draft: _Draft, job_id: str, summary: dict[str, Any], spool: Spool) -> ResultObject:
+    path, size, sha256 = spool.write(f"results/{job_id}", f"{draft.kind.value}.dcm", draft.data)
     return ResultObject(
-        kind=kind,
-        sop_class_uid=str(result.SOPClassUID),
-        sop_instance_uid=str(result.SOPInstanceUID),
-        series_instance_uid=str(result.SeriesInstanceUID),
-        transfer_syntax_uid=str(result.file_meta.TransferSyntaxUID),
+        kind=draft.kind,
+        sop_class_uid=str(draft.result.SOPClassUID),
+        sop_instance_uid=str(draft.result.SOPInstanceUID),
+        series_instance_uid=str(draft.result.SeriesInstanceUID),
+        transfer_syntax_uid=str(draft.result.file_meta.TransferSyntaxUID),
         path=path,
         size=size,
         sha256=sha256,

@@ -13,7 +13,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
 from pydicom.uid import ExplicitVRLittleEndian
 
-from dicom_node.domain.finding import Code, Segment
+from dicom_node.domain.finding import Code, Quality, Segment
 from dicom_node.domain.model import SegmentCard
 from dicom_node.results.header import LO_LENGTH, Origin, code, complete, fit, instance_attributes
 
@@ -75,17 +75,38 @@ def document(
     return sr
 
 
-def summary_group(origin: Origin, outcome: PydicomCode, comment: str) -> Group:
-    """How the run ended (PS3.16 CID 6047), in a group of its own: highdicom has no other place for it."""
+def summary_group(
+    origin: Origin, outcome: PydicomCode, comments: Sequence[str], categories: Sequence[Quality] = ()
+) -> Group:
+    """How the run ended (PS3.16 CID 6047), in a group of its own: highdicom has no other place for it.
+
+    Parameters
+    ----------
+    comments : sequence of str
+        What is said of the run in words.
+    categories : sequence of Quality
+        What is said of the whole scan in codes.
+    """
+    ended = hd.sr.QualitativeEvaluation(codes.DCM.CADProcessingAndFindingsSummary, outcome)
     group = Group(
         tracking_identifier=hd.sr.TrackingIdentifier(origin.uid("track/summary"), "Analysis summary"),
         finding_sites=sites(origin.card.segments),
         algorithm_id=algorithm(origin),
-        qualitative_evaluations=[hd.sr.QualitativeEvaluation(codes.DCM.CADProcessingAndFindingsSummary, outcome)],
+        qualitative_evaluations=[ended, *qualities(categories)],
     )
-    text = hd.sr.TextContentItem(name=codes.DCM.Comment, value=comment, relationship_type="CONTAINS")
-    group[0].ContentSequence.append(text)  # TID 1501 takes TEXT evaluations, highdicom codes only
+    for text in comments:
+        group[0].ContentSequence.append(comment(text))
     return group
+
+
+def qualities(found: Sequence[Quality]) -> list[hd.sr.QualitativeEvaluation]:
+    """Classes and categories in codes."""
+    return [hd.sr.QualitativeEvaluation(code(quality.name), code(quality.value)) for quality in found]
+
+
+def comment(text: str) -> hd.sr.TextContentItem:
+    """Make a text of a group: TID 1411 and 1501 take TEXT evaluations, highdicom codes only."""
+    return hd.sr.TextContentItem(name=codes.DCM.Comment, value=text, relationship_type="CONTAINS")
 
 
 def sites(segments: Sequence[Segment | SegmentCard]) -> list[hd.sr.FindingSite] | None:

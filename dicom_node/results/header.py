@@ -25,6 +25,7 @@ from dicom_node.results.source import SourceVolume, patient_and_study, received_
 from dicom_node.settings import Node
 
 PRODUCT = "dicom-node"
+OWN_SCHEME = "99DICOMNODE"
 LO_LENGTH, SH_LENGTH, ST_LENGTH = 64, 16, 1024  # PS3.5 6.2
 RESEARCH_ONLY = "(research only)"
 
@@ -116,7 +117,7 @@ def instance_attributes(origin: Origin, part: str, position: int, description: s
     part : str
         Names the object and its series among the results of the job, e.g. ``"seg"``.
     position : int
-        1 for the first kind of object of a job, 2 for the second: the last digit of the series number.
+        1 for the first kind of object of a job, 2 for the second: the last two digits of the series number.
     description : str
         Series Description (0008,103E), shortened to 64 characters.
     """
@@ -125,7 +126,7 @@ def instance_attributes(origin: Origin, part: str, position: int, description: s
     time = origin.time.replace(tzinfo=None)
     return {
         "series_instance_uid": origin.uid(f"{part}/series"),
-        "series_number": 10_000 + 10 * number + position,  # behind the scanner's own, in its order
+        "series_number": 10_000 + 100 * number + position,  # behind the scanner's own, in its order
         "sop_instance_uid": origin.uid(part),
         "instance_number": 1,
         "manufacturer": origin.equipment.manufacturer,
@@ -166,6 +167,20 @@ def complete(result: Dataset, origin: Origin) -> None:
     _declare_coding_schemes(result, origin.patient)
     result.file_meta.ImplementationClassUID = UID(IMPLEMENTATION_CLASS_UID)
     result.file_meta.ImplementationVersionName = IMPLEMENTATION_VERSION_NAME
+
+
+def copy_body_part(result: Dataset, origin: Origin) -> None:
+    """Say of which part of the body an image is, in the words of its source (PS3.3 C.7.3.1)."""
+    for keyword in ("BodyPartExamined", "Laterality"):
+        if origin.patient.get(keyword):
+            setattr(result, keyword, origin.patient[keyword].value)
+
+
+def fix_dimension_uid(result: Dataset, uid: str) -> None:
+    """Replace the Dimension Organization UID, which highdicom draws by lot: a retry has to write the same one."""
+    result.DimensionOrganizationSequence[0].DimensionOrganizationUID = uid
+    for item in result.DimensionIndexSequence:
+        item.DimensionOrganizationUID = uid
 
 
 def file_bytes(result: Dataset) -> bytes:
@@ -230,4 +245,7 @@ def _is_local(scheme: str) -> bool:
 def _scheme(designator: str) -> Dataset:
     item = Dataset()
     item.CodingSchemeDesignator = designator
+    if designator == OWN_SCHEME:
+        item.CodingSchemeName = "Concepts of dicom-node that no public coding scheme has"
+        item.CodingSchemeResponsibleOrganization = PRODUCT
     return item

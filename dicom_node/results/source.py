@@ -69,6 +69,10 @@ class SourceVolume(Protocol):
         """Rescaled values, shape (slices, rows, columns)."""
 
     @property
+    def affine(self) -> NDArray[np.float64]:
+        """Maps (slice, row, column, 1) to LPS coordinates in mm, at the voxel's centre; shape (4, 4)."""
+
+    @property
     def datasets(self) -> tuple[Dataset, ...]:
         """Headers without pixel data, one for each slice, in the order of `array`."""
 

@@ -5,99 +5,121 @@ A report is written whether or not anything was found: a missing result could no
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import highdicom as hd
 import numpy as np
 from highdicom.sr import MeasurementsAndQualitativeEvaluations as Group
 from highdicom.sr import VolumetricROIMeasurementsAndQualitativeEvaluations as VolumeGroup
-from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
+from pydicom.sr.coding import Code as PydicomCode
 from pydicom.uid import SegmentationStorage
 
 from dicom_node.domain.finding import Findings, Measurement, Segment
 from dicom_node.domain.model import OutputKind
-from dicom_node.results.document import algorithm, document, library_entry, sites, summary_group
-from dicom_node.results.header import Origin, code, series_description
+from dicom_node.results.analysis import Analysis
+from dicom_node.results.document import algorithm, comment, document, library_entry, qualities, sites, summary_group
+from dicom_node.results.header import LO_LENGTH, Origin, code, fit, series_description
+from dicom_node.results.words import CALCULATED, because, certainty, not_run
 
-Mask = Callable[[str], NDArray[np.bool_]]
 _POSITION = (codes.DCM.ImagePositionPatientX, codes.DCM.ImagePositionPatientY, codes.DCM.ImagePositionPatientZ)
+_OUTCOMES = {  # (something was found, all of the model ran): PS3.16 CID 6047
+    (True, True): codes.cid6047.AllAlgorithmsSucceededWithFindings,
+    (False, True): codes.cid6047.AllAlgorithmsSucceededWithoutFindings,
+    (True, False): codes.cid6047.NotAllAlgorithmsSucceededWithFindings,
+    (False, False): codes.cid6047.NotAllAlgorithmsSucceededWithoutFindings,
+}
 
 
-def build_sr(origin: Origin, findings: Findings, mask: Mask) -> Dataset:
-    """Write a Comprehensive 3D SR: complete, preliminary, unverified. Only a human reader verifies.
+def build_sr(analysis: Analysis) -> Dataset:
+    """Write a Comprehensive 3D SR: preliminary, unverified. Only a human reader verifies.
 
     Parameters
     ----------
-    origin : Origin
-        The job, the model and the source series.
-    findings : Findings
-        Segments with their measurements; empty ones get no group.
-    mask : callable
-        Gives the voxels of one output: it says which slices belong into the image library.
+    analysis : Analysis
+        Its segments get a group each, unless they are empty; the results made before it become evidence.
 
     Returns
     -------
     pydicom.Dataset
-        Its image library lists the whole series when nothing was found ("nothing" has to say where), else the first,
-        the largest and the last slice of each segment. All slices are evidence in either case.
+        COMPLETE, or PARTIAL where a part of the model was not run. Its image library lists the whole series when
+        nothing was found ("nothing" has to say where), else the first, the largest and the last slice of each segment.
+        All slices, and all results made before it, are evidence in either case: it leads to everything (IHE AIR).
     """
-    what = "SR: no findings" if findings.is_negative else "SR"
-    outcomes = codes.cid6047
-    outcome = (
-        outcomes.AllAlgorithmsSucceededWithoutFindings
-        if findings.is_negative
-        else outcomes.AllAlgorithmsSucceededWithFindings
-    )
-    summary = summary_group(origin, outcome, _comment(origin, findings))
-    images = _used_images(origin, findings, mask)
-    return document(
+    origin, findings = analysis.origin, analysis.findings
+    is_complete = not findings.not_run
+    summary = summary_group(
         origin,
-        [summary, *(_segment_group(origin, segment) for segment in findings.present)],
-        _image_library(images, has_thickness=bool(origin.patient.get("SliceThickness"))),
-        [*origin.slices, *_segmentation_evidence(origin, findings)],
-        series_description(origin, what),
-        is_complete=True,
+        _OUTCOMES[not findings.is_negative, is_complete],
+        _comments(origin, findings),
+        findings.qualities,
     )
+    sr = document(
+        origin,
+        [summary, *(_segment_group(analysis, segment) for segment in findings.present)],
+        _image_library(_used_images(analysis), has_thickness=bool(origin.patient.get("SliceThickness"))),
+        [*origin.slices, *analysis.made],
+        series_description(origin, _what(findings)),
+        is_complete=is_complete,
+    )
+    if not is_complete:
+        sr.CompletionFlagDescription = fit("; ".join(not_run(part) for part in findings.not_run), LO_LENGTH)
+    return sr
 
 
-def _comment(origin: Origin, findings: Findings) -> str:
+def _what(findings: Findings) -> str:
+    said = ["partial"] if findings.not_run else []
+    said += ["no findings"] if findings.is_negative else []
+    return f"SR: {', '.join(said)}" if said else "SR"
+
+
+def _comments(origin: Origin, findings: Findings) -> list[str]:
+    said = [f"{not_run(part)}." for part in findings.not_run]
+    said += because(findings.qualities)
     if findings.is_negative:
         looked_for = ", ".join(segment.label for segment in findings.segments)
-        return f"None of these was found in {len(origin.slices)} images: {looked_for}. {origin.statement}"
-    return origin.statement
+        said.append(f"None of these was found in {len(origin.slices)} images: {looked_for}. {origin.statement}")
+    else:
+        said.append(origin.statement)
+    if findings.qualities:
+        said.append(CALCULATED)
+    return said
 
 
-def _segment_group(origin: Origin, segment: Segment) -> Group | VolumeGroup:
-    tracking = hd.sr.TrackingIdentifier(uid=segment.tracking_uid, identifier=segment.tracking_id)
-    measurements = [_measurement(measurement) for measurement in segment.measurements]
-    kind, category = code(segment.type), code(segment.category)
-    places, model = sites([segment]), algorithm(origin)
-    if OutputKind.SEG not in origin.card.outputs:  # no segment to point at: TID 1501
-        return Group(
-            tracking,
-            finding_type=kind,
-            finding_category=category,
-            finding_sites=places,
-            measurements=measurements,
-            algorithm_id=model,
-        )
-    reference = hd.sr.ReferencedSegment(
+def _segment_group(analysis: Analysis, segment: Segment) -> Group | VolumeGroup:
+    seg = analysis.made_of(OutputKind.SEG)
+    content: dict[str, Any] = {
+        "tracking_identifier": hd.sr.TrackingIdentifier(uid=segment.tracking_uid, identifier=segment.tracking_id),
+        "finding_type": code(segment.type),
+        "finding_category": code(segment.category),
+        "finding_sites": sites([segment]),
+        "measurements": [*map(_measurement, segment.measurements), *_certainty(segment)],
+        "qualitative_evaluations": qualities(segment.qualities),
+        "algorithm_id": algorithm(analysis.origin),
+    }
+    group = VolumeGroup(referenced_segment=_reference(segment, seg), **content) if seg else Group(**content)
+    for text in _about(segment):
+        group[0].ContentSequence.append(comment(text))
+    return group
+
+
+def _reference(segment: Segment, seg: Dataset) -> hd.sr.ReferencedSegment:
+    return hd.sr.ReferencedSegment(
         sop_class_uid=SegmentationStorage,
-        sop_instance_uid=origin.uid("seg"),
+        sop_instance_uid=seg.SOPInstanceUID,
         segment_number=segment.number,
-        source_series=hd.sr.SourceSeriesForSegmentation(origin.slices[0].SeriesInstanceUID),
+        source_series=hd.sr.SourceSeriesForSegmentation(seg.ReferencedSeriesSequence[0].SeriesInstanceUID),
     )
-    return VolumeGroup(
-        tracking,
-        referenced_segment=reference,
-        finding_type=kind,
-        finding_category=category,
-        finding_sites=places,
-        measurements=measurements,
-        algorithm_id=model,
-    )
+
+
+def _about(segment: Segment) -> list[str]:
+    """Say what classes and categories of a segment rest on; a structure that is only measured needs no comment."""
+    said = because(segment.qualities)
+    if segment.score is not None:
+        said.append(certainty(segment.score))
+    return [*said, CALCULATED] if said or segment.qualities else []
 
 
 def _measurement(measurement: Measurement) -> hd.sr.Measurement:
@@ -111,14 +133,23 @@ def _measurement(measurement: Measurement) -> hd.sr.Measurement:
     )
 
 
-def _used_images(origin: Origin, findings: Findings, mask: Mask) -> list[Dataset]:
-    if findings.is_negative:
+def _certainty(segment: Segment) -> list[hd.sr.Measurement]:
+    """Give the detector's score: how likely it is what it is called (PS3.16 annex D). Not 111047, likely cancer."""
+    if segment.score is None:
+        return []
+    percent = round(100 * segment.score, 1)
+    return [hd.sr.Measurement(codes.DCM.CertaintyOfFinding, percent, PydicomCode("%", "UCUM", "percent"))]
+
+
+def _used_images(analysis: Analysis) -> list[Dataset]:
+    origin = analysis.origin
+    if analysis.findings.is_negative:
         return list(origin.slices)
     chosen: set[int] = set()
-    for segment in findings.present:
-        areas = np.count_nonzero(mask(segment.output), axis=(1, 2))
-        marked = np.flatnonzero(areas)
-        chosen |= {int(marked[0]), int(areas.argmax()), int(marked[-1])}
+    for segment in analysis.findings.present:
+        crop = analysis.crop(segment.output)
+        areas, first = np.count_nonzero(crop.voxels, axis=(1, 2)), crop.start[0]
+        chosen |= {first, first + int(areas.argmax()), first + len(areas) - 1}
     return [origin.slices[index] for index in sorted(chosen)]
 
 
@@ -152,14 +183,3 @@ def _position(image: Dataset, axis: int) -> hd.sr.NumContentItem:
 def _concept(item: Dataset) -> str:
     names = item.get("ConceptNameCodeSequence")
     return str(names[0].CodeValue) if names else ""
-
-
-def _segmentation_evidence(origin: Origin, findings: Findings) -> list[Dataset]:
-    if findings.is_negative or OutputKind.SEG not in origin.card.outputs:
-        return []
-    seg = Dataset()
-    seg.StudyInstanceUID = origin.slices[0].StudyInstanceUID
-    seg.SeriesInstanceUID = origin.uid("seg/series")
-    seg.SOPClassUID = SegmentationStorage
-    seg.SOPInstanceUID = origin.uid("seg")
-    return [seg]

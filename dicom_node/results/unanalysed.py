@@ -45,7 +45,7 @@ def build_unanalysed(origin: Origin, failed: FailedJob) -> Dataset:
     outcome = codes.cid6047.NoAlgorithmsSucceededWithoutFindings
     sr = document(
         origin,
-        [summary_group(origin, outcome, comment)],
+        [summary_group(origin, outcome, [comment])],
         _image_library(origin, failed.job.instances[: len(origin.slices)]),
         origin.slices,
         _description(origin, failed.failure),

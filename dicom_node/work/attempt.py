@@ -54,7 +54,7 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         started = monotonic()
         findings = findings_from(prediction, card, volume, job.id, series_id=job.series_id, not_run=unfit)
         steps_s["measure"] = monotonic() - started
-        results = build_results(job, card, volume, findings, prediction.mask, node.equipment, node.spool, steps_s)
+        results = build_results(job, card, volume, findings, prediction, node.equipment, node.spool, steps_s)
         return Succeeded(results, {step: round(seconds, 3) for step, seconds in steps_s.items()})
     except ModelCancelled:
         return Canceled()

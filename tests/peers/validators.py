@@ -20,6 +20,11 @@ FALSE_ALARMS = (
     # An SR has the accession number in its Referenced Request Sequence as well.
     r"^Warning - Different information entities for attribute - Element=<AccessionNumber>",
     r"^W: The VR checker does not support this Specific Character Set: ISO_IR 192$",
+    # PS3.3 C.8.32.2.1.1 has it for the fourth value of a parametric map's Image Type; the tool's table does not.
+    r"^Warning - </(SharedFunctionalGroupsSequence\(5200,9229\)\[1\]/ParametricMapFrameTypeSequence\(0040,9092\)\[1\]"
+    r"/FrameType\(0008,9007\)|ImageType\(0008,0008\))\[4\]> - Unrecognized defined term = <QUANTITY>$",
+    # Codes that no public scheme has: PS3.16 8.2 reserves 99 for them, and (0008,0110) names the scheme.
+    r"^Warning - <.*/CodingSchemeDesignator\(0008,0102\)\[1\]> - Unrecognized defined term = <99DICOMNODE>$",
 )
 _FALSE_ALARM = re.compile("|".join(f"(?:{pattern})" for pattern in FALSE_ALARMS))
 
@@ -30,7 +35,7 @@ def problems(*objects: bytes, sources: list[Path]) -> list[str]:
     Parameters
     ----------
     objects : bytes
-        SEG and SR files.
+        Result files: SEG, PM, SC, SR.
     sources : list of pathlib.Path
         The images that they were made from.
 

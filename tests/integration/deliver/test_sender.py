@@ -70,7 +70,9 @@ class Site:
         self.processes.append(process)
         return process
 
-    def results(self, *destinations: str, kinds: tuple[OutputKind, ...] = tuple(OutputKind), rows: int = 64) -> str:
+    def results(
+        self, *destinations: str, kinds: tuple[OutputKind, ...] = (OutputKind.SEG, OutputKind.SR), rows: int = 64
+    ) -> str:
         """Store a job's results and enqueue their deliveries."""
         with self.engine.begin() as tx:
             where = destinations or ("pacs",)

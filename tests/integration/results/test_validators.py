@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from pydicom import Dataset, dcmread
 
+from dicom_node.domain.finding import NotRun
 from dicom_node.domain.job import Failure
 from dicom_node.spool import Spool
 from tests.ct import Change, small_ct
 from tests.peers.validators import problems
-from tests.unit.results.case import both_lungs, boxes, build, make_case
+from tests.unit.results.case import ALL, NO_ORGANS, both_lungs, boxes, build, built_of, card_with, make_case, nodules
 from tests.unit.results.test_header import with_attributes
 from tests.unit.results.test_unanalysed import failed_job, write
 
@@ -42,13 +44,25 @@ def test_the_validators_find_nothing_to_say_of_other_planes(
     orientation: tuple[float, ...], tmp_path: Path, spool: Spool
 ) -> None:
     case = make_case(tmp_path / "ct", cosines=orientation, rows=43, columns=51)
-    built = build(case, both_lungs(case), spool)
+    built = build(case, both_lungs(case), spool, NO_ORGANS)
     assert problems(built.files["seg"], built.files["sr"], sources=case.sources) == []
 
 
 def test_the_validators_find_nothing_to_say_of_a_negative_report(tmp_path: Path, spool: Spool) -> None:
     case = make_case(tmp_path / "ct")
-    assert problems(build(case, boxes(case), spool).files["sr"], sources=case.sources) == []
+    built = build(case, boxes(case), spool, card_with(outputs=ALL))
+    assert problems(*built.files.values(), sources=case.sources) == []
+
+
+@pytest.mark.parametrize("not_run", [(), (NotRun("Nodule detection", "slice spacing 8 mm"),)], ids=["whole", "partial"])
+def test_the_validators_find_nothing_to_say_of_nodules_and_of_every_kind_of_result(
+    not_run: tuple[NotRun, ...], tmp_path: Path, spool: Spool
+) -> None:
+    case = make_case(tmp_path / "ct")
+    prediction, findings = nodules(case)
+    built = built_of(case, prediction, replace(findings, not_run=not_run), spool, card_with(outputs=ALL))
+    assert list(built.files) == [kind.value for kind in ALL]
+    assert problems(*built.files.values(), sources=case.sources) == []
 
 
 @pytest.mark.parametrize("failure", Failure)

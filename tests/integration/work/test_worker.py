@@ -76,7 +76,7 @@ class Bench:
     def card(self, network: str = SIDES, **changes: Any) -> ModelCard:
         """Write a bundle with this network; give its card."""
         bundle = write_bundle(self.folder / "sides", network=network, threshold=-300.0)
-        body = Code("91723000", "SCT", "Anatomical Structure"), Code("39607008", "SCT", "Lung")
+        body = Code("91723000", "SCT", "Anatomical Structure"), Code("85756007", "SCT", "Tissue")
         sides = ("left side", "right side")
         fields: dict[str, Any] = {
             "name": "sides",

@@ -14,11 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
-from ai.contract import LabelMap, Prediction
-from dicom_node.domain.finding import Code, Findings
+from ai.contract import Detection, LabelMap, Prediction
+from dicom_node.domain.finding import Code, Findings, Measurement, Quality, Segment
 from dicom_node.domain.job import Job, JobInstance
-from dicom_node.domain.model import Accepts, ModelCard, SegmentCard
+from dicom_node.domain.model import Accepts, ModelCard, OutputKind, SegmentCard
+from dicom_node.domain.uids import result_uid
 from dicom_node.results import Equipment, build_results
+from dicom_node.results.analysis import Analysis
+from dicom_node.results.header import Origin
 from dicom_node.spool import Spool
 from dicom_node.volume import Volume
 from dicom_node.work.findings import findings_from
@@ -45,6 +48,13 @@ CARD = ModelCard(
         SegmentCard("right lung", "Right lung", ORGAN, LUNG, RIGHT, None, (220, 140, 90), BOTH),
     ),
 )
+LESION = Code("52988006", "SCT", "Lesion")
+# The same outputs as things of which no anatomy is expected: boxes stay where they are when the patient is turned.
+NO_ORGANS = replace(CARD, segments=tuple(replace(each, type=LESION, laterality=None) for each in CARD.segments))
+ALL = tuple(OutputKind)
+LUNG_RADS = Code("LUNGRADS2022", "99DICOMNODE", "Lung-RADS 2022 category")
+PART_SOLID = Code("PARTSOLID", "99DICOMNODE", "Part-solid")
+EQUIPMENT = Equipment("dicom-node", "0.1.0", "N-1", "General Hospital")
 LEFT_BOX = np.s_[3:14, 10:41, 40:50]
 RIGHT_BOX = np.s_[2:16, 12:40, 7:25]
 
@@ -73,6 +83,14 @@ class Built:
     @property
     def sr(self) -> Dataset:
         return dcmread(BytesIO(self.files["sr"]))
+
+    @property
+    def pm(self) -> Dataset:
+        return dcmread(BytesIO(self.files["pm"]))
+
+    @property
+    def sc(self) -> Dataset:
+        return dcmread(BytesIO(self.files["sc"]))
 
 
 def make_case(folder: Path, **options: Any) -> Case:
@@ -139,13 +157,92 @@ def predict(masks: Mapping[str, NDArray[np.bool_]]) -> Prediction:
     return Prediction(maps, {}, "cpu")
 
 
+def nodules(case: Case) -> tuple[Prediction, Findings]:
+    """Both lungs, a part-solid nodule in the left one and a small one at the wall of the right, as a model says it."""
+    masks = both_lungs(case)
+    instances = np.zeros(case.volume.array.shape, np.uint8)
+    instances[8:12, 28:34, 42:48] = 1
+    instances[5:7, 20:23, 25:28] = 2
+    saliency = np.zeros(instances.shape, np.uint8)
+    saliency[7:13, 26:36, 40:50] = 90
+    saliency[9:11, 29:33, 43:47] = 255
+    saliency[5:7, 20:23, 25:28] = 120
+    found = (Detection("nodule", 0.93), Detection("nodule", 0.41))
+    prediction = replace(predict(masks), detections=found, instances=instances, saliency=saliency)
+    lungs = findings_from(prediction, CARD, case.volume, case.job.id)
+    first = Segment(
+        number=3,
+        laterality=LEFT,
+        measurements=(
+            *_size("Long Axis", "103339001", 8.42),
+            *_size("Short Axis", "103340004", 6.06),
+            Measurement(Code("118565006", "SCT", "Volume"), 810.0, Code("mm3", "UCUM", "cubic millimeter")),
+            *(_attenuation(*each) for each in (("Mean", "373098007", 31.2), ("Minimum", "255605001", -40.0))),
+        ),
+        qualities=(
+            Quality(Code("ATTENUATION", "99DICOMNODE", "Attenuation type"), PART_SOLID, "probability 0.71"),
+            Quality(LUNG_RADS, Code("4A", "99DICOMNODE", "4A"), "part-solid, 8.4 mm, solid part 6.1 mm"),
+        ),
+        **_nodule(1, case, instances),
+    )
+    second = Segment(number=4, laterality=RIGHT, measurements=(), qualities=(), **_nodule(2, case, instances))
+    highest = Quality(LUNG_RADS, Code("4A", "99DICOMNODE", "4A"), "the highest of 2 nodules")
+    return prediction, Findings((*lungs.segments, first, second), (highest,))
+
+
+def _nodule(number: int, case: Case, instances: NDArray[np.uint8]) -> dict[str, Any]:
+    voxels = int(np.count_nonzero(instances == number))
+    return {
+        "output": f"nodule/{number}",
+        "label": f"Nodule {number}",
+        "category": Code("49755003", "SCT", "Morphologically Abnormal Structure"),
+        "type": Code("27925004", "SCT", "Nodule"),
+        "region": LUNG,
+        "color_rgb": (255, 200, 60),
+        "tracking_id": f"Nodule {number}",
+        "tracking_uid": result_uid(case.job.id, f"track/nodule/{number}"),
+        "voxels": voxels,
+        "volume_ml": round(voxels * 2.5 * 1.5 * 1.5 / 1000, 3),
+        "score": 0.93 if number == 1 else 0.41,
+    }
+
+
+def _size(meaning: str, value: str, size_mm: float) -> tuple[Measurement]:
+    return (Measurement(Code(value, "SCT", meaning), size_mm, Code("mm", "UCUM", "millimeter")),)
+
+
+def _attenuation(meaning: str, value: str, hu: float) -> Measurement:
+    unit = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
+    return Measurement(Code("112031", "DCM", "Attenuation Coefficient"), hu, unit, Code(value, "SCT", meaning))
+
+
 def build(case: Case, masks: Mapping[str, NDArray[np.bool_]], spool: Spool, card: ModelCard = CARD) -> Built:
     prediction = predict(masks)
-    findings = findings_from(prediction, card, case.volume, case.job.id)
-    equipment = Equipment("dicom-node", "0.1.0", "N-1", "General Hospital")
-    results = build_results(case.job, card, case.volume, findings, prediction.mask, equipment, spool)
+    return built_of(case, prediction, findings_from(prediction, card, case.volume, case.job.id), spool, card)
+
+
+def built_of(case: Case, prediction: Prediction, findings: Findings, spool: Spool, card: ModelCard = CARD) -> Built:
+    results = build_results(case.job, card, case.volume, findings, prediction, EQUIPMENT, spool)
     files = {str(result.kind): spool.path(result.path).read_bytes() for result in results}
     return Built(findings, files, {str(result.kind): result.summary for result in results})
+
+
+def analysis_of(case: Case, masks: Mapping[str, NDArray[np.bool_]], card: ModelCard = CARD) -> Analysis:
+    """What a builder gets; the masks may be changed afterwards."""
+    prediction = predict(masks)
+    findings = findings_from(prediction, card, case.volume, case.job.id)
+    return Analysis(Origin.of(case.job, card, case.volume, EQUIPMENT), case.volume, findings, Masks(masks))
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Masks by name, as a model gives them."""
+
+    masks: Mapping[str, NDArray[np.bool_]]
+    saliency: NDArray[np.uint8] | None = None
+
+    def mask(self, name: str) -> NDArray[np.bool_]:
+        return self.masks[name]
 
 
 def card_with(**changes: Any) -> ModelCard:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import highdicom as hd
@@ -11,10 +12,24 @@ from pydicom import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.uid import Comprehensive3DSRStorage
 
+from dicom_node.domain.finding import NotRun
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.uids import device_uid
+from dicom_node.results.words import CALCULATED
 from dicom_node.spool import Spool
-from tests.unit.results.case import CARD, both_lungs, boxes, build, card_with, make_case
+from dicom_node.work.findings import findings_from
+from tests.unit.results.case import (
+    ALL,
+    CARD,
+    both_lungs,
+    boxes,
+    build,
+    built_of,
+    card_with,
+    make_case,
+    nodules,
+    predict,
+)
 
 
 def items(sr: Dataset, meaning: str) -> Iterator[Dataset]:
@@ -142,3 +157,79 @@ def test_a_model_without_segmentation_reports_without_pointing_at_one(tmp_path: 
 
 def _library(sr: Dataset) -> list[str]:
     return [item.ReferencedSOPSequence[0].ReferencedSOPInstanceUID for item in items(sr, "Source")]
+
+
+def test_a_nodule_is_a_group_with_its_sizes_its_classes_and_what_they_rest_on(tmp_path: Path, spool: Spool) -> None:
+    case = make_case(tmp_path / "ct")
+    built = built_of(case, *nodules(case), spool)
+    nodule, other = groups(built.sr)[2:]
+    assert nodule.finding_type == codes.SCT.Nodule
+    assert nodule.finding_category == codes.SCT.MorphologicallyAbnormalStructure
+    assert (nodule.finding_sites[0].value, nodule.finding_sites[0].laterality) == (codes.SCT.Lung, codes.SCT.Left)
+    reference = nodule.referenced_segment
+    assert reference is not None
+    assert list(reference.referenced_segment_numbers or []) == [3]
+    numbers = {}
+    for each in nodule.get_measurements():
+        numbers[each.name.meaning, each.derivation.meaning if each.derivation else ""] = each.value
+    assert numbers == {
+        ("Long Axis", ""): 8.42,
+        ("Short Axis", ""): 6.06,
+        ("Volume", ""): 810,
+        ("Attenuation Coefficient", "Mean"): 31.2,
+        ("Attenuation Coefficient", "Minimum"): -40,
+        ("Certainty of Finding", ""): 93,
+    }
+    coded = nodule.get_qualitative_evaluations()
+    classes = {each.name.meaning: each.value.meaning for each in coded if isinstance(each.value, hd.sr.CodedConcept)}
+    assert classes.pop("Finding category") == "Morphologically Abnormal Structure"  # highdicom counts it among them
+    assert classes == {"Attenuation type": "Part-solid", "Lung-RADS 2022 category": "4A"}
+    said = [item.TextValue for item in items(nodule[0], "Comment")]
+    assert said == [
+        "Attenuation type Part-solid: probability 0.71",
+        "Lung-RADS 2022 category 4A: part-solid, 8.4 mm, solid part 6.1 mm",
+        "Certainty 93%: the model's own score, not calibrated, and no probability of malignancy.",
+        CALCULATED,
+    ]
+    assert len(other.get_qualitative_evaluations()) == 1
+
+
+def test_what_is_said_of_the_scan_stands_in_the_summary_with_its_reason(tmp_path: Path, spool: Spool) -> None:
+    case = make_case(tmp_path / "ct")
+    sr = built_of(case, *nodules(case), spool).sr
+    (summary,) = (
+        item for item in items(sr, "Measurement Group") if list(items(item, "CAD Processing and Findings Summary"))
+    )
+    (category,) = items(summary, "Lung-RADS 2022 category")
+    assert category.ConceptCodeSequence[0].CodeValue == "4A"
+    said = [item.TextValue for item in items(summary, "Comment")]
+    assert said[0] == "Lung-RADS 2022 category 4A: the highest of 2 nodules"
+    assert said[-1] == CALCULATED
+    (scheme,) = sr.CodingSchemeIdentificationSequence
+    assert (scheme.CodingSchemeDesignator, scheme.CodingSchemeResponsibleOrganization) == ("99DICOMNODE", "dicom-node")
+
+
+@pytest.mark.parametrize(("found", "outcome"), [(True, "111244"), (False, "111243")])
+def test_what_was_not_run_makes_the_report_partial(found: bool, outcome: str, tmp_path: Path, spool: Spool) -> None:
+    case = make_case(tmp_path / "ct")
+    masks = both_lungs(case) if found else boxes(case)
+    findings = findings_from(predict(masks), CARD, case.volume, case.job.id)
+    partial = replace(findings, not_run=(NotRun("Nodule detection", "slice spacing 8 mm"),))
+    sr = built_of(case, predict(masks), partial, spool).sr
+    (ended,) = items(sr, "CAD Processing and Findings Summary")
+    assert ended.ConceptCodeSequence[0].CodeValue == outcome
+    assert (sr.CompletionFlag, sr.CompletionFlagDescription) == (
+        "PARTIAL",
+        "Nodule detection not run: slice spacing 8 mm",
+    )
+    assert next(items(sr, "Comment")).TextValue == "Nodule detection not run: slice spacing 8 mm."
+    what = "SR: partial" if found else "SR: partial, no findings"
+    assert sr.SeriesDescription == f"AI Lung segmentation {what} (research only)"
+
+
+def test_the_report_leads_to_every_other_result(tmp_path: Path, spool: Spool) -> None:
+    case = make_case(tmp_path / "ct")
+    built = built_of(case, *nodules(case), spool, card_with(outputs=ALL))
+    evidence = {uid for _, _, uid, _ in hd.sr.Comprehensive3DSR.from_dataset(built.sr).get_evidence()}
+    others = {result.SOPInstanceUID for result in (built.seg, built.pm, built.sc)}
+    assert evidence == others | {ds.SOPInstanceUID for ds in case.volume.datasets}

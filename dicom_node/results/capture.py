@@ -1,0 +1,80 @@
+"""Pictures as Secondary Capture images (PS3.3 A.8), and back."""
+
+from __future__ import annotations
+
+from io import BytesIO
+
+import highdicom as hd
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+
+from dicom_node.results.header import Origin, complete, copy_body_part, fit, instance_attributes
+
+
+def capture(origin: Origin, rgb: NDArray[np.uint8], part: str, position: int, description: str, what: str) -> Dataset:
+    """Write one picture as a Secondary Capture image.
+
+    Parameters
+    ----------
+    rgb : numpy.ndarray of uint8, shape (rows, columns, 3)
+        The picture.
+    part, position, description
+        As `header.instance_attributes` has them.
+    what : str
+        Derivation Description (0008,2111), at most 1024 characters.
+
+    Returns
+    -------
+    pydicom.Dataset
+        RGB, uncompressed; it names every image of the source, and says that something is written in its pixels.
+    """
+    attributes = instance_attributes(origin, part, position, description)
+    equipment = attributes.pop("contributing_equipment")
+    image = hd.SOPClass(
+        study_instance_uid=origin.slices[0].StudyInstanceUID,
+        sop_class_uid=SecondaryCaptureImageStorage,
+        modality="OT",
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        **attributes,
+    )
+    image.ContributingEquipmentSequence = equipment
+    image.ConversionType = "WSD"
+    image.ImageType = ["DERIVED", "SECONDARY"]
+    image.PatientOrientation = ""  # several planes on one page
+    image.BurnedInAnnotation = "YES"
+    image.DerivationDescription = fit(what, 1024)
+    image.SourceImageSequence = [_reference(header) for header in origin.slices]
+    for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if keyword in origin.slices[0]:
+            setattr(image, keyword, origin.slices[0][keyword].value)
+    image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
+    image.Rows, image.Columns, _ = rgb.shape
+    image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
+    image.PixelData = rgb.tobytes() + b"\0" * (rgb.size % 2)
+    copy_body_part(image, origin)
+    complete(image, origin)
+    return image
+
+
+def png(data: bytes) -> bytes:
+    """Turn a stored Secondary Capture image into a PNG, for a web page or a mail.
+
+    Parameters
+    ----------
+    data : bytes
+        The DICOM file.
+    """
+    image = dcmread(BytesIO(data))
+    out = BytesIO()
+    Image.fromarray(np.asarray(image.pixel_array, np.uint8)).save(out, "PNG", optimize=True)
+    return out.getvalue()
+
+
+def _reference(header: Dataset) -> Dataset:
+    item = Dataset()
+    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+    return item

@@ -1,0 +1,141 @@
+"""Spatial results read back from their own bytes, frame by frame, without the library that wrote them.
+
+Each frame is mapped through the frame of reference onto the voxels that were analysed (PS3.3 C.7.6.2.1.1), and has to
+hold there exactly what the model said. A result that does not is never sent.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+
+from dicom_node.domain.model import OutputKind
+from dicom_node.errors import ResultError
+from dicom_node.results.analysis import Analysis
+
+# A slice may lie a quarter of a step or of a pixel, or 0.1 mm, from its place on the grid (domain/geometry.py).
+_VOXELS, _MM = 0.3, 0.15
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One frame of a multi-frame result: its place in the file and in the source, and the segment it shows."""
+
+    index: int
+    slice: int
+    segment: int = 0
+
+
+def prove_seg(data: bytes, analysis: Analysis) -> None:
+    """Read a BINARY segmentation back.
+
+    Parameters
+    ----------
+    data : bytes
+        The file as it will be stored and sent.
+    analysis : Analysis
+        What it was built from.
+
+    Raises
+    ------
+    ResultError
+        If a frame does not name the slice that it lies on, lies elsewhere in the patient, or any voxel differs.
+    """
+    seg = dcmread(BytesIO(data))
+    frame_of = {(frame.segment, frame.slice): frame for frame in _frames(seg, analysis, "segmentation")}
+    packed, size = np.frombuffer(seg.PixelData, np.uint8), int(seg.Rows) * int(seg.Columns)
+    for segment in analysis.findings.present:
+        for k, expected in enumerate(analysis.mask(segment.output)):
+            frame = frame_of.pop((segment.number, k), None)
+            if frame is None:
+                if expected.any():
+                    raise ResultError(f"segment {segment.number} has no frame for slice {_uid(analysis, k)}")
+            elif not np.array_equal(_unpack(packed, frame.index * size, size), expected.ravel()):
+                raise ResultError(f"frame {frame.index + 1} of the segmentation differs from what the model marked")
+    if frame_of:
+        raise ResultError(f"{len(frame_of)} frames of the segmentation belong to no segment")
+
+
+def prove_pm(data: bytes, analysis: Analysis) -> None:
+    """Read a parametric map back; as `prove_seg`, against the saliency."""
+    pm = dcmread(BytesIO(data))
+    saliency = analysis.saliency
+    assert saliency is not None
+    frame_of = {frame.slice: frame for frame in _frames(pm, analysis, "parametric map")}
+    pixels = pm.pixel_array.reshape(-1, int(pm.Rows), int(pm.Columns))
+    for k, expected in enumerate(saliency):
+        frame = frame_of.get(k)
+        if frame is None:
+            if expected.any():
+                raise ResultError(f"the parametric map has no frame for slice {_uid(analysis, k)}")
+        elif not np.array_equal(pixels[frame.index], expected):
+            raise ResultError(f"frame {frame.index + 1} of the parametric map differs from what the model said")
+
+
+PROOFS: Mapping[OutputKind, Callable[[bytes, Analysis], None]] = {OutputKind.SEG: prove_seg, OutputKind.PM: prove_pm}
+
+
+def _frames(result: Dataset, analysis: Analysis, what: str) -> Iterator[Frame]:
+    """Yield each frame with the slice that it names, once it is proved to lie there and nowhere else."""
+    slice_of = {str(header.SOPInstanceUID): k for k, header in enumerate(analysis.origin.slices)}
+    if str(result.FrameOfReferenceUID) != str(analysis.origin.slices[0].FrameOfReferenceUID):
+        raise ResultError(f"the {what} has another frame of reference than its source")
+    seen: set[tuple[int, int]] = set()
+    shared = result.SharedFunctionalGroupsSequence[0]
+    for index, item in enumerate(result.PerFrameFunctionalGroupsSequence):
+        name = f"frame {index + 1} of the {what}"
+        sources = item.DerivationImageSequence[0].SourceImageSequence
+        k = slice_of.get(str(sources[0].ReferencedSOPInstanceUID))
+        frame = Frame(index, -1 if k is None else k, _segment(item, shared))
+        if k is None or len(sources) != 1 or (frame.segment, k) in seen:
+            raise ResultError(f"{name} does not belong to one slice and segment")
+        _prove_place(result, item, shared, analysis, k, name)
+        seen.add((frame.segment, k))
+        yield frame
+
+
+def _segment(item: Dataset, shared: Dataset) -> int:
+    for groups in (item, shared):
+        if "SegmentIdentificationSequence" in groups:
+            return int(groups.SegmentIdentificationSequence[0].ReferencedSegmentNumber)
+    return 0
+
+
+def _prove_place(result: Dataset, item: Dataset, shared: Dataset, analysis: Analysis, k: int, name: str) -> None:
+    """Compare three corners of a frame, mapped onto the grid of the source, with those of the slice."""
+    position = [float(x) for x in item.PlanePositionSequence[0].ImagePositionPatient]
+    if position != [float(x) for x in analysis.origin.slices[k].ImagePositionPatient]:
+        raise ResultError(f"{name} is not where slice {_uid(analysis, k)} is")
+    _, rows, columns = analysis.shape
+    if (int(result.Rows), int(result.Columns)) != (rows, columns):
+        raise ResultError(f"{name} has {result.Rows} x {result.Columns} pixels, its source {rows} x {columns}")
+    cosines = np.array(_group(item, shared, "PlaneOrientationSequence").ImageOrientationPatient, float)
+    down, across = (float(mm) for mm in _group(item, shared, "PixelMeasuresSequence").PixelSpacing)
+    steps = np.array([np.zeros(3), cosines[:3] * across * (columns - 1), cosines[3:] * down * (rows - 1)])
+    inverse = np.linalg.inv(analysis.volume.affine)
+    found = (np.array(position) + steps) @ inverse[:3, :3].T + inverse[:3, 3]
+    expected = np.array([[k, 0, 0], [k, 0, columns - 1], [k, rows - 1, 0]])
+    if (np.abs(found - expected) > np.maximum(_VOXELS, _MM / np.array(analysis.volume.spacing_mm))).any():
+        raise ResultError(f"{name} does not cover slice {_uid(analysis, k)}: its corners lie elsewhere in the patient")
+
+
+def _group(item: Dataset, shared: Dataset, keyword: str) -> Dataset:
+    group: Dataset = (item if keyword in item else shared)[keyword].value[0]
+    return group
+
+
+def _uid(analysis: Analysis, k: int) -> str:
+    return str(analysis.origin.slices[k].SOPInstanceUID)
+
+
+def _unpack(packed: NDArray[np.uint8], start: int, count: int) -> NDArray[np.bool_]:
+    """Take the bits of one frame: frames follow each other unpadded (PS3.5 8.1.1), one may start inside a byte."""
+    first = start // 8
+    bits = np.unpackbits(packed[first : (start + count + 7) // 8], bitorder="little")
+    return bits[start - 8 * first :][:count].astype(np.bool_)

@@ -1,0 +1,50 @@
+"""How numbers, categories and parts that were not run are put into words, alike in report, picture and text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from dicom_node.domain.finding import Measurement, NotRun, Quality
+
+CALCULATED = "Calculated by the node from the model's outlines, classes and measurements; no reader has assessed it."
+NOT_FOR_DIAGNOSIS = "RESEARCH ONLY - NOT FOR DIAGNOSTIC USE"
+_UNITS = {"[hnsf'U]": "HU", "1": "", "{ratio}": ""}
+_ML = 1000.0  # mm3
+
+
+def not_run(part: NotRun) -> str:
+    """``Nodule detection not run: slice spacing 8 mm``."""
+    return f"{part.what} not run: {part.why.rstrip('.')}"
+
+
+def because(qualities: Sequence[Quality]) -> list[str]:
+    """Say of each category that has a reason what it rests on: ``Lung-RADS 2022 4A: solid, 8.4 mm``."""
+    return [f"{quality.name.meaning} {quality.value.meaning}: {quality.note}" for quality in qualities if quality.note]
+
+
+def certainty(score: float) -> str:
+    """Say what the score of a detection is, and what it is not."""
+    return f"Certainty {score:.0%}: the model's own score, not calibrated, and no probability of malignancy."
+
+
+def named(measurement: Measurement) -> str:
+    """``Mean attenuation coefficient``."""
+    derivation = (measurement.derivation.meaning,) if measurement.derivation else ()
+    words = " ".join((*derivation, measurement.name.meaning)).split()
+    return " ".join(word.lower() if n and word.istitle() else word for n, word in enumerate(words))
+
+
+def valued(measurement: Measurement) -> str:
+    """``8.4 mm``, ``1,230 ml``, or why there is no value."""
+    value, unit = measurement.value, measurement.unit.value
+    if value is None:
+        return (measurement.reason.meaning if measurement.reason else "not measured").lower()
+    if unit == "mm3" and abs(value) >= _ML:
+        value, unit = value / _ML, "ml"
+    return f"{_number(value)} {_UNITS.get(unit, unit)}".rstrip()
+
+
+def _number(value: float) -> str:
+    if abs(value) >= 100:
+        return f"{value:,.0f}"
+    return f"{value:.2f}".rstrip("0").rstrip(".") if abs(value) < 1 else f"{value:.1f}"

@@ -1,0 +1,141 @@
+"""What is sent was read back from its own bytes and lies where the model marked it; anything else stays here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import pytest
+from pydicom import Dataset, dcmread
+
+from dicom_node.errors import ResultError
+from dicom_node.results import BUILDERS
+from dicom_node.results import proof as proof_module
+from dicom_node.results.analysis import Analysis
+from dicom_node.results.header import Origin, file_bytes
+from dicom_node.results.pm import build_pm
+from dicom_node.results.proof import prove_pm, prove_seg
+from dicom_node.results.seg import build_seg
+from dicom_node.spool import Spool
+from tests.unit.results.case import (
+    ALL,
+    CARD,
+    EQUIPMENT,
+    LEFT,
+    RIGHT,
+    analysis_of,
+    both_lungs,
+    built_of,
+    card_with,
+    make_case,
+    nodules,
+)
+
+
+def flip_a_voxel(result: Dataset) -> None:
+    pixels = bytearray(result.PixelData)
+    pixels[len(pixels) // 2] ^= 1
+    result.PixelData = bytes(pixels)
+
+
+def exchange_two_slices(result: Dataset) -> None:
+    frames = result.PerFrameFunctionalGroupsSequence
+    first, second = frames[0], frames[-1]
+    for keyword in ("DerivationImageSequence", "PlanePositionSequence"):
+        first[keyword], second[keyword] = second[keyword], first[keyword]
+
+
+def name_another_slice(result: Dataset) -> None:
+    first, second = result.PerFrameFunctionalGroupsSequence[:2]
+    first.DerivationImageSequence = second.DerivationImageSequence
+
+
+def move_a_frame(result: Dataset) -> None:
+    result.PerFrameFunctionalGroupsSequence[1].PlanePositionSequence[0].ImagePositionPatient = [0, 0, 0]
+
+
+def mirror(result: Dataset) -> None:
+    result.SharedFunctionalGroupsSequence[0].PlaneOrientationSequence[0].ImageOrientationPatient = [-1, 0, 0, 0, 1, 0]
+
+
+def stretch(result: Dataset) -> None:
+    result.SharedFunctionalGroupsSequence[0].PixelMeasuresSequence[0].PixelSpacing = [1.5, 1.6]
+
+
+def change_the_frame_of_reference(result: Dataset) -> None:
+    result.FrameOfReferenceUID = "1.2.3"
+
+
+def drop_a_frame(result: Dataset) -> None:
+    del result.PerFrameFunctionalGroupsSequence[0]
+
+
+LIES = (
+    flip_a_voxel,
+    exchange_two_slices,
+    name_another_slice,
+    move_a_frame,
+    mirror,
+    stretch,
+    change_the_frame_of_reference,
+    drop_a_frame,
+)
+
+
+@pytest.fixture(scope="module")
+def analysis(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
+    case = make_case(tmp_path_factory.mktemp("ct"))
+    prediction, findings = nodules(case)
+    return Analysis(Origin.of(case.job, CARD, case.volume, EQUIPMENT), case.volume, findings, prediction)
+
+
+@pytest.fixture(scope="module")
+def written(analysis: Analysis) -> dict[str, bytes]:
+    seg, pm = build_seg(analysis), build_pm(analysis)
+    assert seg is not None
+    assert pm is not None
+    return {"seg": file_bytes(seg), "pm": file_bytes(pm)}
+
+
+PROVE = {"seg": prove_seg, "pm": prove_pm}
+
+
+@pytest.mark.parametrize("kind", PROVE)
+@pytest.mark.parametrize("lie", LIES)
+def test_an_object_that_lies_is_found_out(
+    lie: Callable[[Dataset], None], kind: str, analysis: Analysis, written: dict[str, bytes]
+) -> None:
+    PROVE[kind](written[kind], analysis)
+    result = dcmread(BytesIO(written[kind]))
+    lie(result)
+    with pytest.raises(ResultError):
+        PROVE[kind](file_bytes(result), analysis)
+
+
+def test_a_voxel_without_a_frame_is_found_out(tmp_path: Path) -> None:
+    case = make_case(tmp_path / "ct")
+    masks = both_lungs(case)
+    seg = build_seg(analysis_of(case, masks))
+    assert seg is not None
+    later = analysis_of(case, masks)
+    masks["right lung"][18, 20, 20] = True
+    with pytest.raises(ResultError, match="segment 2 has no frame for slice"):
+        prove_seg(file_bytes(seg), later)
+
+
+def test_what_is_not_proved_is_kept_in_quarantine_and_not_among_the_results(tmp_path: Path, spool: Spool) -> None:
+    case = make_case(tmp_path / "ct")
+    prediction, findings = nodules(case)
+    left, right, *found = findings.segments
+    exchanged = replace(left, laterality=RIGHT), replace(right, laterality=LEFT)
+    with pytest.raises(ResultError, match="sides are exchanged"):
+        built_of(case, prediction, replace(findings, segments=(*exchanged, *found)), spool, card_with(outputs=ALL))
+    assert not list((spool.root / "results").iterdir())
+    kept = {path.name for path in (spool.root / "quarantine" / case.job.id).iterdir()}
+    assert kept == {"seg.dcm", "pm.dcm", "sc.dcm", "sr.dcm"}
+
+
+def test_every_kind_with_a_place_in_the_patient_is_proved() -> None:
+    assert {kind.value for kind in BUILDERS} - {kind.value for kind in proof_module.PROOFS} == {"sc", "sr"}
