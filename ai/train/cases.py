@@ -1,7 +1,7 @@
 """The cases that a model is trained on: read from a ``dataset.json``, split by patient.
 
-The file is that of the Medical Segmentation Decathlon, with more where it is known: ``patient``, ``fold``, ``boxes``,
-``class`` and ``source`` of each case. What ``python -m ai prepare`` writes and what a user downloaded are read alike.
+What ``python -m ai prepare`` writes, and what the Medical Segmentation Decathlon or nnU-Net brings, are read alike. In a
+file written by hand a case may also say ``patient``, ``fold``, ``class`` and ``source``.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from ai.data.nodule import Nodule
 
 FILE = "dataset.json"
 
@@ -33,10 +35,12 @@ class Case:
         Cases of one patient are never split between training and validation.
     fold : int, optional
         Where the data fixes its folds.
-    boxes : tuple of (float × 6)
-        Low and high corner of each object, in mm in RAS space (x, y, z, x, y, z).
-    box_labels : tuple of int
-        What is in each box; 0 where a set has one kind of object only.
+    nodules : tuple of Nodule
+        What there is to find one by one.
+    knows_nodules : bool
+        Whether somebody looked for them: only then does an empty tuple mean that there are none.
+    instances : pathlib.Path, optional
+        Label map of the nodules, each with a value of its own.
     answers : mapping of str to str
         The class of the whole case, for each question that is asked of it.
     synthetic : bool
@@ -48,8 +52,9 @@ class Case:
     label: Path | None
     patient: str
     fold: int | None = None
-    boxes: tuple[tuple[float, ...], ...] = ()
-    box_labels: tuple[int, ...] = ()
+    nodules: tuple[Nodule, ...] = ()
+    knows_nodules: bool = False
+    instances: Path | None = None
     answers: Mapping[str, str] = field(default_factory=dict)
     synthetic: bool = False
 
@@ -112,7 +117,7 @@ def read_cases(data: Path) -> CaseSet:
     listed = found.get("training") if isinstance(found, dict) else None
     if not isinstance(listed, list) or not listed:
         raise ValueError(f"{file}: training: a list of cases is needed.")
-    channels = _named(found.get("modality") or found.get("channel_names") or {"0": "CT"}, file, "modality")
+    channels = _named(_channels(found, listed), file, "modality")
     cases = tuple(_case(entry, file, number) for number, entry in enumerate(listed))
     names = [case.name for case in cases]
     if twice := sorted({name for name in names if names.count(name) > 1}):
@@ -163,6 +168,14 @@ def split(cases: Sequence[Case], fold: int, folds: int, seed: int) -> tuple[tupl
     return training, validation
 
 
+def _channels(found: Mapping[str, Any], listed: list[Any]) -> Any:
+    """What the channels are: MSD's ``modality``, nnU-Net's ``channel_names``, or the images of a prepared case."""
+    first = listed[0].get("images") if isinstance(listed[0], dict) else None
+    if isinstance(first, dict) and first:
+        return {n: (kind if len(first) == 1 else name) for n, (name, kind) in enumerate(first.items())}
+    return found.get("modality") or found.get("channel_names") or {"0": "CT"}
+
+
 def _named(found: Any, file: Path, key: str) -> dict[int, str]:
     """``{"0": "CT"}``, or nnU-Net's ``{"CT": 0}``, as numbers with names."""
     if isinstance(found, str):
@@ -183,20 +196,32 @@ def _case(entry: Any, file: Path, number: int) -> Case:
     paths = tuple(_path(image, file, f"{where}: image") for image in images)
     name = str(entry.get("id") or _stem(paths[0]))
     fold, classes = entry.get("fold"), entry.get("class", {})
-    boxes = tuple(tuple(float(edge) for edge in box) for box in entry.get("boxes", ()))
-    if any(len(box) != 6 for box in boxes):
-        raise ValueError(f"{where}: boxes: each has six numbers, low and high corner in mm.")
+    try:
+        nodules = tuple(Nodule(**{**one, "centre_mm": tuple(one["centre_mm"])}) for one in entry.get("nodules", ()))
+    except (TypeError, KeyError) as error:
+        raise ValueError(f"{where}: nodules: each needs centre_mm and diameter_mm; {error}.") from error
     return Case(
         name=name,
         images=paths,
-        label=_path(entry["label"], file, f"{where}: label") if entry.get("label") else None,
+        label=_path(entry["label"], file, f"{where}: label") if entry.get("label") else _inside(paths, entry),
         patient=str(entry.get("patient") or name),
         fold=int(fold) if fold is not None else None,
-        boxes=boxes,
-        box_labels=tuple(int(label) for label in entry.get("box_labels", [0] * len(boxes))),
+        nodules=tuple(nodule for nodule in nodules if not nodule.excluded),
+        knows_nodules=bool(entry.get("knows_nodules", "nodules" in entry)),
+        instances=_path(entry["instances"], file, f"{where}: instances") if entry.get("instances") else None,
         answers={str(k): str(v) for k, v in classes.items()} if isinstance(classes, dict) else {"class": str(classes)},
-        synthetic=str(entry.get("source", "real")) in ("synthetic", "phantom"),
+        synthetic=_is_synthetic(entry),
     )
+
+
+def _inside(images: tuple[Path, ...], entry: Mapping[str, Any]) -> Path | None:
+    """A prepared case in one ``.npz`` file holds its labels there."""
+    return images[0] if images[0].suffix == ".npz" and entry.get("label_names") else None
+
+
+def _is_synthetic(entry: Mapping[str, Any]) -> bool:
+    said = entry.get("source") or entry.get("provenance", {}).get("source") or ""
+    return any(word in str(said).lower() for word in ("synthetic", "phantom", "simulated"))
 
 
 def _path(name: object, file: Path, where: str) -> Path:

@@ -16,7 +16,12 @@ from ai.train.recipe import Augment, Data, Recipe
 Config = dict[str, Any]
 
 
-def preprocessing(data: Data, keys: Sequence[str] = ("image",), *, whole: bool = False) -> list[Config]:
+_NPZ = "ai.train.prepared.LoadPrepared"
+
+
+def preprocessing(
+    data: Data, keys: Sequence[str] = ("image",), *, whole: bool = False, npz: bool = False
+) -> list[Config]:
     """How a case is made ready, as a MONAI configuration.
 
     Parameters
@@ -27,6 +32,8 @@ def preprocessing(data: Data, keys: Sequence[str] = ("image",), *, whole: bool =
         ``image``, and ``label`` where there is one.
     whole : bool
         Bring the whole image to the size of a patch, as classification needs it.
+    npz : bool
+        Cases are prepared ``.npz`` files.
 
     Returns
     -------
@@ -35,9 +42,9 @@ def preprocessing(data: Data, keys: Sequence[str] = ("image",), *, whole: bool =
     """
     both: str | list[str] = list(keys) if len(keys) > 1 else keys[0]
     modes: Any = ["bilinear", "nearest"] if len(keys) > 1 else "bilinear"
+    loader = [{"_target_": "LoadImaged", "keys": both}, {"_target_": "EnsureChannelFirstd", "keys": both}]
     steps: list[Config] = [
-        {"_target_": "LoadImaged", "keys": both},
-        {"_target_": "EnsureChannelFirstd", "keys": both},
+        *([{"_target_": _NPZ, "keys": both}] if npz else loader),
         {"_target_": "Orientationd", "keys": both, "axcodes": "RAS", "labels": None},
     ]
     if data.spacing_mm is not None:

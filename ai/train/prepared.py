@@ -1,4 +1,4 @@
-"""Prepared cases: made once, and kept in memory or on disk."""
+"""Cases made ready for training: read once, and kept in memory or on disk."""
 
 from __future__ import annotations
 
@@ -6,10 +6,39 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
 from monai.data.dataset import CacheDataset, PersistentDataset
 from monai.data.dataset import Dataset as PlainDataset
+from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
+from monai.transforms.transform import MapTransform
 from torch.utils.data import Dataset
+
+
+_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+_NOT_IMAGES = ("affine", "labels", "instances")
+
+
+class LoadPrepared(MapTransform):
+    """Reads ``image`` and ``label`` of a case that was prepared as one ``.npz`` file; needs no nibabel.
+
+    Parameters
+    ----------
+    keys : sequence of str
+    """
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Replace file names by images of shape (channels, right, anterior, superior), as MONAI's loader gives them."""
+        found = dict(data)
+        with np.load(str(data["image"]), allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+        affine = torch.from_numpy(_RAS_TO_LPS @ arrays["affine"][:, [2, 1, 0, 3]])
+        names = {"image": [name for name in arrays if name not in _NOT_IMAGES], "label": ["labels"]}
+        for key in self.key_iterator(data):
+            stacked = np.stack([arrays[name].astype(np.float32).transpose(2, 1, 0) for name in names[str(key)]])
+            found[key] = MetaTensor(torch.from_numpy(stacked), affine=affine)
+        return found
 
 
 def prepared(cases: Sequence[Mapping[str, Any]], steps: Compose, cache: str, folder: Path) -> Dataset[Any]:

@@ -58,7 +58,9 @@ class Segmentation:
         numbered = (
             [{"_target_": "MapLabelValued", "keys": "label", **self._renumbering()}] if self._renumbered() else []
         )
-        steps = [*preprocessing(self._recipe.data, ("image", "label")), *numbered, *(_INDICES if training else [])]
+        npz = all(case.images[0].suffix == ".npz" for case in cases)
+        ready = preprocessing(self._recipe.data, ("image", "label"), npz=npz)
+        steps = [*ready, *numbered, *(_INDICES if training else [])]
         listed = [{"image": _files(case), "label": str(case.label), "case": case.name} for case in cases]
         return prepared(listed, built(steps), self._recipe.data.cache, self._cache)
 

@@ -244,3 +244,18 @@ def test_a_set_with_gaps_between_its_labels_is_trained_on_without_gaps(tmp_path:
     label = task.prepare(found.cases[:1], training=False)[0]["label"]
     assert task.outputs == ("background", "tumour")
     assert set(np.unique(label)) == {0, 1}
+
+
+@pytest.mark.parametrize("npz", [False, True], ids=["nifti", "npz"])
+def test_what_prepare_writes_is_read_as_the_source_itself(tmp_path: Path, npz: bool) -> None:
+    data = write_ellipsoids(tmp_path / "msd", 2)
+    command = ["prepare", str(data), "-o", str(tmp_path / "prepared"), "--folds", "2", "--spacing-mm", "2"]
+    assert main([*command, *(["--npz"] if npz else [])]) == 0
+    sets = [read_cases(folder) for folder in (data, tmp_path / "prepared")]
+    assert sets[0].labels == sets[1].labels
+    assert sets[1].modality == "CT"
+    assert {case.fold for case in sets[1].cases} == {0, 1}
+    recipe = Recipe("segmentation", data=Data(patch=(16, 16, 16), spacing_mm=(2, 2, 2), window=(-200, 300)))
+    ready = [task_of(recipe, found, tmp_path).prepare(found.cases[:1], training=True)[0] for found in sets]
+    for key, loose in (("image", 0.002), ("label", 0)):  # prepared CT is rounded to whole Hounsfield units
+        np.testing.assert_allclose(np.asarray(ready[1][key]), np.asarray(ready[0][key]), atol=loose)
