@@ -6,11 +6,13 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TypeAlias
 
 import numpy as np
 
 from ai.contract import ModelError
 
+_Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 _LUNG = Path(__file__).parent / "bundles" / "lung_ct"
 _EXAMPLES = """examples:
   python -m ai phantom --seed 7 -o thorax.nii.gz --labels truth.nii.gz
@@ -47,12 +49,13 @@ def _parser() -> argparse.ArgumentParser:
     predict.add_argument("--memory-mib", type=int, help="memory that the model may fill")
     predict.set_defaults(run=_predict)
 
-    train = commands.add_parser("train", help="train a model that ships; writes BUNDLE/models/model.pt")
-    train.add_argument("model", choices=["lung"])
-    train.add_argument("--data", type=Path, required=True, help="the development data's folder")
-    train.add_argument("--bundle", type=Path, default=_LUNG, help="bundle to train (default: the one that ships)")
-    train.add_argument("--steps", type=int, default=800, help="optimiser steps (default: 800)")
-    train.set_defaults(run=_train)
+    train = commands.add_parser("train", help="train a model: one that ships, or one of your own")
+    models = train.add_subparsers(required=True, metavar="MODEL")
+    lung = models.add_parser("lung", help="the lung model that ships; writes BUNDLE/models/model.pt")
+    lung.add_argument("--data", type=Path, required=True, help="the development data's folder")
+    lung.add_argument("--bundle", type=Path, default=_LUNG, help="bundle to train (default: the one that ships)")
+    lung.add_argument("--steps", type=int, default=800, help="optimiser steps (default: 800)")
+    lung.set_defaults(run=_train)
 
     evaluate = commands.add_parser("evaluate", help="judge a model on scans it was not trained on")
     evaluate.add_argument("model", choices=["lung"])
@@ -69,15 +72,20 @@ def _parser() -> argparse.ArgumentParser:
     phantom.add_argument("-o", "--out", type=Path, required=True, help="image to write (.nii.gz)")
     phantom.add_argument("--labels", type=Path, help="truth to write (.nii.gz)")
     phantom.set_defaults(run=_phantom)
-    _add_synthesise(commands)
+    _add_tools(commands, models)
     _add_chest(commands)
     return parser
 
 
-def _add_synthesise(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    from ai.synthesise.command import add_parser
+def _add_tools(commands: _Commands, models: _Commands) -> None:
+    """What trains and exports a model of one's own."""
+    from ai.export.command import add_export
+    from ai.synthesise.command import add_parser as add_synthesise
+    from ai.train.command import add_tasks
 
-    add_parser(commands)
+    add_tasks(models)
+    add_export(commands)
+    add_synthesise(commands)
 
 
 def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

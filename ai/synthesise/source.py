@@ -82,7 +82,7 @@ def phantom_scans(
     seeds: Iterable[int], spacing_mm: float, *, device: str = "cpu", say: Callable[[str], None] = print
 ) -> Iterator[Annotated]:
     """Draw one phantom for each seed; those without nodules come as well."""
-    from ai.phantom.chest import make_phantom  # type: ignore[import-untyped, unused-ignore]
+    from ai.phantom.chest import make_phantom
 
     for count, seed in enumerate(seeds, start=1):
         phantom = make_phantom(seed, (spacing_mm,) * 3, device=device)

@@ -1,0 +1,152 @@
+"""The bundle's configuration: what `python -m monai.bundle run` runs, and what the node reads."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from ai.train.pipeline import preprocessing
+from ai.train.run import Record
+
+Config = dict[str, Any]
+_SCHEMA = "https://github.com/Project-MONAI/MONAI-extra-test-data/releases/download/0.8.1/meta_schema_20240725.json"
+
+
+def inference_config(record: Record) -> Config:
+    """``configs/inference.json`` of a trained network.
+
+    Parameters
+    ----------
+    record : ai.train.run.Record
+        Its recipe made the training's transforms, and makes these: they cannot drift apart.
+
+    Returns
+    -------
+    dict
+    """
+    whole = record.task == "classification"
+    steps = preprocessing(record.recipe.data, whole=whole)
+    return {
+        "imports": ["$import glob", "$import torch"],
+        "bundle_root": ".",
+        "dataset_dir": "$@bundle_root + '/data'",
+        "output_dir": "$@bundle_root + '/eval'",
+        "datalist": "$[{'image': path} for path in sorted(glob.glob(@dataset_dir + '/*.nii.gz'))]",
+        "device": "$torch.device('cuda:0' if torch.cuda.is_available() else 'cpu')",
+        "network_def": dict(record.network),
+        "network": "$@network_def.to(@device)",
+        "preprocessing": {"_target_": "Compose", "transforms": steps},
+        "dataset": {"_target_": "Dataset", "data": "@datalist", "transform": "@preprocessing"},
+        "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
+        "inferer": _inferer(record),
+        "postprocessing": {"_target_": "Compose", "transforms": _postprocessing(record)},
+        "handlers": [
+            {
+                "_target_": "CheckpointLoader",
+                "load_path": "$@bundle_root + '/models/model.pt'",
+                "load_dict": {"model": "@network"},
+                "map_location": "@device",
+            }
+        ],
+        "evaluator": {
+            "_target_": "SupervisedEvaluator",
+            "device": "@device",
+            "val_data_loader": "@dataloader",
+            "network": "@network",
+            "inferer": "@inferer",
+            "postprocessing": "@postprocessing",
+            "val_handlers": "@handlers",
+            "amp": False,
+        },
+        "run": ["$@evaluator.run()"],
+    }
+
+
+def metadata_config(record: Record, name: str, version: str, training: str) -> Config:
+    """``configs/metadata.json``.
+
+    Parameters
+    ----------
+    record : ai.train.run.Record
+    name, version : str
+        Of the bundle.
+    training : str
+        What it was trained on, as one sentence.
+    """
+    size = list(record.recipe.data.patch)
+    window = record.recipe.data.window
+    scaled = f"scaled from {list(window)} to [0, 1]" if window else "normalised to mean 0 and standard deviation 1"
+    patch = {"spatial_shape": size, "dtype": "float32", "is_patch_data": record.task != "classification"}
+    image = {
+        "type": "image",
+        "format": "hounsfield" if record.modality == "CT" else "magnitude",
+        "modality": record.modality,
+        "num_channels": len(record.channels),
+        "value_range": [0, 1] if window else [],
+        "channel_def": {str(n): channel for n, channel in enumerate(record.channels)},
+        **patch,
+    }
+    return {
+        "schema": _SCHEMA,
+        "version": version,
+        "changelog": {version: f"trained on {record.name}, {record.steps} steps, best at step {record.best_step}"},
+        "monai_version": _plain(record.packages["monai"]),
+        "pytorch_version": _plain(record.packages["torch"]),
+        "numpy_version": _plain(record.packages["numpy"]),
+        "required_packages_version": {},
+        "name": name,
+        "task": f"{record.task.capitalize()} on {record.name}",
+        "description": f"{record.network['_target_']} for {record.task}. {training}",
+        "authors": "to be filled in",
+        "copyright": "to be filled in",
+        "data_source": record.name,
+        "data_type": "nifti",
+        "image_classes": f"{', '.join(record.channels)}, {scaled}",
+        "label_classes": ", ".join(f"{n} is {output}" for n, output in enumerate(record.outputs)),
+        "pred_classes": ", ".join(f"channel {n} is {output}" for n, output in enumerate(record.outputs)),
+        "eval_metrics": record.figures,
+        "intended_use": "Research. Not for clinical use.",
+        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": _output(record, patch)}},
+    }
+
+
+def _output(record: Record, patch: Mapping[str, Any]) -> Config:
+    return {
+        "type": "probabilities" if record.task == "classification" else "image",
+        "format": record.task,
+        "num_channels": len(record.outputs),
+        "value_range": [0, 1],
+        "channel_def": {str(n): output for n, output in enumerate(record.outputs)},
+        **patch,
+    }
+
+
+def _inferer(record: Record) -> Config:
+    if record.task == "classification":
+        return {"_target_": "SimpleInferer"}
+    return {
+        "_target_": "SlidingWindowInferer",
+        "roi_size": list(record.recipe.data.patch),
+        "sw_batch_size": 1,
+        "overlap": 0.5,
+        "mode": "gaussian",
+    }
+
+
+def _postprocessing(record: Record) -> list[Config]:
+    pred = {"keys": "pred"}
+    if record.task == "classification":
+        return [{"_target_": "Activationsd", **pred, "softmax": True}]
+    inverted = {"transform": "@preprocessing", "orig_keys": "image", "nearest_interp": False, "to_tensor": True}
+    saved = {"output_dir": "@output_dir", "resample": False, "squeeze_end_dims": True}
+    return [
+        {"_target_": "Activationsd", **pred, "softmax": True},
+        {"_target_": "Invertd", **pred, **inverted},
+        {"_target_": "AsDiscreted", **pred, "argmax": True},
+        {"_target_": "SaveImaged", **pred, **saved},
+    ]
+
+
+def _plain(version: str) -> str:
+    """A version without the part that names a build: ``2.13.0+cpu`` is 2.13.0."""
+    return version.split("+")[0]

@@ -1,0 +1,35 @@
+"""What the training loop asks of a task: a network, patches, a loss, a judgement."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import torch
+from monai.transforms.compose import Compose
+from torch.utils.data import Dataset
+
+from ai.train.cases import Case
+
+Rows = list[dict[str, Any]]
+
+
+class Task(Protocol):
+    """One kind of model. `prepared` cases are what its own preprocessing made of a `Case`."""
+
+    network_config: Mapping[str, Any]
+
+    def prepare(self, cases: Sequence[Case], *, training: bool) -> Dataset[Any]:
+        """Cases, ready but for what is random; indexed by their number."""
+
+    def cut(self) -> Compose:
+        """The random part: one training sample out of a prepared case."""
+
+    def loss(self, network: torch.nn.Module, batch: Mapping[str, Any], device: torch.device) -> torch.Tensor:
+        """Loss of one batch."""
+
+    def judge(self, network: torch.nn.Module, prepared: Dataset[Any], device: torch.device) -> Rows:
+        """One row of figures for each case, under ``case`` its name; ``score`` is the one to maximise."""
+
+
+Say = Callable[[str], None]
