@@ -20,6 +20,7 @@ from dicom_node.card import CARD, Card, Name, Table, Text, card_problems, model_
 from dicom_node.domain.delivery import Destination
 from dicom_node.domain.job import Priority
 from dicom_node.domain.model import ModelCard
+from dicom_node.domain.proof import ProofPolicy
 from dicom_node.domain.rule import FACTS, Condition, Operator, Rule, Scalar
 from dicom_node.domain.uids import AETitle
 from dicom_node.errors import ConfigurationError
@@ -93,6 +94,7 @@ def _destinations(settings: Settings) -> dict[str, Destination]:
             ae_title=AETitle(d.ae_title),
             calling_ae=AETitle(d.calling_ae or settings.node.ae_title),
             timeout_s=d.timeout_s,
+            proof=ProofPolicy(d.verify, d.verify_after_s, d.verify_timeout_s, d.verify_resends),
         )
         for name, d in settings.destinations.items()
     }

@@ -17,6 +17,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from dicom_node.domain.proof import Verify
 from dicom_node.domain.uids import AETitle
 from dicom_node.errors import ConfigurationError
 
@@ -116,6 +117,7 @@ class Deliver(_Section):
     retry_longest_s: Seconds = 3600.0
     give_up_after_s: Seconds = 7 * 24 * 3600.0
     per_destination: int = Field(1, ge=1, le=8)
+    verify_sweep_s: Seconds = 2.0
 
 
 class Engine(_Section):
@@ -142,6 +144,10 @@ class DestinationSettings(_Section):
     ae_title: AE
     calling_ae: AE | None = None
     timeout_s: Seconds = 30.0
+    verify: Verify = Verify.NONE
+    verify_after_s: Seconds = 10.0
+    verify_timeout_s: Seconds = 3600.0
+    verify_resends: int = Field(3, ge=0, le=100)
 
 
 class Logs(_Section):

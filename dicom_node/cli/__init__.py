@@ -49,6 +49,7 @@ for _command in (
     setup.db,
     jobs.jobs,
     jobs.explain,
+    jobs.who_has,
     jobs.retry,
     jobs.cancel,
     jobs.resend,

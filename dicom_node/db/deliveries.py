@@ -16,10 +16,12 @@ from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.engine import utc_now
 from dicom_node.db.nodes import is_alive
+from dicom_node.db.proofs import begin_proof, end_proof, fail_proof, note_resent
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.delivery import Delivery, DeliveryState, ResultObject, Sent
 from dicom_node.domain.job import Job
 from dicom_node.domain.model import OutputKind
+from dicom_node.domain.proof import NO_PROOF, Proof, ProofPolicy
 from dicom_node.domain.uids import delivery_id, result_id
 from dicom_node.errors import ConflictError, NodeError, NotFoundError
 
@@ -96,11 +98,14 @@ def claim_delivery(
     return _delivery(row, n, _tries(tx, row))
 
 
-def finish_delivered(tx: Connection, delivery: Delivery, sent: Sent, enqueuer: DeliveryQueue) -> bool:
-    """Record that the destination has the object; let the next object of the job go. False: not ours any more."""
+def finish_delivered(
+    tx: Connection, delivery: Delivery, sent: Sent, enqueuer: DeliveryQueue, policy: ProofPolicy = NO_PROOF
+) -> bool:
+    """Record that the destination took the object; let the next object of the job go. False: not ours any more."""
     row = _end(tx, delivery, DeliveryState.DELIVERED, "delivered", sent.status, sent.comment or None)
     if row is None:
         return False
+    begin_proof(tx, delivery, policy)
     record(tx, _event(Event.DELIVERY_DONE, row, delivery.attempt, status=sent.status, comment=sent.comment))
     enqueue_next(tx, row.job_id, row.destination, enqueuer)
     return True
@@ -125,6 +130,7 @@ def finish_failed(tx: Connection, delivery: Delivery, error: NodeError, enqueuer
     row = _end(tx, delivery, DeliveryState.FAILED, "failed", status, str(error))
     if row is None:
         return False
+    fail_proof(tx, row.id, str(error))
     record(tx, _event(Event.DELIVERY_FAILED, row, delivery.attempt, status=status, error=str(error)))
     enqueue_next(tx, row.job_id, row.destination, enqueuer)
     return True
@@ -153,10 +159,24 @@ def resend(
     if wanted and not free:
         raise ConflictError("it is being sent at this moment")
     for row in free:
-        _reset(tx, row, actor)
+        fresh = _reset(tx, row, actor)
+        end_proof(tx, row.id)
+        record(tx, _event(Event.OPERATOR_RESEND, fresh, fresh.attempt, actor=actor))
     for job_id, destination in groups:
         enqueue_next(tx, job_id, destination, enqueuer)
     return tuple(row.id for row in free)
+
+
+def send_missing(tx: Connection, proof: Proof, why: str, enqueuer: DeliveryQueue) -> bool:
+    """Send an object again that its destination took and has not. False: somebody else sends it already."""
+    for row in _siblings(tx, *_need(tx, proof.delivery_id)):
+        if row.id == proof.delivery_id and row.state == DeliveryState.DELIVERED.value and row.attempt == proof.attempt:
+            if not note_resent(tx, proof, why):
+                return False
+            _reset(tx, row, "node")
+            enqueue_next(tx, row.job_id, row.destination, enqueuer)
+            return True
+    return False
 
 
 def enqueue_next(tx: Connection, job_id: str, destination: str, enqueuer: DeliveryQueue) -> None:
@@ -223,6 +243,7 @@ def _fail_lost(tx: Connection, row: Row[Any], enqueuer: DeliveryQueue) -> None:
     error = f"the sender died {MOST_LOST} times while it sent this object"
     failed = {"state": DeliveryState.FAILED.value, "finished_at": utc_now(), "last_error": error}
     tx.execute(update(_d).where(_d.c.id == row.id).values(**failed))
+    fail_proof(tx, row.id, error)
     record(tx, _event(Event.DELIVERY_FAILED, row, row.attempt, error=error))
     enqueue_next(tx, row.job_id, row.destination, enqueuer)
 
@@ -267,7 +288,7 @@ def _need(tx: Connection, delivery_id: str) -> tuple[str, str]:
     return found.job_id, found.destination
 
 
-def _reset(tx: Connection, row: Row[Any], actor: str) -> None:
+def _reset(tx: Connection, row: Row[Any], actor: str) -> Row[Any]:
     """Make a delivery wait as if it were new; the number of an attempt that is enqueued already is used up."""
     now = utc_now()
     n = row.attempt
@@ -279,7 +300,7 @@ def _reset(tx: Connection, row: Row[Any], actor: str) -> None:
     tx.execute(update(_d).where(_d.c.id == row.id).values(**anew))
     fresh = _load(tx, row.id)
     assert fresh is not None
-    record(tx, _event(Event.OPERATOR_RESEND, fresh, n, actor=actor))
+    return fresh
 
 
 def _delivery(row: Row[Any], n: int, tries: int) -> Delivery:

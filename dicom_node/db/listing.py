@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, select, tuple_
 
 from dicom_node.db import tables as t
+from dicom_node.db.holders import with_proof
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,7 +44,7 @@ def list_jobs(tx: Connection, which: JobFilter) -> list[dict[str, Any]]:
     results = _by_job(tx, select(t.result).where(t.result.c.job_id.in_(ids)).order_by(t.result.c.kind))
     deliveries = _by_job(
         tx,
-        select(t.delivery, t.result.c.kind, t.result.c.sop_instance_uid)
+        with_proof(select(t.delivery, t.result.c.kind, t.result.c.sop_instance_uid))
         .join(t.result, t.result.c.id == t.delivery.c.result_id)
         .where(t.delivery.c.job_id.in_(ids))
         .order_by(t.delivery.c.destination, t.delivery.c.position),
@@ -74,6 +75,7 @@ _RESULT = ("kind", "sop_instance_uid", "sop_class_uid", "series_instance_uid", "
 _DELIVERY = (
     *("id", "destination", "kind", "sop_instance_uid", "state", "attempt"),
     *("last_status", "last_error", "next_attempt_at", "finished_at"),
+    *("proof", "committed_at", "seen_at", "proof_said"),
 )
 
 

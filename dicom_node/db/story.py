@@ -9,6 +9,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Text, and_, cast, func, or_, select
 
 from dicom_node.db import tables as t
+from dicom_node.db.holders import with_proof
 from dicom_node.domain.audit import Event
 
 Rows = Sequence[Row[Any]]
@@ -82,7 +83,7 @@ def read_series(tx: Connection, series_id: str) -> SeriesRows:
     of_series = select(t.job.c.id).where(t.job.c.series_id == series_id)
     jobs = tx.execute(select(t.job).where(t.job.c.series_id == series_id).order_by(t.job.c.created_at)).all()
     deliveries = tx.execute(
-        select(t.delivery, t.result.c.kind, t.result.c.sop_instance_uid)
+        with_proof(select(t.delivery, t.result.c.kind, t.result.c.sop_instance_uid))
         .join(t.result, t.result.c.id == t.delivery.c.result_id)
         .where(t.delivery.c.job_id.in_(of_series))
         .order_by(t.delivery.c.destination, t.delivery.c.position)

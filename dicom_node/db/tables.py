@@ -272,6 +272,45 @@ delivery_attempt = Table(
     Column("error", Text),
 )
 
+# The proof of a delivery, where its destination has to give one; written when the destination takes the object.
+# attempt is that of the delivery, and the token: what was asked about an older attempt is not written down any more.
+# due_at: when to look next; null while the object is sent again, and once the proof has ended.
+# transaction_uid: of the last request for storage commitment, asked_at when it was made, asked how many there were.
+# failure_reason: why the destination does not commit itself (0008,1197); null while it has not refused.
+# said: the last thing that stood in the way.
+proof = Table(
+    "proof",
+    metadata,
+    Column("delivery_id", ForeignKey("delivery.id"), primary_key=True),
+    Column("destination", String(64), nullable=False),
+    Column("attempt", Integer, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("since", UTCDateTime, nullable=False),
+    Column("due_at", UTCDateTime),
+    Column("looks", Integer, nullable=False, server_default="0"),
+    Column("transaction_uid", _UID, index=True),
+    Column("asked", Integer, nullable=False, server_default="0"),
+    Column("asked_at", UTCDateTime),
+    Column("failure_reason", Integer),
+    Column("committed_at", UTCDateTime),
+    Column("seen_at", UTCDateTime),
+    Column("resent", Integer, nullable=False, server_default="0"),
+    Column("said", Text),
+    Column("ended_at", UTCDateTime),
+    CheckConstraint("state IN ('due', 'proven', 'failed', 'no answer')", name="state"),
+    Index("ix_proof_due", "destination", "state", "due_at"),
+)
+
+# What a destination said when it was probed: which objects it takes in which transfer syntaxes, and how it proves.
+destination_profile = Table(
+    "destination_profile",
+    metadata,
+    Column("destination", String(64), primary_key=True),
+    Column("peer", String(200), nullable=False),
+    Column("probed_at", UTCDateTime, nullable=False),
+    Column("profile", JSON, nullable=False),
+)
+
 # One row per process start of a role that claims work. beat_at is written with clock().
 node = Table(
     "node",

@@ -33,7 +33,9 @@ _CONTEXT_RESULTS = {
 
 
 @contextmanager
-def associated(destination: Destination, contexts: Sequence[PresentationContext]) -> Iterator[Conversation]:
+def associated(
+    destination: Destination, contexts: Sequence[PresentationContext], handlers: Sequence[evt.EventHandlerType] = ()
+) -> Iterator[Conversation]:
     """Associate for the length of a block; release after it, abort when the block raises.
 
     Parameters
@@ -42,6 +44,8 @@ def associated(destination: Destination, contexts: Sequence[PresentationContext]
         Who is called, in whose name, and how long each step may take.
     contexts : sequence of PresentationContext
         What is proposed; at most 128 (PS3.8 9.3.2.2: odd identifiers from 1 to 255).
+    handlers : sequence of (event, callable)
+        For what the peer asks of us meanwhile, in pynetdicom's terms.
 
     Raises
     ------
@@ -50,7 +54,7 @@ def associated(destination: Destination, contexts: Sequence[PresentationContext]
         contexts (the only one of these that another try cannot change).
     """
     line = _Line(destination.timeout_s)
-    assoc = _request(destination, contexts, line)
+    assoc = _request(destination, contexts, line, handlers)
     try:
         if not assoc.is_established:
             raise _why_not(destination, assoc, line)
@@ -165,7 +169,12 @@ class _Line:
             self._socket.close()
 
 
-def _request(destination: Destination, contexts: Sequence[PresentationContext], line: _Line) -> Association:
+def _request(
+    destination: Destination,
+    contexts: Sequence[PresentationContext],
+    line: _Line,
+    handlers: Sequence[evt.EventHandlerType],
+) -> Association:
     _config.LOG_HANDLER_LEVEL = "none"  # its per-PDU logging costs more than the sending
     _config.STORE_SEND_CHUNKED_DATASET = True  # send a file's bytes as they are, undecoded
     ae = AE(ae_title=destination.calling_ae)
@@ -184,6 +193,7 @@ def _request(destination: Destination, contexts: Sequence[PresentationContext], 
                 (evt.EVT_CONN_OPEN, line.opened),
                 (evt.EVT_DATA_SENT, line.sent),
                 (evt.EVT_PDU_RECV, line.received),
+                *handlers,
             ],
         )
     except OSError as error:

@@ -22,10 +22,13 @@ from dicom_node.db.deliveries import (
     waiting_elsewhere,
 )
 from dicom_node.db.engine import commit, transaction, utc_now
-from dicom_node.deliver import SENDERS
+from dicom_node.db.proofs import close_unwanted
+from dicom_node.deliver import FINDERS, SENDERS
+from dicom_node.deliver.proof import Prover
 from dicom_node.domain.delivery import Delivery, Sent
 from dicom_node.domain.job import retry_delay_s
-from dicom_node.engine import Enqueuer, Executor, queue_of
+from dicom_node.domain.proof import Verify
+from dicom_node.engine import Enqueuer, Executor, every, queue_of
 from dicom_node.errors import DeliveryError, NodeError
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
@@ -55,6 +58,7 @@ class Deliverer:
     def run(self, stop: threading.Event) -> None:
         """Serve the queue of every destination until `stop`; what is being sent then may finish."""
         self._report_orphans()
+        self._start_provers(stop)
         each = self._settings.deliver.per_destination
         Executor(
             self._settings,
@@ -106,14 +110,25 @@ class Deliverer:
 
     def _finish(self, tx: sqlalchemy.Connection, delivery: Delivery, outcome: Sent | NodeError) -> bool:
         if isinstance(outcome, Sent):
-            return finish_delivered(tx, delivery, outcome, self._enqueuer)
+            policy = self._catalog.destinations[delivery.destination].proof
+            return finish_delivered(tx, delivery, outcome, self._enqueuer, policy)
         if not outcome.retry:
             return finish_failed(tx, delivery, outcome, self._enqueuer)
-        policy = self._settings.deliver
-        delay_s = retry_delay_s(delivery.tries, first_s=policy.retry_first_s, longest_s=policy.retry_longest_s)
-        if utc_now() + timedelta(seconds=delay_s) > delivery.asked_at + timedelta(seconds=policy.give_up_after_s):
+        patience = self._settings.deliver
+        delay_s = retry_delay_s(delivery.tries, first_s=patience.retry_first_s, longest_s=patience.retry_longest_s)
+        if utc_now() + timedelta(seconds=delay_s) > delivery.asked_at + timedelta(seconds=patience.give_up_after_s):
             return finish_failed(tx, delivery, _gave_up(delivery, outcome), self._enqueuer)
         return finish_retry(tx, delivery, outcome, delay_s, self._enqueuer)
+
+    def _start_provers(self, stop: threading.Event) -> None:
+        """Have each destination prove what it took, in a thread of its own: a silent one holds up nobody else."""
+        wanted = {d.name: d for d in self._catalog.destinations.values() if d.proof.verify is not Verify.NONE}
+        commit(self._engine, lambda tx: close_unwanted(tx, list(wanted)))
+        policy = self._settings.deliver
+        for destination in wanted.values():
+            find = FINDERS[destination.kind]
+            prover = Prover(self._engine, self._enqueuer, destination, find, policy.give_up_after_s)
+            every(prover.look, policy.verify_sweep_s, stop)
 
     def _report_orphans(self) -> None:
         with transaction(self._engine) as tx:

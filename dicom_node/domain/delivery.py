@@ -8,6 +8,7 @@ from enum import StrEnum
 from typing import Any
 
 from dicom_node.domain.model import OutputKind
+from dicom_node.domain.proof import NO_PROOF, ProofPolicy
 from dicom_node.domain.uids import AETitle
 
 
@@ -37,6 +38,7 @@ class Destination:
     ae_title: AETitle
     calling_ae: AETitle
     timeout_s: float = 30.0
+    proof: ProofPolicy = NO_PROOF
 
 
 class DeliveryState(StrEnum):

@@ -8,5 +8,6 @@ table.
 
 from dicom_node.engine.enqueuer import JOBS, Enqueuer, migrate, queue_of
 from dicom_node.engine.executor import DRAIN_S, Executor
+from dicom_node.engine.liveness import every
 
-__all__ = ["DRAIN_S", "JOBS", "Enqueuer", "Executor", "migrate", "queue_of"]
+__all__ = ["DRAIN_S", "JOBS", "Enqueuer", "Executor", "every", "migrate", "queue_of"]

@@ -10,6 +10,7 @@ from dicom_node.db import story
 from dicom_node.db.engine import utc_now
 from dicom_node.domain.delivery import DeliveryState
 from dicom_node.domain.job import JobState, ReportState
+from dicom_node.domain.proof import ProofState
 from dicom_node.explain.words import bare, clock_time
 
 
@@ -85,7 +86,8 @@ def _delivery_answer(tx: Connection, job: Row[Any], deliveries: list[Row[Any]]) 
 def _destination_answer(tx: Connection, job: Row[Any], destination: str, deliveries: list[Row[Any]]) -> str:
     states = {d.state for d in deliveries}
     if states == {DeliveryState.DELIVERED}:
-        return f"Result delivered to {destination} at {clock_time(max(d.finished_at for d in deliveries))}."
+        at = clock_time(max(d.finished_at for d in deliveries))
+        return f"Result delivered to {destination} at {at}{_proof_answer(job, deliveries)}."
     for state, words in ((DeliveryState.FAILED, "failed"), (DeliveryState.CANCELED, "was canceled")):
         ended = [d for d in deliveries if d.state == state]
         if ended:
@@ -94,6 +96,28 @@ def _destination_answer(tx: Connection, job: Row[Any], destination: str, deliver
             again = f"do `dicom-node resend {job.id[:8]}`"
             return f"Result made, but delivery of {kinds} to {destination} {words}{why}; {again}."
     return f"Result made, not yet delivered to {destination}{_why_not_yet(tx, deliveries)}."
+
+
+def _proof_answer(job: Row[Any], deliveries: list[Row[Any]]) -> str:
+    """Say whether the destination has proven that it has what it took, where it has to."""
+    asked = [d for d in deliveries if d.proof is not None]
+    if not asked:
+        return ""
+    for state, words in ((ProofState.FAILED, "is missing there"), (ProofState.NO_ANSWER, "is not proven")):
+        ended = [d for d in asked if d.proof == state]
+        if ended:
+            kinds = " and ".join(d.kind.upper() for d in ended)
+            again = f"; do `dicom-node resend {job.id[:8]}`" if state is ProofState.FAILED else ""
+            return f", but {kinds} {words}: {bare(ended[0].proof_said or 'nobody knows why')}{again}"
+    if all(d.proof == ProofState.PROVEN for d in asked):
+        how = [
+            word
+            for word, column in (("committed to", "committed_at"), ("seen there", "seen_at"))
+            if all(d._mapping[column] for d in asked)
+        ]
+        return f", {' and '.join(how)}" if how else ", and proven"
+    waiting = next(d for d in asked if d.proof == ProofState.DUE)
+    return ", not yet proven" + (f": {bare(waiting.proof_said)}" if waiting.proof_said else "")
 
 
 def _why_not_yet(tx: Connection, deliveries: list[Row[Any]]) -> str:

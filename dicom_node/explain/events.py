@@ -97,6 +97,26 @@ def _reopened(row: Row[Any], detail: dict[str, Any]) -> str:
     )
 
 
+def _proven(row: Row[Any], detail: dict[str, Any]) -> str:
+    return f"{_object(detail)} proven by {detail['destination']}: {detail['how']}"
+
+
+def _lost(row: Row[Any], detail: dict[str, Any]) -> str:
+    return f"{_object(detail)} is missing at {detail['destination']}: {detail['reason']}; it is sent again"
+
+
+def _unproven(row: Row[Any], detail: dict[str, Any]) -> str:
+    return f"{_object(detail)} not proven by {detail['destination']} ({detail['state']}): {detail['reason']}"
+
+
+def _commitment_asked(row: Row[Any], detail: dict[str, Any]) -> str:
+    return f"{detail['destination']} was asked to commit itself to {_object(detail)}"
+
+
+def _object(detail: dict[str, Any]) -> str:
+    return str(detail["kind"]).upper()
+
+
 _SENTENCES: dict[str, Callable[[Row[Any], dict[str, Any]], str]] = {
     Event.SERIES_COMPLETE: _complete,
     Event.SERIES_REFUSED: lambda row, detail: f"refused: {detail['reason']}",
@@ -108,6 +128,10 @@ _SENTENCES: dict[str, Callable[[Row[Any], dict[str, Any]], str]] = {
     Event.REPORT_MADE: lambda row, detail: f"report of failed job {row.job_id[:8]} made: it says NOT ANALYSED, and why",
     Event.REPORT_FAILED: lambda row, detail: f"no report of failed job {row.job_id[:8]}: {detail['reason']}",
     Event.JOB_CANCELED: lambda row, detail: f"job {row.job_id[:8]} canceled",
+    Event.COMMITMENT_ASKED: _commitment_asked,
+    Event.DELIVERY_PROVEN: _proven,
+    Event.DELIVERY_LOST: _lost,
+    Event.DELIVERY_UNPROVEN: _unproven,
     Event.ASSOCIATION_REJECTED: _rejected,
     Event.INSTANCE_REFUSED: _refused,
     Event.INSTANCE_DUPLICATE_DIFFERS: _differs,

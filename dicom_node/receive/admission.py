@@ -7,16 +7,17 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cache
 
-from pydicom.uid import UID
+from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_context
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
+    SCP_SCU_RoleSelectionNegotiation,
 )
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
-from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
 
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.errors import ProtocolError
@@ -37,6 +38,19 @@ class Rejection:
     source: int
     diagnostic: int
     reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Services:
+    """What a peer may do, beside asking for an echo.
+
+    `stores` says whether it may send objects, `reports` whether it may report on storage commitment, and
+    `is_destination` whether it is known to be a destination: then it need not negotiate its role.
+    """
+
+    stores: bool
+    reports: bool = False
+    is_destination: bool = False
 
 
 def check_items(pdu: bytes) -> None:
@@ -93,34 +107,68 @@ def refuse(request: A_ASSOCIATE, address: str, settings: Settings) -> Rejection 
     ours = receive.called_ae or (settings.node.ae_title,)
     if called not in ours:
         return Rejection(1, 1, 7, f"called AE title {called} is not ours ({', '.join(ours)})")
-    if receive.accept_any_peer:
+    allowed = services(request, address, settings)
+    if allowed.stores or allowed.reports:
         return None
-    known = [peer for peer in receive.peers if peer.ae_title == calling]
-    if not known:
-        return Rejection(1, 1, 3, f"calling AE title {calling} is not in receive.peers")
-    if not any(not peer.address or _within(address, peer.address) for peer in known):
+    if any(peer.ae_title == calling for peer in receive.peers):
         return Rejection(1, 1, 3, f"calling AE title {calling} may not send from {address}")
-    return None
+    return Rejection(1, 1, 3, f"calling AE title {calling} is not in receive.peers")
 
 
-def negotiate(request: A_ASSOCIATE) -> list[PresentationContext]:
-    """Answer every proposed presentation context: all storage classes and Verification, in any transfer syntax.
+def services(request: A_ASSOCIATE, address: str, settings: Settings) -> Services:
+    """Say what a peer may do: the named peers send, and those whom we ask for storage commitment report on it."""
+    receive, calling = settings.receive, request.calling_ae_title
+    known = (peer for peer in receive.peers if peer.ae_title == calling)
+    stores = receive.accept_any_peer or any(not peer.address or _within(address, peer.address) for peer in known)
+    asked = [d for d in settings.destinations.values() if d.verify.by_commitment]
+    is_destination = any(d.ae_title == calling for d in asked)
+    return Services(stores, bool(asked) and (stores or is_destination), is_destination)
 
-    Of several transfer syntaxes in one context the first that we know is taken: the peer's order is its preference, and
-    what it sends is stored as it is.
+
+def negotiate(
+    request: A_ASSOCIATE, allowed: Services
+) -> tuple[list[PresentationContext], list[SCP_SCU_RoleSelectionNegotiation]]:
+    """Answer every proposed presentation context, and every role (PS3.7 D.3.3.4) that matters to us.
+
+    Storage classes are taken in any transfer syntax. Of several in one context the first that we know is taken: the
+    peer's order is its preference, and what it sends is stored as it is. Storage commitment is taken from the provider
+    alone, who has to say that it is one unless we know it as a destination.
     """
+    roles = {i.sop_class_uid: (i.scu_role, i.scp_role) for i in _items(request, SCP_SCU_RoleSelectionNegotiation)}
     answers: list[PresentationContext] = []
+    agreed: list[SCP_SCU_RoleSelectionNegotiation] = []
     for proposed in request.presentation_context_definition_list:
-        syntaxes = [s for s in proposed.transfer_syntax if s in _transfer_syntaxes()]
-        ours = []
-        if proposed.abstract_syntax in _abstract_syntaxes():
-            # with none in common, any of ours makes the answer say that it was for the transfer syntaxes
-            ours = [build_context(proposed.abstract_syntax, [*(syntaxes or _transfer_syntaxes())])]
-        answers += negotiate_as_acceptor([proposed], ours)[0]
-    return answers
+        ours = _ours(proposed, roles, allowed)
+        contexts, said = negotiate_as_acceptor([proposed], ours, roles)
+        answers += contexts
+        agreed = [role for role in said if role.sop_class_uid == StorageCommitmentPushModel] or agreed
+    return answers, agreed
 
 
-def acceptance(request: A_ASSOCIATE, contexts: list[PresentationContext]) -> A_ASSOCIATE:
+def _ours(
+    proposed: PresentationContext, roles: dict[UID, tuple[bool, bool]], allowed: Services
+) -> list[PresentationContext]:
+    """Our side of one proposed context; empty where we do not take part."""
+    abstract_syntax = proposed.abstract_syntax
+    if abstract_syntax is None:
+        return []
+    if abstract_syntax == StorageCommitmentPushModel:
+        if not allowed.reports or not (abstract_syntax in roles or allowed.is_destination):
+            return []
+        reports = build_context(abstract_syntax, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+        if abstract_syntax in roles:
+            reports.scu_role, reports.scp_role = False, True
+        return [reports]
+    if abstract_syntax != Verification and (not allowed.stores or abstract_syntax not in _storage_classes()):
+        return []
+    syntaxes = [s for s in proposed.transfer_syntax if s in _transfer_syntaxes()]
+    # with none in common, any of ours makes the answer say that it was for the transfer syntaxes
+    return [build_context(abstract_syntax, [*(syntaxes or _transfer_syntaxes())])]
+
+
+def acceptance(
+    request: A_ASSOCIATE, contexts: list[PresentationContext], roles: list[SCP_SCU_RoleSelectionNegotiation]
+) -> A_ASSOCIATE:
     """Build the A-ASSOCIATE response that accepts."""
     answer = A_ASSOCIATE()
     answer.application_context_name = UID(_APPLICATION_CONTEXT)
@@ -134,7 +182,7 @@ def acceptance(request: A_ASSOCIATE, contexts: list[PresentationContext]) -> A_A
     class_uid.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     version = ImplementationVersionNameNotification()
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    answer.user_information = [length, class_uid, version]
+    answer.user_information = [length, class_uid, *roles, version]
     return answer
 
 
@@ -161,9 +209,8 @@ def _within(address: str, network: str) -> bool:
 
 
 @cache
-def _abstract_syntaxes() -> frozenset[UID]:
-    storage = {cx.abstract_syntax for cx in AllStoragePresentationContexts if cx.abstract_syntax is not None}
-    return frozenset(storage | {Verification})
+def _storage_classes() -> frozenset[UID]:
+    return frozenset(cx.abstract_syntax for cx in AllStoragePresentationContexts if cx.abstract_syntax is not None)
 
 
 @cache

@@ -16,6 +16,7 @@ from uuid import uuid4
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
+from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
 from dicom_node.db.engine import utc_now
 from dicom_node.db.instances import RELEASED, Sender
@@ -23,6 +24,7 @@ from dicom_node.errors import ProtocolError
 from dicom_node.receive import dimse
 from dicom_node.receive.admission import (
     Rejection,
+    Services,
     acceptance,
     check_items,
     implementation_of,
@@ -30,6 +32,7 @@ from dicom_node.receive.admission import (
     peer_max_pdu,
 )
 from dicom_node.receive.arrival import Arrival
+from dicom_node.receive.commitment import EventReport
 from dicom_node.receive.dimse import Command
 
 logger = logging.getLogger(__name__)
@@ -47,6 +50,9 @@ class Hub(Protocol):
     def refuse(self, request: A_ASSOCIATE, address: str) -> Rejection | None:
         """Why this peer gets no association; None when it does."""
 
+    def services(self, request: A_ASSOCIATE, address: str) -> Services:
+        """What this peer may do."""
+
     def post(self, step: Callable[[], None]) -> None:
         """Run something in the loop; called from other threads."""
 
@@ -58,6 +64,9 @@ class Hub(Protocol):
 
     def abandon(self, arrival: Arrival) -> None:
         """Forget a data set whose rest will not come."""
+
+    def report(self, report: EventReport) -> None:
+        """Note a report of storage commitment that is complete."""
 
     def ended(self, association: Association, reason: str) -> None:
         """Record the end of an association that tried to store something."""
@@ -80,7 +89,8 @@ class Association:
     outbox : bytearray
         What is to be sent; nothing more is read from the peer until it has gone.
     is_busy : bool
-        Whether a C-STORE waits for its answer. One at a time: the asynchronous operations window is not negotiated.
+        Whether a C-STORE or a report waits for its answer. One at a time: the asynchronous operations window is not
+        negotiated.
     """
 
     def __init__(self, hub: Hub, address: str) -> None:
@@ -99,6 +109,7 @@ class Association:
         self._command_set = bytearray()
         self._command: Command | None = None  # complete, its data set is arriving
         self._arrival: Arrival | None = None
+        self._report: EventReport | None = None
         self._end_reason = ""
 
     @property
@@ -176,9 +187,9 @@ class Association:
             self.outbox += struct.pack(">BxIxBBB", 0x03, 4, *numbers)
             self.state = State.CLOSING
             return
-        contexts = negotiate(request)
+        contexts, roles = negotiate(request, self._hub.services(request, self.address))
         answer = A_ASSOCIATE_AC()
-        answer.from_primitive(acceptance(request, contexts))
+        answer.from_primitive(acceptance(request, contexts, roles))
         self._contexts = {
             int(cx.context_id): (str(cx.abstract_syntax), str(cx.transfer_syntax[0]))
             for cx in contexts
@@ -234,6 +245,8 @@ class Association:
         """Act on a request whose command set is complete; its data set may be still to come."""
         if command.field == dimse.C_STORE_RQ:
             self._begin_store(command)
+        elif command.field == dimse.N_EVENT_REPORT_RQ:
+            self._begin_report(command)
         if command.has_data_set:
             self._command = command
         else:
@@ -247,12 +260,20 @@ class Association:
         self.attempted += 1
         self._arrival = arrival
 
+    def _begin_report(self, command: Command) -> None:
+        assert self.sender is not None
+        abstract_syntax, transfer_syntax = self._contexts[self._context_id]
+        if abstract_syntax == StorageCommitmentPushModel:
+            self._report = EventReport(command, transfer_syntax, self.sender.calling_ae, self._answer_report_later)
+
     def _take_data_set(self, context_id: int, fragment: bytes, *, is_last: bool) -> None:
         if self._command is None or context_id != self._context_id:
             raise ProtocolError("a data set that no command announced", abort_reason=2)
         if self._arrival is not None:
             self._hub.write(self._arrival, fragment)
             self._hold_back(self._arrival)
+        elif self._report is not None:
+            self._report.append(fragment)
         if is_last:
             self._complete(self._command)
 
@@ -270,6 +291,10 @@ class Association:
             arrival, self._arrival = self._arrival, None
             self.is_busy = True
             self._hub.finish(arrival)
+        elif self._report is not None:
+            report, self._report = self._report, None
+            self.is_busy = True
+            self._hub.report(report)
         elif command.field == dimse.C_ECHO_RQ:
             self._respond(command, dimse.SUCCESS)
         elif command.field & dimse.RESPONSE:
@@ -283,6 +308,16 @@ class Association:
     def _answer_later(self, command: Command, status: int, comment: str) -> None:
         """Hand the answer of the storing threads over to the loop."""
         self._hub.post(partial(self._stored, command, status, comment))
+
+    def _answer_report_later(self, command: Command, status: int, comment: str) -> None:
+        self._hub.post(partial(self._reported, command, status, comment))
+
+    def _reported(self, command: Command, status: int, comment: str) -> None:
+        self.is_busy = False
+        if self._end_reason:
+            self._hub.ended(self, self._end_reason)
+        else:
+            self._respond(command, status, comment)
 
     def _stored(self, command: Command, status: int, comment: str) -> None:
         self.is_busy = False

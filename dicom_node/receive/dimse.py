@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from dicom_node.errors import ProtocolError
 
-C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ = 0x0001, 0x0030, 0x0FFF
+C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ, N_EVENT_REPORT_RQ = 0x0001, 0x0030, 0x0FFF, 0x0100
 RESPONSE = 0x8000
 NO_DATA_SET = 0x0101
 SUCCESS, UNRECOGNIZED_OPERATION = 0x0000, 0x0211

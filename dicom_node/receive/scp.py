@@ -22,9 +22,10 @@ from sqlalchemy import Engine
 from dicom_node.db.audit import record
 from dicom_node.db.instances import end_association
 from dicom_node.domain.audit import AuditEvent, Event
-from dicom_node.receive.admission import Rejection, refuse
+from dicom_node.receive.admission import Rejection, Services, refuse, services
 from dicom_node.receive.arrival import Arrival
 from dicom_node.receive.association import Association, State
+from dicom_node.receive.commitment import EventReport
 from dicom_node.receive.store import Storage
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
@@ -106,6 +107,10 @@ class Receiver:
         if rejection is not None:
             self._record_rejection(request, address, rejection)
         return rejection
+
+    def services(self, request: A_ASSOCIATE, address: str) -> Services:
+        """What this peer may do."""
+        return services(request, address, self._settings)
 
     def forget(self, connection: Connection) -> None:
         """Drop a connection that has been closed."""
@@ -271,6 +276,10 @@ class Connection:
         """Why this peer gets no association."""
         return self._receiver.refuse(request, address)
 
+    def services(self, request: A_ASSOCIATE, address: str) -> Services:
+        """What this peer may do."""
+        return self._receiver.services(request, address)
+
     def post(self, step: Callable[[], None]) -> None:
         """Run something in the loop, and then go on with this connection."""
         self._receiver.post(partial(self._run, step))
@@ -286,6 +295,10 @@ class Connection:
     def abandon(self, arrival: Arrival) -> None:
         """Forget a data set whose rest will not come."""
         self._storage.abandon(arrival)
+
+    def report(self, report: EventReport) -> None:
+        """Note a report of storage commitment that is complete."""
+        self._storage.report(report)
 
     def ended(self, association: Association, reason: str) -> None:
         """Record the end of an association that tried to store something."""

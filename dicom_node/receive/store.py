@@ -34,6 +34,7 @@ from dicom_node.db.instances import NewInstance, Stored, store_instances
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.errors import DuplicateDiffers, OutOfResources, StoreError
 from dicom_node.receive.arrival import Arrival
+from dicom_node.receive.commitment import EventReport, take_report
 from dicom_node.receive.dimse import SUCCESS
 from dicom_node.spool import Spool
 
@@ -60,7 +61,7 @@ class Storage:
         self._engine = engine
         self._quiet_s = quiet_s
         self._disk: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._commits: queue.SimpleQueue[Arrival | Note | None] = queue.SimpleQueue()
+        self._commits: queue.SimpleQueue[Arrival | EventReport | Note | None] = queue.SimpleQueue()
         self._untold: list[Note] = []  # for the audit trail, not yet committed
         self._threads = [
             Thread(target=self._write_all, name="write", daemon=True),
@@ -98,6 +99,10 @@ class Storage:
     def abandon(self, arrival: Arrival) -> None:
         """Forget a data set whose rest will not come."""
         self._disk.put(arrival.discard)
+
+    def report(self, report: EventReport) -> None:
+        """Note a report of storage commitment; `report.answer` is called once that is settled."""
+        self._commits.put(report)
 
     def tell(self, note: Note) -> None:
         """Write something to the database, later if it is away."""
@@ -150,12 +155,14 @@ class Storage:
                     arrival.error = arrival.error or StoreError("processing failure")
             for arrival in arrivals:
                 _answer(arrival)
+            for report in (item for item in items if isinstance(item, EventReport)):
+                report.answer(report.command, *take_report(report, self._engine))
             self._untold += [item for item in items if callable(item)]
             self._tell()
 
-    def _gather(self) -> list[Arrival | Note | None]:
+    def _gather(self) -> list[Arrival | EventReport | Note | None]:
         """Wait for something to do, then take what else is there."""
-        items: list[Arrival | Note | None] = []
+        items: list[Arrival | EventReport | Note | None] = []
         try:
             items.append(self._commits.get(timeout=_TELL_AGAIN_S if self._untold else None))
             while items[-1] is not None and len(items) < MOST_AT_ONCE:

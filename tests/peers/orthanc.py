@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.error import URLError
-from urllib.request import urlopen
+from urllib.request import Request, urlopen
 
 from tests.node import free_port
 from tests.peers.missing import need
@@ -95,6 +95,23 @@ class Orthanc:
         """Ask its REST interface."""
         with urlopen(f"{self.url}{path}") as answer:
             return json.load(answer)
+
+    def know(self, ae_title: str, port: int) -> None:
+        """Tell it of a modality on this machine: it then answers its queries, and reports to it."""
+        body = json.dumps({"AET": ae_title, "Host": "127.0.0.1", "Port": port}).encode()
+        with urlopen(Request(f"{self.url}/modalities/{ae_title}", data=body, method="PUT")):
+            pass
+
+    def lose(self, sop_instance_uid: str) -> None:
+        """Have it forget an instance that it holds."""
+        with urlopen(Request(f"{self.url}/tools/lookup", data=sop_instance_uid.encode())) as answer:
+            [found] = json.load(answer)
+        with urlopen(Request(f"{self.url}{found['Path']}", method="DELETE")):
+            pass
+
+    def held(self) -> list[str]:
+        """The SOP Instance UIDs that it holds."""
+        return sorted(self.get(f"/instances/{one}/tags?simplify")["SOPInstanceUID"] for one in self.instances())
 
     def file(self, instance_id: str) -> bytes:
         """The bytes of one instance, by Orthanc's own id."""

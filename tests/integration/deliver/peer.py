@@ -29,7 +29,8 @@ from dicom_node.domain.model import OutputKind
 from dicom_node.domain.uids import AETitle
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless)
-CLASSES = (SegmentationStorage, Comprehensive3DSRStorage, Verification)
+STORED = (SegmentationStorage, Comprehensive3DSRStorage)
+CLASSES = (*STORED, Verification)
 
 
 class Scp:
@@ -45,6 +46,7 @@ class Scp:
         port: int = 0,
         before_answer: Callable[[evt.Event], object] = lambda event: None,
         on_pdu: Callable[[evt.Event], object] = lambda event: None,
+        handlers: Sequence[evt.EventHandlerType] = (),
     ) -> None:
         self.received: list[tuple[str, str, bytes]] = []  # SOP Instance UID, transfer syntax, data set as it came
         self._statuses = list(statuses)
@@ -53,7 +55,8 @@ class Scp:
         ae = AE("PACS")
         ae.require_calling_aet = [knows] if knows else []
         for sop_class in classes:
-            ae.add_supported_context(sop_class, list(syntaxes) if sop_class != Verification else ImplicitVRLittleEndian)
+            stored = sop_class in STORED
+            ae.add_supported_context(sop_class, list(syntaxes) if stored else ImplicitVRLittleEndian)
         self._server = ae.make_server(
             ("127.0.0.1", port),
             server_class=ThreadedAssociationServer,
@@ -61,6 +64,7 @@ class Scp:
                 (evt.EVT_C_STORE, self._store),
                 (evt.EVT_C_ECHO, lambda event: 0x0000),
                 (evt.EVT_PDU_RECV, on_pdu),
+                *handlers,
             ],
         )
         self.port: int = self._server.server_address[1]
@@ -105,7 +109,9 @@ def destination(port: int, *, name: str = "pacs", timeout_s: float = 5.0) -> Des
     return Destination(name, "dimse", "127.0.0.1", port, AETitle("PACS"), AETitle("AINODE"), timeout_s)
 
 
-def write_object(path: Path, sop_class: UID, *, syntax: UID = ExplicitVRLittleEndian, rows: int = 64) -> FileDataset:
+def write_object(
+    path: Path, sop_class: UID, *, syntax: UID = ExplicitVRLittleEndian, rows: int = 64, study: str = ""
+) -> FileDataset:
     """Write a valid small object of a result's class; a SEG gets `rows` × 512 pixels of noise, eight bits each."""
     meta = FileMetaDataset()
     meta.TransferSyntaxUID = ExplicitVRLittleEndian
@@ -113,7 +119,8 @@ def write_object(path: Path, sop_class: UID, *, syntax: UID = ExplicitVRLittleEn
     meta.MediaStorageSOPInstanceUID = UID(f"2.25.{uuid.uuid4().int}")
     ds = FileDataset(path, {}, file_meta=meta, preamble=b"\0" * 128)
     ds.SOPClassUID, ds.SOPInstanceUID = sop_class, meta.MediaStorageSOPInstanceUID
-    ds.StudyInstanceUID, ds.SeriesInstanceUID = f"2.25.{uuid.uuid4().int}", f"2.25.{uuid.uuid4().int}"
+    ds.StudyInstanceUID = study or f"2.25.{uuid.uuid4().int}"
+    ds.SeriesInstanceUID = f"2.25.{uuid.uuid4().int}"
     ds.PatientID, ds.PatientName, ds.PatientBirthDate, ds.PatientSex = "T1", "Test^Delivery", "", "O"
     ds.StudyDate, ds.StudyTime, ds.StudyID, ds.AccessionNumber = "20260101", "120000", "1", "A1"
     ds.ReferringPhysicianName, ds.SeriesNumber, ds.InstanceNumber = "", 1, 1

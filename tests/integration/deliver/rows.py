@@ -53,11 +53,15 @@ def add_results(
 ) -> str:
     """Store results of a job under `spool`, with their rows and deliveries; give the job's id."""
     job_id = add_job(tx, None, "lung", destinations=destinations)
+    of_job = select(t.study.c.study_instance_uid).join(t.series, t.series.c.study_id == t.study.c.id)
+    study: str = tx.execute(
+        of_job.join(t.job, t.job.c.series_id == t.series.c.id).where(t.job.c.id == job_id)
+    ).scalar_one()
     results = []
     for kind in kinds:
         path = spool / "results" / job_id / f"{kind}.dcm"
         path.parent.mkdir(parents=True, exist_ok=True)
-        ds = write_object(path, CLASS[kind], rows=rows)
+        ds = write_object(path, CLASS[kind], rows=rows, study=study)
         raw = path.read_bytes()
         result = ResultObject(
             kind=kind,
@@ -83,6 +87,15 @@ def deliveries(engine: Engine, job_id: str, destination: str = "pacs") -> list[R
     mine = (d.c.job_id == job_id, d.c.destination == destination)
     with engine.begin() as tx:
         return list(tx.execute(query.where(*mine).order_by(d.c.position)))
+
+
+def proofs(engine: Engine, job_id: str, destination: str = "pacs") -> list[Row[Any]]:
+    """The proofs of a job's deliveries to a destination, in the order in which they go."""
+    d = t.delivery
+    mine = (d.c.job_id == job_id, d.c.destination == destination)
+    with engine.begin() as tx:
+        joined = select(t.proof).join(d, d.c.id == t.proof.c.delivery_id)
+        return list(tx.execute(joined.where(*mine).order_by(d.c.position)))
 
 
 def attempts(engine: Engine, delivery_id: str) -> list[tuple[int, str | None, int | None]]:

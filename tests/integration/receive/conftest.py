@@ -30,6 +30,7 @@ class Running:
         self.url = url
         self.settings = Settings.model_validate(
             {
+                **receive.pop("settings", {}),
                 "file": home / "settings.toml",
                 "database": {"url": url},
                 "spool": {"path": home / "spool", "reserve_mib": reserve_mib},

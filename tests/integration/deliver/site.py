@@ -1,0 +1,123 @@
+"""Delivering processes on one database and spool."""
+
+from __future__ import annotations
+
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from sqlalchemy import Engine
+
+from dicom_node import engine as job_engine
+from dicom_node.db import migrate
+from dicom_node.db.engine import open_engine
+from dicom_node.domain.model import OutputKind
+from dicom_node.engine import Enqueuer
+from tests.integration.deliver.rows import add_results, deliveries
+from tests.node import free_port
+
+SETTINGS = """\
+[database]
+url = "{url}"
+[deliver]
+retry_first_s = 0.3
+retry_longest_s = 1
+give_up_after_s = {give_up_after_s}
+verify_sweep_s = 0.2
+[receive]
+address = "127.0.0.1"
+port = {receive_port}
+processes = 1
+[engine]
+poll_s = 0.1
+beat_s = 0.3
+dead_after_s = 2
+"""
+DESTINATION = """\
+[destinations.{name}]
+host = "127.0.0.1"
+port = {port}
+ae_title = "{ae_title}"
+timeout_s = 3
+{more}
+"""
+MADE = (OutputKind.SEG, OutputKind.SR)
+
+
+@dataclass
+class Site:
+    """One database and spool, and the delivering processes that a test starts on them."""
+
+    home: Path
+    engine: Engine
+    enqueuer: Enqueuer
+    url: str
+    processes: list[subprocess.Popen[bytes]] = field(default_factory=list)
+    receive_port: int = field(default_factory=free_port)
+
+    @property
+    def settings(self) -> Path:
+        """The settings file, written by `deliverer`."""
+        return self.home / "settings.toml"
+
+    def deliverer(
+        self, ports: Mapping[str, int], *, give_up_after_s: float = 3600, ae_title: str = "PACS", more: str = ""
+    ) -> subprocess.Popen[bytes]:
+        """Start a deliverer in slot 0; its log is deliver.log. `more` is put into the section of each destination."""
+        text = SETTINGS.format(url=self.url, give_up_after_s=give_up_after_s, receive_port=self.receive_port)
+        for name, port in ports.items():
+            text += DESTINATION.format(name=name, port=port, ae_title=ae_title, more=more)
+        self.settings.write_text(text)
+        (self.home / "rules").mkdir(exist_ok=True)
+        return self._start("tests.integration.deliver.deliverer", str(self.settings), "0")
+
+    def receiver(self) -> subprocess.Popen[bytes]:
+        """Start a receiver with the settings of the deliverer, and wait until it listens."""
+        process = self._start("dicom_node", "receive", "--settings", str(self.settings))
+        self.wait(lambda: _listens(self.receive_port))
+        return process
+
+    def _start(self, module: str, *words: str) -> subprocess.Popen[bytes]:
+        with (self.home / "deliver.log").open("ab") as log:
+            process = subprocess.Popen([sys.executable, "-m", module, *words], stdout=log, stderr=log)
+        self.processes.append(process)
+        return process
+
+    def results(self, *destinations: str, kinds: Sequence[OutputKind] = MADE, rows: int = 64) -> str:
+        """Store a job's results and enqueue their deliveries."""
+        with self.engine.begin() as tx:
+            where = destinations or ("pacs",)
+            return add_results(tx, self.home / "spool", self.enqueuer, destinations=where, kinds=kinds, rows=rows)
+
+    def wait(self, met: Callable[[], object], timeout_s: float = 20.0) -> None:
+        """Wait until something is the case."""
+        end = time.monotonic() + timeout_s
+        while not met():
+            assert time.monotonic() < end, (self.home / "deliver.log").read_text()
+            time.sleep(0.05)
+
+    def states(self, job_id: str, destination: str = "pacs") -> list[str]:
+        """The states of a job's deliveries to one destination."""
+        return [row.state for row in deliveries(self.engine, job_id, destination)]
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def open_site(url: str, home: Path) -> Iterator[Site]:
+    migrate.upgrade(url)
+    job_engine.migrate(url)
+    engine = open_engine(url)
+    made = Site(home, engine, Enqueuer(engine), url)
+    yield made
+    for process in made.processes:
+        process.kill()
+        process.wait()
+    made.enqueuer.close()
+    engine.dispose()
