@@ -87,6 +87,7 @@ _GROWN = (
         last_received_at=bindparam("now"),
         settle_at=bindparam("settle"),
         state="receiving",
+        images_deleted_at=None,
     )
 )
 
@@ -183,6 +184,8 @@ def _ensure_series(tx: Connection, one: NewInstance, now: datetime, quiet_s: flo
         "series_instance_uid": one.series_instance_uid,
         "modality": _text(one, "Modality", 16),
         "series_description": _text(one, "SeriesDescription", 64),
+        "source_ae": one.sender.calling_ae,
+        "scanner": _scanner(one),
         "state": "receiving",
         "first_received_at": now,
         "last_received_at": now,
@@ -257,6 +260,11 @@ def _insert_or_nothing(dialect: str, table: Table) -> Any:
 
 def _text(one: NewInstance, keyword: str, longest: int) -> str:
     return str(one.header.get(keyword) or "")[:longest]
+
+
+def _scanner(one: NewInstance) -> str:
+    model = f"{_text(one, 'Manufacturer', 31)} {_text(one, 'ManufacturerModelName', 64)}"
+    return _text(one, "StationName", 96) or model.strip()
 
 
 def _count(value: object) -> int | None:
