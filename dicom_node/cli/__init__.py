@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import dicom_node
-from dicom_node.cli import audit, files, jobs, metrics, retain, roles, setup
+from dicom_node.cli import audit, export, files, jobs, metrics, retain, roles, setup
 
 
 class InOrder(click.Group):
@@ -56,6 +56,7 @@ for _command in (
     audit.audit,
     retain.retain,
     metrics.metrics,
+    export.export,
     files.run,
     files.echo,
     files.send,

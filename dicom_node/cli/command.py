@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 import traceback
 from collections.abc import Callable, Iterator
@@ -116,6 +117,14 @@ def moment(text: str) -> datetime:
         raise click.BadParameter(
             f"{text!r} is neither 30m, 24h or 7d nor a time like 2026-11-23T10:00", param_hint="--since"
         ) from None
+
+
+def actor() -> str:
+    """Name who gives the command, as the audit trail does."""
+    try:
+        return f"operator {getpass.getuser()}"[:64]
+    except (OSError, KeyError):
+        return "operator"
 
 
 def as_json_text(value: object) -> str:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -14,6 +13,7 @@ import click
 
 from dicom_node.cli.command import (
     Command,
+    actor,
     as_json_text,
     console,
     database,
@@ -104,7 +104,7 @@ def retry(settings_file: Path, job: str) -> None:
     settings = read_settings(settings_file)
     catalog = load_catalog(settings)
     with database(settings) as tx, _enqueuer(tx) as enqueuer:
-        new = operate.retry(tx, job, catalog, settings.work.max_attempts, enqueuer, actor=_actor())
+        new = operate.retry(tx, job, catalog, settings.work.max_attempts, enqueuer, actor=actor())
     click.echo(f"job {new} is scheduled")
 
 
@@ -119,7 +119,7 @@ def cancel(settings_file: Path, job: str) -> None:
     from dicom_node import operate
 
     with database(read_settings(settings_file)) as tx:
-        full, stopped, dropped = operate.cancel(tx, job, actor=_actor())
+        full, stopped, dropped = operate.cancel(tx, job, actor=actor())
     click.echo(f"job {full}: " + ("canceled" if stopped else "had ended") + f"; {dropped} waiting deliveries canceled")
 
 
@@ -136,7 +136,7 @@ def resend(settings_file: Path, job: str, destination: str) -> None:
     from dicom_node import operate
 
     with database(read_settings(settings_file)) as tx, _enqueuer(tx) as enqueuer:
-        sent = operate.resend(tx, job, enqueuer, destination=destination, actor=_actor())
+        sent = operate.resend(tx, job, enqueuer, destination=destination, actor=actor())
     click.echo(f"{len(sent)} deliveries go again")
 
 
@@ -179,10 +179,3 @@ def _outcome(results: list[dict[str, Any]]) -> str:
 
     summary = results[0]["summary"] if results else {}
     return "; ".join(filter(None, [found(summary), *left_out(summary)]))
-
-
-def _actor() -> str:
-    try:
-        return f"operator {getpass.getuser()}"[:64]
-    except (OSError, KeyError):
-        return "operator"

@@ -141,6 +141,12 @@ def end_association(tx: Connection, sender: Sender, *, reason: str, stored: int,
     tx.execute(update(t.association).where(t.association.c.id == sender.id).values(**ended))
 
 
+def paths_of_series(tx: Connection, series_id: str) -> list[str]:
+    """List the files of a series, in the order in which they came."""
+    mine = select(t.instance.c.path).where(t.instance.c.series_id == series_id).order_by(t.instance.c.id)
+    return list(tx.scalars(mine))
+
+
 def paths_known(tx: Connection, paths: Iterable[str]) -> set[str]:
     """Of some paths in the spool, those that have a row."""
     return set(tx.scalars(select(t.instance.c.path).where(t.instance.c.path.in_(list(paths)))))

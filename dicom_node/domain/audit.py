@@ -43,6 +43,7 @@ class Event(StrEnum):
     ROWS_DELETED = "rows deleted"
     NOTIFICATION_SENT = "notification sent"
     NOTIFICATION_FAILED = "notification failed"
+    DATA_EXPORTED = "data exported"
     OPERATOR_RETRY = "operator asked for a retry"
     OPERATOR_CANCEL = "operator asked for a cancel"
     OPERATOR_RESEND = "operator asked for a resend"

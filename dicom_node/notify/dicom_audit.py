@@ -167,6 +167,7 @@ _KINDS: dict[str, _Kind] = {
     Event.DELIVERY_DONE: _Kind(_TRANSFERRED, "R", _sent),
     Event.DELIVERY_FAILED: _Kind(_TRANSFERRED, "R", _sent, outcome=SERIOUS_FAILURE),
     Event.IMAGES_DELETED: _Kind(("110105", "DICOM Study Deleted"), "D", _actor),
+    Event.DATA_EXPORTED: _Kind(("110106", "Export"), "R", _actor),
     Event.OPERATOR_RETRY: _Kind(_PROCEDURE, "U", _actor),
     Event.OPERATOR_CANCEL: _Kind(_PROCEDURE, "U", _actor),
     Event.OPERATOR_RESEND: _Kind(_PROCEDURE, "U", _actor),
