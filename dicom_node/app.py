@@ -46,7 +46,7 @@ def run_role(settings: Settings, role: str, slot: int, stop: threading.Event) ->
     Parameters
     ----------
     role : str
-        One of ``receive``, ``assemble``, ``work``, ``deliver``.
+        One of ``receive``, ``assemble``, ``work``, ``deliver``, ``maintain``.
     slot : int
         Which of several processes of this role on this machine; a restarted process keeps its slot.
     """
@@ -163,11 +163,23 @@ def _deliver(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: 
         enqueuer.close()
 
 
+def _maintain(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event) -> None:
+    from dicom_node.engine import Enqueuer
+    from dicom_node.maintain import Maintainer
+
+    enqueuer = Enqueuer(engine)
+    try:
+        Maintainer(settings, engine, enqueuer, spool, slot).run(stop)
+    finally:
+        enqueuer.close()
+
+
 _ROLES: dict[str, Callable[[Settings, Engine, Spool, int, threading.Event], None]] = {
     "receive": _receive,
     "assemble": _assemble,
     "work": _work,
     "deliver": _deliver,
+    "maintain": _maintain,
 }
 
 

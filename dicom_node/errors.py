@@ -16,6 +16,8 @@
     |- NotEligible                  a volume that the model was not made for; the text says why
     |- SpoolError                   a spooled file is missing or unreadable                              (retry)
     |- ModelFailed                  the model did not answer, or not usefully                            (as given)
+    |- NotificationError            a channel did not take a notification                                 (as given)
+    |- ExportError                  a report for a fault would hold what it must not                     (exit status 1)
     |- ResultError                  findings that cannot become a valid DICOM object
     `- DeliveryError                a destination did not take an object; carries the DIMSE status       (as given)
 """
@@ -125,6 +127,18 @@ class ModelFailed(NodeError):
 
 class ResultError(NodeError):
     """Findings that cannot be written as a valid DICOM object."""
+
+
+class ExportError(NodeError):
+    """A report would hold something of a patient, so nothing of it was written."""
+
+
+class NotificationError(NodeError):
+    """A channel did not take a notification."""
+
+    def __init__(self, message: str, *, retry: bool) -> None:
+        self.retry = retry
+        super().__init__(message)
 
 
 class DeliveryError(NodeError):

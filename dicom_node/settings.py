@@ -12,8 +12,18 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, ValidationInfo, field_validator
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidationInfo,
+    field_validator,
+    model_validator,
+)
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
@@ -25,6 +35,7 @@ ENVIRONMENT_PREFIX = "DICOM_NODE__"
 Port = Annotated[int, Field(ge=1, le=65535)]
 AE = Annotated[str, AfterValidator(AETitle)]
 Seconds = Annotated[float, Field(gt=0)]
+Days = Annotated[float, Field(ge=0)]
 
 
 class _Section(BaseModel):
@@ -135,6 +146,91 @@ class Engine(_Section):
         return dead_after_s
 
 
+class Retain(_Section):
+    """How long what is kept, in days; 0 is for ever."""
+
+    images_days: Days = 30.0
+    unmatched_days: Days = 7.0
+    failed_days: Days = 90.0
+    results_days: Days = 90.0
+    rows_days: Days = 730.0
+    engine_days: Days = 7.0
+    free_mib: int = Field(4096, ge=0)
+    every_s: Seconds = 600.0
+
+
+class Audit(_Section):
+    """The audit trail: its hash chain, and where else it is sent."""
+
+    chain_every_s: Seconds = 5.0
+    syslog: str = ""
+    syslog_ca: Path | None = None
+    syslog_certificate: Path | None = None
+
+    @field_validator("syslog")
+    @classmethod
+    def _reachable(cls, url: str) -> str:
+        if url and not _names_server(url, ("tls", "tcp", "udp")):
+            raise ValueError("use tls://HOST:6514, tcp://HOST:PORT or udp://HOST:514")
+        return url
+
+
+class NotifyChannel(_Section):
+    """A way to tell somebody: a webhook, or e-mail through a mail server."""
+
+    kind: Literal["webhook", "mail"]
+    url: str = ""
+    secret: str = ""
+    host: str = ""
+    port: Port | None = None
+    tls: Literal["starttls", "tls", "none"] = "starttls"
+    user: str = ""
+    password: str = ""
+    sender: str = ""
+    recipients: tuple[str, ...] = ()
+    ca: Path | None = None
+    timeout_s: Seconds = 10.0
+
+    @model_validator(mode="after")
+    def _complete(self) -> NotifyChannel:
+        if self.kind == "webhook" and not _is_web_address(self.url):
+            raise ValueError("a webhook needs url = https://HOST/PATH")
+        if self.kind == "mail" and not (self.host and self.sender and self.recipients):
+            raise ValueError("mail needs host, sender and recipients")
+        return self
+
+
+class NotifyRule(_Section):
+    """Of what whom to tell."""
+
+    on: Literal["finding", "failure", "not eligible", "delivery failed", "backlog"]
+    to: Annotated[tuple[str, ...], Field(min_length=1)]
+    rules: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+    label: str = ""
+    after_s: Seconds = 1800.0
+    subject: str = ""
+    text: str = ""
+    patient: bool = False
+
+
+class Notify(_Section):
+    """Notifications."""
+
+    channels: dict[str, NotifyChannel] = {}
+    rules: dict[str, NotifyRule] = Field({}, validate_default=True)
+
+    @field_validator("rules")
+    @classmethod
+    def _known_channels(cls, rules: dict[str, NotifyRule], info: ValidationInfo) -> dict[str, NotifyRule]:
+        known = info.data.get("channels", {})
+        for name, rule in rules.items():
+            for channel in rule.to:
+                if channel not in known:
+                    raise ValueError(f"{name}: there is no [notify.channels.{channel}]")
+        return rules
+
+
 class DestinationSettings(_Section):
     """A PACS that results go to."""
 
@@ -169,6 +265,9 @@ class Settings(_Section):
     work: Work = Work()
     deliver: Deliver = Deliver()
     engine: Engine = Engine()
+    retain: Retain = Retain()
+    audit: Audit = Audit()
+    notify: Notify = Notify()
     logs: Logs = Logs()
     rules: Path = Path("rules")
     models: tuple[Path, ...] = ()
@@ -246,7 +345,37 @@ def _absolute(settings: Settings, base: Path) -> Settings:
         update={
             "database": Database(url=url.render_as_string(hide_password=False)),
             "spool": settings.spool.model_copy(update={"path": base / settings.spool.path}),
+            "notify": settings.notify.model_copy(
+                update={
+                    "channels": {
+                        name: channel.model_copy(update=_placed(channel, base))
+                        for name, channel in settings.notify.channels.items()
+                    }
+                }
+            ),
+            "audit": settings.audit.model_copy(update=_placed(settings.audit, base)),
             "rules": base / settings.rules,
             "models": tuple(base / folder for folder in settings.models),
         }
     )
+
+
+def _is_web_address(url: str) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in ("https", "http") and bool(parts.hostname) and (parts.port or 1) > 0
+    except ValueError:  # of the port
+        return False
+
+
+def _names_server(url: str, schemes: tuple[str, ...]) -> bool:
+    try:
+        parts = urlsplit(url)
+        return parts.scheme in schemes and bool(parts.hostname and parts.port) and parts.path in ("", "/")
+    except ValueError:  # of the port
+        return False
+
+
+def _placed(section: BaseModel, base: Path) -> dict[str, Path]:
+    """Give the paths of a section, counted from `base`."""
+    return {name: base / value for name, value in section if isinstance(value, Path)}

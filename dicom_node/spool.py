@@ -153,6 +153,17 @@ class Spool:
         """Delete a file; one that is gone already is fine."""
         self._inside(relative).unlink(missing_ok=True)
 
+    def delete_folder(self, relative: str) -> None:
+        """Delete a folder and all that is in it; one that is gone already is fine."""
+        shutil.rmtree(self._inside(relative), ignore_errors=True)
+
+    def delete_empty_hours(self) -> None:
+        """Delete the folders of earlier hours in which no instance is left."""
+        for folder in (self.root / "instances").iterdir():
+            if folder.name != self._this_hour():
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
+
     def free_bytes(self) -> int:
         """Free space of the file system, as far as this user may fill it."""
         return shutil.disk_usage(self.root).free
@@ -199,8 +210,34 @@ class Spool:
                     swept += 1
         return swept
 
+    def sweep_results(self, wanted: Callable[[Sequence[str]], set[str]], older_than_s: float) -> int:
+        """Delete the folders of results that no row speaks of: of attempts that failed, or whose rows were deleted.
+
+        Parameters
+        ----------
+        wanted : callable
+            Of ids of jobs, those whose results are to stay.
+        older_than_s : float
+            Younger folders are left alone: their rows may be about to be committed.
+
+        Returns
+        -------
+        int
+            How many were deleted.
+        """
+        old = [folder.name for folder in _older((self.root / "results").iterdir(), older_than_s)]
+        stay = wanted(old) if old else set()
+        for job in old:
+            if job not in stay:
+                self.delete_folder(f"results/{job}")
+        return len(old) - len(stay)
+
+    @staticmethod
+    def _this_hour() -> str:
+        return datetime.now(UTC).strftime("%Y%m%d-%H")
+
     def _folder_of_this_hour(self) -> Path:
-        hour = datetime.now(UTC).strftime("%Y%m%d-%H")
+        hour = self._this_hour()
         folder = self.root / "instances" / hour
         if hour != self._hour or not folder.exists():
             folder.mkdir(exist_ok=True)

@@ -9,6 +9,7 @@ from __future__ import annotations
 from alembic import context
 from sqlalchemy import Connection
 
+from dicom_node.db import views
 from dicom_node.db.engine import open_engine
 from dicom_node.db.tables import metadata
 
@@ -27,7 +28,10 @@ def _run(connection: Connection) -> None:
         transactional_ddl=True,
     )
     with context.begin_transaction():
+        readers = views.drop(connection)  # no table below a view can be altered
         context.run_migrations()
+        if context.get_context().get_current_revision() == context.get_head_revision():
+            views.create(connection, readers)
 
 
 def _run_from_command_line() -> None:

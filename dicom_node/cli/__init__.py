@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import dicom_node
-from dicom_node.cli import files, jobs, roles, setup
+from dicom_node.cli import audit, export, files, jobs, metrics, retain, roles, setup
 
 
 class InOrder(click.Group):
@@ -46,6 +46,7 @@ for _command in (
     roles.assemble,
     roles.work,
     roles.deliver,
+    roles.maintain,
     setup.db,
     jobs.jobs,
     jobs.explain,
@@ -53,6 +54,10 @@ for _command in (
     jobs.retry,
     jobs.cancel,
     jobs.resend,
+    audit.audit,
+    retain.retain,
+    metrics.metrics,
+    export.export,
     files.run,
     files.echo,
     files.send,

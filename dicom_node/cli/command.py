@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import getpass
 import sys
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +15,7 @@ import click
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from sqlalchemy import Connection
 
     from dicom_node.settings import Settings
 
@@ -85,6 +89,47 @@ def console(*, stderr: bool = False) -> Console:
 
     stream = sys.stderr if stderr else sys.stdout
     return Console(stderr=stderr, width=None if stream.isatty() else 200, highlight=False, soft_wrap=False)
+
+
+@contextmanager
+def database(settings: Settings) -> Iterator[Connection]:
+    """One transaction on the database of these settings, whose tables must be those of this program."""
+    from dicom_node.app import check_database
+    from dicom_node.db.engine import open_engine, transaction
+
+    engine = open_engine(settings.database.url, pool_size=1)
+    try:
+        check_database(engine, settings)
+        with transaction(engine) as tx:
+            yield tx
+    finally:
+        engine.dispose()
+
+
+def moment(text: str) -> datetime:
+    """Read ``30m``, ``24h``, ``7d`` (so long ago), or a date and time."""
+    units = {"m": "minutes", "h": "hours", "d": "days"}
+    if text[-1:] in units and text[:-1].isdigit():
+        return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
+    try:
+        return datetime.fromisoformat(text).astimezone()
+    except ValueError:
+        raise click.BadParameter(
+            f"{text!r} is neither 30m, 24h or 7d nor a time like 2026-11-23T10:00", param_hint="--since"
+        ) from None
+
+
+def actor() -> str:
+    """Name who gives the command, as the audit trail does."""
+    try:
+        return f"operator {getpass.getuser()}"[:64]
+    except (OSError, KeyError):
+        return "operator"
+
+
+def as_json_text(value: object) -> str:
+    """Write what JSON has no form for."""
+    return value.isoformat() if isinstance(value, datetime) else str(value)
 
 
 def _told(error: Exception) -> tuple[list[str], int]:

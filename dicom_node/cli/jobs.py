@@ -2,23 +2,30 @@
 
 from __future__ import annotations
 
-import getpass
 import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from dicom_node.cli.command import Command, console, read_settings, with_settings
+from dicom_node.cli.command import (
+    Command,
+    actor,
+    as_json_text,
+    console,
+    database,
+    moment,
+    read_settings,
+    with_settings,
+)
 
 if TYPE_CHECKING:
-    from sqlalchemy import Connection
+    from datetime import datetime
 
-    from dicom_node.settings import Settings
+    from sqlalchemy import Connection
 
 STATES = ("scheduled", "in progress", "completed", "canceled", "failed")
 
@@ -42,11 +49,11 @@ def jobs(settings_file: Path, since: str | None, as_json: bool, limit: int, **na
     from dicom_node.db.listing import JobFilter, list_jobs
 
     given = {name: text for name, text in names.items() if text}
-    which = JobFilter(since=_since(since) if since else None, limit=limit, **given)
-    with _transaction(read_settings(settings_file)) as tx:
+    which = JobFilter(since=moment(since) if since else None, limit=limit, **given)
+    with database(read_settings(settings_file)) as tx:
         found = list_jobs(tx, which)
     if as_json:
-        click.echo(json.dumps(found, default=_json, indent=1))
+        click.echo(json.dumps(found, default=as_json_text, indent=1))
     elif found:
         console().print(_table(found))
     else:
@@ -69,10 +76,10 @@ def explain(settings_file: Path, identifier: str, as_json: bool) -> None:
     from dicom_node.explain import clock_time
     from dicom_node.explain import explain as tell
 
-    with _transaction(read_settings(settings_file)) as tx:
+    with database(read_settings(settings_file)) as tx:
         stories = tell(tx, identifier)
     if as_json:
-        click.echo(json.dumps([asdict(story) for story in stories], default=_json, indent=1))
+        click.echo(json.dumps([asdict(story) for story in stories], default=as_json_text, indent=1))
         return
     for number, story in enumerate(stories):
         click.echo(("\n" if number else "") + click.style(story.title, bold=True))
@@ -99,7 +106,7 @@ def who_has(settings_file: Path, identifier: str, as_json: bool) -> None:
     from dicom_node.errors import NotFoundError
 
     settings = read_settings(settings_file)
-    with _transaction(settings) as tx:
+    with database(settings) as tx:
         series = find_series(tx, identifier.strip())
         found = list_holders(tx, series)
     if not found:
@@ -108,7 +115,7 @@ def who_has(settings_file: Path, identifier: str, as_json: bool) -> None:
     for one in found:
         one["here"] = (settings.spool.path / one["path"]).is_file()
     if as_json:
-        click.echo(json.dumps(found, default=_json, indent=1))
+        click.echo(json.dumps(found, default=as_json_text, indent=1))
     else:
         console().print(_holders(found))
 
@@ -127,8 +134,8 @@ def retry(settings_file: Path, job: str) -> None:
 
     settings = read_settings(settings_file)
     catalog = load_catalog(settings)
-    with _transaction(settings) as tx, _enqueuer(tx) as enqueuer:
-        new = operate.retry(tx, job, catalog, settings.work.max_attempts, enqueuer, actor=_actor())
+    with database(settings) as tx, _enqueuer(tx) as enqueuer:
+        new = operate.retry(tx, job, catalog, settings.work.max_attempts, enqueuer, actor=actor())
     click.echo(f"job {new} is scheduled")
 
 
@@ -142,8 +149,8 @@ def cancel(settings_file: Path, job: str) -> None:
     """
     from dicom_node import operate
 
-    with _transaction(read_settings(settings_file)) as tx:
-        full, stopped, dropped = operate.cancel(tx, job, actor=_actor())
+    with database(read_settings(settings_file)) as tx:
+        full, stopped, dropped = operate.cancel(tx, job, actor=actor())
     click.echo(f"job {full}: " + ("canceled" if stopped else "had ended") + f"; {dropped} waiting deliveries canceled")
 
 
@@ -159,23 +166,9 @@ def resend(settings_file: Path, job: str, destination: str) -> None:
     """
     from dicom_node import operate
 
-    with _transaction(read_settings(settings_file)) as tx, _enqueuer(tx) as enqueuer:
-        sent = operate.resend(tx, job, enqueuer, destination=destination, actor=_actor())
+    with database(read_settings(settings_file)) as tx, _enqueuer(tx) as enqueuer:
+        sent = operate.resend(tx, job, enqueuer, destination=destination, actor=actor())
     click.echo(f"{len(sent)} deliveries go again")
-
-
-@contextmanager
-def _transaction(settings: Settings) -> Iterator[Connection]:
-    from dicom_node.app import check_database
-    from dicom_node.db.engine import open_engine, transaction
-
-    engine = open_engine(settings.database.url, pool_size=1)
-    try:
-        check_database(engine, settings)
-        with transaction(engine) as tx:
-            yield tx
-    finally:
-        engine.dispose()
 
 
 @contextmanager
@@ -249,26 +242,3 @@ def _remark(one: dict[str, Any]) -> str:
     if one["proof"] in (None, "proven"):
         return "" if one["proof"] else "no proof is asked for"
     return f"proof {one['proof']}" + (f": {one['proof_said']}" if one["proof_said"] else "")
-
-
-def _since(text: str) -> datetime:
-    units = {"m": "minutes", "h": "hours", "d": "days"}
-    if text[-1:] in units and text[:-1].isdigit():
-        return datetime.now(UTC) - timedelta(**{units[text[-1]]: int(text[:-1])})
-    try:
-        return datetime.fromisoformat(text).astimezone()
-    except ValueError:
-        raise click.BadParameter(
-            f"{text!r} is neither 30m, 24h or 7d nor a time like 2026-11-23T10:00", param_hint="--since"
-        ) from None
-
-
-def _actor() -> str:
-    try:
-        return f"operator {getpass.getuser()}"[:64]
-    except (OSError, KeyError):
-        return "operator"
-
-
-def _json(value: object) -> str:
-    return value.isoformat() if isinstance(value, datetime) else str(value)

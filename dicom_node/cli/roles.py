@@ -79,6 +79,11 @@ deliver = _role(
     """Send result objects to their destinations, again and again until they arrive.""",
     "dicom-node deliver",
 )
+maintain = _role(
+    "maintain",
+    """Look after the rest: retention, the audit trail's hash chain and where else it goes, statistics.""",
+    "dicom-node maintain",
+)
 
 
 def _log(settings: Settings, process: str) -> None:

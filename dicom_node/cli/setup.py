@@ -79,6 +79,32 @@ def upgrade(settings_file: Path) -> None:
     click.echo(f"the database is at version {migrate.head()}")
 
 
+@db.command(cls=Command, example="dicom-node db reader analyst --ask-password")
+@with_settings
+@click.argument("role")
+@click.option("--ask-password", is_flag=True, help="Ask for its password; without, pg_hba.conf says how it logs in.")
+def reader(settings_file: Path, role: str, ask_password: bool) -> None:
+    """Let the PostgreSQL role ROLE read the views, and nothing else. It is made when it is not there.
+
+    Needs a database user that may make roles. What the views show is in docs/database.md; it includes patient IDs and
+    accession numbers.
+    """
+    from dicom_node.app import check_database
+    from dicom_node.db import views
+    from dicom_node.db.engine import open_engine, transaction
+
+    settings = read_settings(settings_file)
+    password = click.prompt("Password", hide_input=True, confirmation_prompt=True) if ask_password else None
+    engine = open_engine(settings.database.url, pool_size=1)
+    try:
+        check_database(engine, settings)
+        with transaction(engine) as tx:
+            new = views.add_reader(tx, role, password)
+    finally:
+        engine.dispose()
+    click.echo(f"role {role} {'was made and ' if new else ''}may read {len(views.names())} views")
+
+
 def _machine_problems(settings: Settings) -> list[str]:
     from sqlalchemy.exc import SQLAlchemyError
 

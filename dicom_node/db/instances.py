@@ -87,6 +87,7 @@ _GROWN = (
         last_received_at=bindparam("now"),
         settle_at=bindparam("settle"),
         state="receiving",
+        images_deleted_at=None,
     )
 )
 
@@ -140,6 +141,12 @@ def end_association(tx: Connection, sender: Sender, *, reason: str, stored: int,
     tx.execute(update(t.association).where(t.association.c.id == sender.id).values(**ended))
 
 
+def paths_of_series(tx: Connection, series_id: str) -> list[str]:
+    """List the files of a series, in the order in which they came."""
+    mine = select(t.instance.c.path).where(t.instance.c.series_id == series_id).order_by(t.instance.c.id)
+    return list(tx.scalars(mine))
+
+
 def paths_known(tx: Connection, paths: Iterable[str]) -> set[str]:
     """Of some paths in the spool, those that have a row."""
     return set(tx.scalars(select(t.instance.c.path).where(t.instance.c.path.in_(list(paths)))))
@@ -183,6 +190,8 @@ def _ensure_series(tx: Connection, one: NewInstance, now: datetime, quiet_s: flo
         "series_instance_uid": one.series_instance_uid,
         "modality": _text(one, "Modality", 16),
         "series_description": _text(one, "SeriesDescription", 64),
+        "source_ae": one.sender.calling_ae,
+        "scanner": _scanner(one),
         "state": "receiving",
         "first_received_at": now,
         "last_received_at": now,
@@ -257,6 +266,11 @@ def _insert_or_nothing(dialect: str, table: Table) -> Any:
 
 def _text(one: NewInstance, keyword: str, longest: int) -> str:
     return str(one.header.get(keyword) or "")[:longest]
+
+
+def _scanner(one: NewInstance) -> str:
+    model = f"{_text(one, 'Manufacturer', 31)} {_text(one, 'ManufacturerModelName', 64)}"
+    return _text(one, "StationName", 96) or model.strip()
 
 
 def _count(value: object) -> int | None:

@@ -11,6 +11,7 @@ from dicom_node.db.audit import record
 from dicom_node.db.engine import utc_now
 from dicom_node.db.jobs import JobQueue
 from dicom_node.db.reports import cancel_report
+from dicom_node.db.shortened import starts_with
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.delivery import DeliveryState
 from dicom_node.domain.job import JobState
@@ -30,7 +31,7 @@ def find_job(tx: Connection, text: str) -> Row[Any]:
     ConflictError
         When several do.
     """
-    starts = t.job.c.id.startswith(text.strip().lower(), autoescape=True)
+    starts = starts_with(t.job.c.id, text)
     found = tx.execute(select(t.job).where(starts).limit(2).with_for_update()).all() if text.strip() else []
     if not found:
         raise NotFoundError(f"there is no job {text}; `dicom-node jobs` lists them")
@@ -82,6 +83,8 @@ def run_again(
             destinations=job.destinations,
             report_to=job.report_to,
             slices=job.slices,
+            source_ae=job.source_ae,
+            scanner=job.scanner,
             priority=job.priority,
             state=JobState.SCHEDULED.value,
             max_attempts=max_attempts,
@@ -144,6 +147,12 @@ def delivery_ids(tx: Connection, job: Row[Any], destination: str = "") -> list[s
     if not ids:
         where = f" for {destination}" if destination else ""
         raise NotFoundError(f"job {job.id} is {job.state} and has no deliveries{where}")
+    gone = select(t.result.c.deleted_at).where(t.result.c.job_id == job.id, t.result.c.deleted_at.is_not(None))
+    if (at := tx.scalar(gone.limit(1))) is not None:
+        raise ConflictError(
+            f"the results of job {job.id} were deleted on {at:%Y-%m-%d} (retention); "
+            f"`dicom-node retry {job.id[:8]}` makes them anew while its images are here"
+        )
     return ids
 
 
@@ -164,6 +173,11 @@ def _refuse_run(tx: Connection, job: Row[Any]) -> None:
         )
     if not job.slices:
         raise ConflictError(f"job {job.id} cannot run: {series.refusal or 'its series is no volume'}")
+    if series.images_deleted_at is not None:
+        raise ConflictError(
+            f"job {job.id} cannot run: the images were deleted on {series.images_deleted_at:%Y-%m-%d} (retention); "
+            "have the series sent again"
+        )
     other = select(t.job.c.id).where(
         t.job.c.series_id == job.series_id, t.job.c.model == job.model, t.job.c.state.in_(_OPEN)
     )

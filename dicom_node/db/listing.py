@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, select
 
 from dicom_node.db import tables as t
 from dicom_node.db.holders import with_proof
+from dicom_node.db.shortened import starts_with
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +41,7 @@ def list_jobs(tx: Connection, which: JobFilter) -> list[dict[str, Any]]:
     """
     rows = tx.execute(_query(which)).all()
     ids = [row.id for row in rows]
-    attempts = {row.job_id: row for row in tx.execute(_last_attempts(rows))} if rows else {}
+    attempts = {(row.job_id, row.n): row for row in tx.execute(select(_a).where(_a.c.job_id.in_(ids)))}
     results = _by_job(tx, select(t.result).where(t.result.c.job_id.in_(ids)).order_by(t.result.c.kind))
     deliveries = _by_job(
         tx,
@@ -52,7 +53,7 @@ def list_jobs(tx: Connection, which: JobFilter) -> list[dict[str, Any]]:
     return [
         {
             **_pick(row, _JOB),
-            "steps_s": dict(attempts[row.id].steps_s or {}) if row.id in attempts else {},
+            "steps_s": dict(attempts[row.id, row.attempt].steps_s or {}) if (row.id, row.attempt) in attempts else {},
             "results": [_pick(result, _RESULT) for result in results[row.id]],
             "deliveries": [_pick(delivery, _DELIVERY) for delivery in deliveries[row.id]],
         }
@@ -65,6 +66,7 @@ def list_series(tx: Connection) -> Sequence[Row[Any]]:
     return tx.execute(select(t.series).order_by(t.series.c.first_received_at, t.series.c.id)).all()
 
 
+_a = t.job_attempt
 _JOB = (
     *("id", "state", "rule", "model", "model_version", "run_no", "series_revision", "priority"),
     *("attempt", "max_attempts", "created_at", "started_at", "finished_at", "next_attempt_at", "error", "supersedes"),
@@ -82,7 +84,7 @@ _DELIVERY = (
 def _query(which: JobFilter) -> Any:
     series, study, job = t.series.c, t.study.c, t.job.c
     wanted: list[tuple[object, ColumnElement[bool]]] = [
-        (which.job, job.id.startswith(which.job, autoescape=True)),
+        (which.job, starts_with(job.id, which.job)),
         (which.state, job.state == which.state),
         (which.patient, study.patient_id == which.patient),
         (which.accession, study.accession_number == which.accession),
@@ -107,11 +109,6 @@ def _query(which: JobFilter) -> Any:
         .order_by(job.created_at.desc(), job.run_no.desc(), job.id)
         .limit(which.limit)
     )
-
-
-def _last_attempts(jobs: Sequence[Row[Any]]) -> Any:
-    attempt = t.job_attempt.c
-    return select(t.job_attempt).where(tuple_(attempt.job_id, attempt.n).in_([(row.id, row.attempt) for row in jobs]))
 
 
 def _by_job(tx: Connection, query: Any) -> Mapping[str, list[Row[Any]]]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 from sqlalchemy import Connection, select, update
 from sqlalchemy.dialects import postgresql, sqlite
@@ -60,6 +61,7 @@ def insert_job(tx: Connection, new: NewJob, now: datetime) -> bool:
         "destinations": list(new.destinations),
         "report_to": list(new.report_to),
         "slices": list(new.slices),
+        **_source_of(new.series_id),
         "priority": new.priority,
         "state": JobState.FAILED.value if new.error else JobState.SCHEDULED.value,
         "max_attempts": new.max_attempts,
@@ -73,6 +75,14 @@ def insert_job(tx: Connection, new: NewJob, now: datetime) -> bool:
     # psycopg counts no inserted rows, so the row has to say itself that it is new
     inserted = insert(t.job).values(**row).on_conflict_do_nothing().returning(_j.id)
     return tx.execute(inserted).first() is not None
+
+
+def _source_of(series_id: str) -> dict[str, Any]:
+    """Give the columns that a job takes over from its series."""
+    series = t.series.c
+    return {
+        name: select(series[name]).where(series.id == series_id).scalar_subquery() for name in ("source_ae", "scanner")
+    }
 
 
 def supersede_jobs(

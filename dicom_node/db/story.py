@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Text, and_, cast, func, o
 
 from dicom_node.db import tables as t
 from dicom_node.db.holders import with_proof
+from dicom_node.db.shortened import starts_with
 from dicom_node.domain.audit import Event
 
 Rows = Sequence[Row[Any]]
@@ -54,7 +55,7 @@ def find_series(tx: Connection, text: str) -> list[str]:
         by_study.where(study.patient_id == text),
     ]
     if len(text) >= 4:
-        starts = job.id.startswith(text.lower(), autoescape=True)
+        starts = starts_with(job.id, text)
         ways.append(select(series.id).join(t.job, job.series_id == series.id).where(starts))
     for way in ways:
         found = list(dict.fromkeys(tx.scalars(way.order_by(series.first_received_at, series.id).limit(MOST_SERIES))))
@@ -93,12 +94,13 @@ def read_series(tx: Connection, series_id: str) -> SeriesRows:
         .join(t.delivery, t.delivery.c.id == t.delivery_attempt.c.delivery_id)
         .where(t.delivery.c.job_id.in_(of_series))
     )
-    by = select(t.instance.c.association_id).where(t.instance.c.series_id == series_id)
+    # ids in full, not subqueries: PostgreSQL then answers each part of the OR by its own index
+    by = tx.scalars(select(t.instance.c.association_id).where(t.instance.c.series_id == series_id).distinct()).all()
     event = t.audit_event.c
     about: ColumnElement[bool] = or_(
         event.series_id == series_id,
-        event.job_id.in_(of_series),
-        and_(event.event == Event.INSTANCE_REFUSED.value, event.association_id.in_(by)),
+        event.job_id.in_([job.id for job in jobs]),
+        and_(event.event == Event.INSTANCE_REFUSED.value, event.association_id.in_([one for one in by if one])),
     )
     return SeriesRows(
         series=series,

@@ -24,6 +24,7 @@ from sqlalchemy import (
     Table,
     Text,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.ext.compiler import compiles
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -81,6 +82,12 @@ metadata = MetaData(
     }
 )
 
+
+def _where(condition: str) -> dict[str, Any]:
+    """Make an index partial on both databases."""
+    return {"sqlite_where": text(condition), "postgresql_where": text(condition)}
+
+
 _ID = String(36)
 _UID = String(64)
 _AE = String(16)
@@ -113,9 +120,12 @@ study = Table(
 )
 
 # state: receiving -> complete (-> receiving when a late instance arrives; revision grows at each closing).
+# source_ae: who opened the association that brought the first instance.
+# scanner: Station Name (0008,1010) of the first instance, or its manufacturer and model where that is empty.
 # verdict: what assembly found at the last closing: {"slices": n, "spacing_mm": ..., "set_aside": [...], ...}
 # refusal: why the instances are no volume; null when they are one.
 # no_job_reason: why there is no job although the series is complete; null when there is one.
+# images_deleted_at: when retention took the instances, rows and files; null while they are here.
 series = Table(
     "series",
     metadata,
@@ -124,6 +134,8 @@ series = Table(
     Column("series_instance_uid", _UID, nullable=False, index=True),
     Column("modality", String(16), nullable=False, server_default=""),
     Column("series_description", String(64), nullable=False, server_default=""),
+    Column("source_ae", _AE, nullable=False, server_default=""),
+    Column("scanner", String(96), nullable=False, server_default=""),
     Column("state", String(16), nullable=False),
     Column("revision", Integer, nullable=False, server_default="0"),
     Column("instance_count", Integer, nullable=False, server_default="0"),
@@ -136,9 +148,13 @@ series = Table(
     Column("verdict", JSON),
     Column("refusal", Text),
     Column("no_job_reason", Text),
+    Column("images_deleted_at", UTCDateTime),
     UniqueConstraint("study_id", "series_instance_uid"),
     CheckConstraint("state IN ('receiving', 'complete')", name="state"),
     Index("ix_series_settle", "state", "settle_at"),
+    Index("ix_series_kept", "closed_at", **_where("images_deleted_at IS NULL")),
+    Index("ix_series_images_deleted_at", "images_deleted_at", **_where("images_deleted_at IS NOT NULL")),
+    Index("ix_series_without_job", "closed_at", **_where("no_job_reason IS NOT NULL")),
 )
 
 # revision: the series revision that took the instance in; null until the series closes.
@@ -164,6 +180,7 @@ instance = Table(
 # id derives from (series, revision, model, version, run_no): domain.uids.job_id.
 # attempt is the token: whoever ends an attempt says WHERE id = :job AND attempt = :attempt.
 # slices: the sop_instance_uids of the volume in order, as assembly found them.
+# source_ae, scanner: those of the series when the job was made, so that statistics need no other table.
 # report_to: the destinations that are told when the job fails; they want its results, too.
 # failure: of a failed job, whose fault it is (domain.job.Failure).
 # report: of a failed job with somebody to tell, where the report stands (domain.job.ReportState).
@@ -180,6 +197,8 @@ job = Table(
     Column("run_no", Integer, nullable=False, server_default="1"),
     Column("destinations", JSON, nullable=False),
     Column("slices", JSON, nullable=False),
+    Column("source_ae", _AE, nullable=False, server_default=""),
+    Column("scanner", String(96), nullable=False, server_default=""),
     Column("priority", Integer, nullable=False),
     Column("state", String(16), nullable=False),
     Column("attempt", Integer, nullable=False, server_default="0"),
@@ -199,6 +218,8 @@ job = Table(
     Index("ix_job_state_created", "state", "created_at"),
     Index("ix_job_created", "created_at"),
     Index("ix_job_report", "report"),
+    Index("ix_job_supersedes", "supersedes", **_where("supersedes IS NOT NULL")),
+    Index("ix_job_state_finished", "state", "finished_at"),
 )
 
 job_attempt = Table(
@@ -215,6 +236,7 @@ job_attempt = Table(
     Column("steps_s", JSON),
 )
 
+# deleted_at: when retention took the file; the row stays.
 result = Table(
     "result",
     metadata,
@@ -223,14 +245,16 @@ result = Table(
     Column("kind", String(16), nullable=False),
     Column("sop_class_uid", _UID, nullable=False),
     Column("sop_instance_uid", _UID, nullable=False, unique=True),
-    Column("series_instance_uid", _UID, nullable=False),
+    Column("series_instance_uid", _UID, nullable=False, index=True),
     Column("transfer_syntax_uid", _UID, nullable=False),
     Column("path", String(200), nullable=False),
     Column("size", BigInteger, nullable=False),
     Column("sha256", String(64), nullable=False),
     Column("summary", JSON, nullable=False),
     Column("created_at", UTCDateTime, nullable=False),
+    Column("deleted_at", UTCDateTime),
     UniqueConstraint("job_id", "kind"),
+    Index("ix_result_kept", "created_at", **_where("deleted_at IS NULL")),
 )
 
 # position: the order within one job and destination: the SEG goes before the SR that points at it.
@@ -328,6 +352,7 @@ node = Table(
     Index("ix_node_state", "state", "beat_at"),
 )
 
+# chain_no, chain_hash: the place in the hash chain (db/chain.py), given a few seconds after the event was written.
 audit_event = Table(
     "audit_event",
     metadata,
@@ -340,4 +365,45 @@ audit_event = Table(
     Column("job_id", _ID, index=True),
     Column("delivery_id", _ID, index=True),
     Column("detail", JSON, nullable=False),
+    Column("chain_no", BigInteger),
+    Column("chain_hash", String(64)),
+    Index("ix_audit_event_event_at", "event", "at"),
+    Index("ix_audit_event_chain_no", "chain_no", unique=True),
+    Index("ix_audit_event_unchained", "id", **_where("chain_no IS NULL")),
+)
+
+# What one process at a time does for all of them, and how far it has come: db/sweeps.py.
+# position: of what is taken one after the other, the last one done; held_until is on the database's clock.
+sweep = Table(
+    "sweep",
+    metadata,
+    Column("name", String(32), primary_key=True),
+    Column("position", BigInteger, nullable=False, server_default="0"),
+    Column("holder", String(100)),
+    Column("held_until", UTCDateTime),
+    Column("ended_at", UTCDateTime),
+    Column("told", JSON),
+)
+
+# What is to be told to people and machines outside: written by the sweep that finds it, sent by the same process.
+# key: says it once; body: what the channel sends, see notify/outbox.py.
+notification = Table(
+    "notification",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("key", String(200), nullable=False, unique=True),
+    Column("rule", String(64), nullable=False),
+    Column("channel", String(64), nullable=False),
+    Column("subject", Text, nullable=False),
+    Column("body", JSON, nullable=False),
+    Column("series_id", _ID),
+    Column("job_id", _ID),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("next_attempt_at", UTCDateTime),
+    Column("finished_at", UTCDateTime),
+    Column("last_error", Text),
+    CheckConstraint("state IN ('waiting', 'sent', 'failed')", name="state"),
+    Index("ix_notification_state", "state", "next_attempt_at"),
 )

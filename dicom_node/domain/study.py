@@ -43,6 +43,7 @@ HEADER: tuple[str, ...] = (
     "ImageType",
     "Manufacturer",
     "ManufacturerModelName",
+    "StationName",
     "ContrastBolusAgent",
     "ConvolutionKernel",
     "RequestedProcedurePriority",

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import logging
 import time
+from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
 from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions
-from sqlalchemy import Connection, Engine, column, select, table
+from sqlalchemy import Connection, Engine, TableClause, column, func, select, table
 
 from dicom_node.db.reconcile import Unfinished
 
 JOBS = "jobs"
 APPLICATION = "dicom-node"
+ENDED = ("SUCCESS", "ERROR", "CANCELLED", "MAX_RECOVERY_ATTEMPTS_EXCEEDED")
 VERSION = "1"  # pinned: with DBOS's default, a hash of the source, no upgraded worker would match a queued job
 
 
@@ -33,6 +35,7 @@ class Enqueuer:
 
     def __init__(self, engine: Engine) -> None:
         log_through_ours()
+        self._engine = engine
         self._client = DBOSClient(
             system_database_engine=engine,
             serializer=DBOSPortableJSONSerializer(),
@@ -71,6 +74,24 @@ class Enqueuer:
         run = f"{one.kind}/{one.id}/{one.attempt + 1}/{uuid4().hex[:8]}"
         self._enqueue(tx, one.kind, queue, run, one.id, priority=one.priority, delay_s=delay_s)
 
+    def forget(self, ended_before: datetime, limit: int) -> int:
+        """Delete the engine's rows of runs that ended before, and count them; our rows tell what became of them."""
+        t = _status_table(self._engine)
+        before_ms = int(ended_before.timestamp() * 1000)
+        old = select(t.c.workflow_uuid).where(t.c.status.in_(ENDED), t.c.updated_at < before_ms).limit(limit)
+        with self._engine.begin() as tx:
+            runs = list(tx.scalars(old))
+        if runs:
+            self._client.delete_workflows(runs)
+        return len(runs)
+
+    def count_ended(self, ended_before: datetime) -> int:
+        """How many runs `forget` would forget."""
+        t = _status_table(self._engine)
+        old = (t.c.status.in_(ENDED), t.c.updated_at < int(ended_before.timestamp() * 1000))
+        with self._engine.begin() as tx:
+            return int(tx.scalar(select(func.count()).select_from(t).where(*old)) or 0)
+
     def register_queue(self, name: str, concurrency: int, poll_s: float) -> None:
         """Tell the engine of a queue and how many of its runs one process may have at a time."""
         self._client.register_queue(name, worker_concurrency=concurrency, polling_interval_sec=poll_s)
@@ -96,11 +117,16 @@ class Enqueuer:
 
 def runs(engine: Engine, *states: str) -> list[tuple[str, str | None]]:
     """Read (run id, executor id) from the engine's own table: lean, because the backlog may be long."""
-    schema = "dbos" if engine.dialect.name == "postgresql" else None
-    t = table("workflow_status", column("workflow_uuid"), column("executor_id"), column("status"), schema=schema)
+    t = _status_table(engine)
     query = select(t.c.workflow_uuid, t.c.executor_id).where(t.c.status.in_(states))
     with engine.begin() as tx:
         return [(run, executor_id) for run, executor_id in tx.execute(query)]
+
+
+def _status_table(engine: Engine) -> TableClause:
+    schema = "dbos" if engine.dialect.name == "postgresql" else None
+    names = ("workflow_uuid", "executor_id", "status", "updated_at")
+    return table("workflow_status", *(column(name) for name in names), schema=schema)
 
 
 def row_of(run: str) -> tuple[str, str]:

@@ -20,7 +20,7 @@ from dicom_node.explain.answer import answer
 from dicom_node.explain.events import event_lines, remedy
 from dicom_node.explain.words import bare, clock_time, count, found, left_out, status_text
 
-__all__ = ["Line", "Story", "clock_time", "explain", "found", "left_out"]
+__all__ = ["Line", "Story", "clock_time", "explain", "found", "left_out", "tell"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -117,6 +117,10 @@ def _object(detail: dict[str, Any]) -> str:
     return str(detail["kind"]).upper()
 
 
+def _deleted(row: Row[Any], detail: dict[str, Any]) -> str:
+    return f"{count(detail['instances'], 'instance')} deleted, {detail['bytes'] / 1e6:.1f} MB: {detail['reason']}"
+
+
 _SENTENCES: dict[str, Callable[[Row[Any], dict[str, Any]], str]] = {
     Event.SERIES_COMPLETE: _complete,
     Event.SERIES_REFUSED: lambda row, detail: f"refused: {detail['reason']}",
@@ -136,6 +140,8 @@ _SENTENCES: dict[str, Callable[[Row[Any], dict[str, Any]], str]] = {
     Event.INSTANCE_REFUSED: _refused,
     Event.INSTANCE_DUPLICATE_DIFFERS: _differs,
     Event.SERIES_REOPENED: _reopened,
+    Event.IMAGES_DELETED: _deleted,
+    Event.RESULTS_DELETED: lambda row, detail: f"results of job {row.job_id[:8]} deleted: {detail['reason']}",
 }
 
 

@@ -57,3 +57,25 @@ def test_a_failing_upgrade_leaves_nothing_behind(engine: Engine, database_url: s
     with pytest.raises(Exception, match="already exists"):
         migrate.upgrade(database_url)
     assert set(inspect(engine).get_table_names()) <= {"delivery", "queues"}
+
+
+BEFORE = """
+INSERT INTO association (id, calling_ae, called_ae, peer_address, started_at) VALUES ('a', 'CT1', 'N', 'h', {at});
+INSERT INTO study (id, study_instance_uid, first_received_at) VALUES ('s', '1.2', {at});
+INSERT INTO series (id, study_id, series_instance_uid, state, first_received_at, last_received_at, settle_at)
+VALUES ('e', 's', '1.3', 'complete', {at}, {at}, {at});
+INSERT INTO instance (series_id, association_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, path, size,
+    sha256, received_at, header) VALUES ('e', 'a', '1.4', '1.5', '1.6', 'p', 1, '0', {at}, '{{}}');
+INSERT INTO job (id, series_id, series_revision, rule, model, model_version, destinations, slices, priority, state,
+    max_attempts, created_at) VALUES ('j', 'e', 1, 'r', 'm', '1', '[]', '[]', 10, 'completed', 1, {at})
+"""
+
+
+def test_what_was_there_before_learns_where_it_came_from(engine: Engine, database_url: str) -> None:
+    migrate.upgrade(database_url, "0002")
+    with engine.begin() as tx:
+        for statement in BEFORE.format(at="'2026-01-01 00:00:00'").split(";"):
+            tx.exec_driver_sql(statement)
+    migrate.upgrade(database_url)
+    with engine.begin() as tx:
+        assert tuple(tx.execute(text("SELECT source_ae, scanner FROM v_job")).one()) == ("CT1", "")

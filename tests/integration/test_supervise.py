@@ -48,7 +48,7 @@ def until(met: Callable[[], bool], node: RunningNode, timeout_s: float = 30) -> 
     wait_for(met, timeout_s, lambda: f"{roles(node)}\n{node.log.read_text()}")
 
 
-ALL = ["assemble/0", "deliver/0", "receive/0", "receive/1", "work/0"]
+ALL = ["assemble/0", "deliver/0", "maintain/0", "receive/0", "receive/1", "work/0"]
 
 
 def test_every_role_comes_back_when_it_dies_and_all_stop_when_told(node: RunningNode) -> None:
