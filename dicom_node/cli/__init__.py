@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import dicom_node
-from dicom_node.cli import files, jobs, roles, setup
+from dicom_node.cli import files, jobs, people, roles, setup
 
 
 class InOrder(click.Group):
@@ -46,12 +46,16 @@ for _command in (
     roles.assemble,
     roles.work,
     roles.deliver,
+    roles.web,
     setup.db,
+    people.user,
     jobs.jobs,
     jobs.explain,
     jobs.retry,
     jobs.cancel,
     jobs.resend,
+    jobs.pause,
+    jobs.resume,
     files.run,
     files.echo,
     files.send,

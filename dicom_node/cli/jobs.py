@@ -43,7 +43,7 @@ def jobs(settings_file: Path, since: str | None, as_json: bool, limit: int, **na
 
     given = {name: text for name, text in names.items() if text}
     which = JobFilter(since=_since(since) if since else None, limit=limit, **given)
-    with _transaction(read_settings(settings_file)) as tx:
+    with transaction_on(read_settings(settings_file)) as tx:
         found = list_jobs(tx, which)
     if as_json:
         click.echo(json.dumps(found, default=_json, indent=1))
@@ -69,7 +69,7 @@ def explain(settings_file: Path, identifier: str, as_json: bool) -> None:
     from dicom_node.explain import clock_time
     from dicom_node.explain import explain as tell
 
-    with _transaction(read_settings(settings_file)) as tx:
+    with transaction_on(read_settings(settings_file)) as tx:
         stories = tell(tx, identifier)
     if as_json:
         click.echo(json.dumps([asdict(story) for story in stories], default=_json, indent=1))
@@ -84,10 +84,11 @@ def explain(settings_file: Path, identifier: str, as_json: bool) -> None:
         click.echo(click.style(story.answer, bold=True))
 
 
-@click.command(cls=Command, example="dicom-node retry 7f3a09c1")
+@click.command(cls=Command, example="dicom-node retry 7f3a09c1\ndicom-node retry 7f3a09c1 --model chest_ct")
 @with_settings
 @click.argument("job")
-def retry(settings_file: Path, job: str) -> None:
+@click.option("--model", default="", metavar="NAME", help="Run this model on its series instead.")
+def retry(settings_file: Path, job: str, model: str) -> None:
     """Run an ended job again: a new job on the same series, with the model as it is now.
 
     JOB is its id; the first characters are enough. The old job keeps its results; those of the new one have UIDs of
@@ -98,8 +99,12 @@ def retry(settings_file: Path, job: str) -> None:
 
     settings = read_settings(settings_file)
     catalog = load_catalog(settings)
-    with _transaction(settings) as tx, _enqueuer(tx) as enqueuer:
-        new = operate.retry(tx, job, catalog, settings.work.max_attempts, enqueuer, actor=_actor())
+    with transaction_on(settings) as tx, _enqueuer(tx) as enqueuer:
+        attempts = settings.work.max_attempts
+        if model:
+            new = operate.rerun(tx, job, model, catalog, attempts, enqueuer, actor=operator_name())
+        else:
+            new = operate.retry(tx, job, catalog, attempts, enqueuer, actor=operator_name())
     click.echo(f"job {new} is scheduled")
 
 
@@ -113,8 +118,8 @@ def cancel(settings_file: Path, job: str) -> None:
     """
     from dicom_node import operate
 
-    with _transaction(read_settings(settings_file)) as tx:
-        full, stopped, dropped = operate.cancel(tx, job, actor=_actor())
+    with transaction_on(read_settings(settings_file)) as tx:
+        full, stopped, dropped = operate.cancel(tx, job, actor=operator_name())
     click.echo(f"job {full}: " + ("canceled" if stopped else "had ended") + f"; {dropped} waiting deliveries canceled")
 
 
@@ -130,13 +135,46 @@ def resend(settings_file: Path, job: str, destination: str) -> None:
     """
     from dicom_node import operate
 
-    with _transaction(read_settings(settings_file)) as tx, _enqueuer(tx) as enqueuer:
-        sent = operate.resend(tx, job, enqueuer, destination=destination, actor=_actor())
+    with transaction_on(read_settings(settings_file)) as tx, _enqueuer(tx) as enqueuer:
+        sent = operate.resend(tx, job, enqueuer, destination=destination, actor=operator_name())
     click.echo(f"{len(sent)} deliveries go again")
 
 
+@click.command(cls=Command, example='dicom-node pause jobs\ndicom-node pause pacs --reason "maintenance until 6"')
+@with_settings
+@click.argument("queue")
+@click.option("--reason", default="", metavar="TEXT", help="Shown to whoever asks why nothing happens.")
+def pause(settings_file: Path, queue: str, reason: str) -> None:
+    """Hold a queue: what runs goes on, nothing more is started until `resume`, restarts included.
+
+    QUEUE is `jobs`, or the name of a destination for what is sent to it. Series are received all the same.
+    """
+    from dicom_node import operate
+    from dicom_node.catalog import load_catalog
+
+    settings = read_settings(settings_file)
+    with transaction_on(settings) as tx:
+        operate.pause(tx, queue, load_catalog(settings), reason=reason, actor=operator_name())
+    click.echo(f"queue {queue} is paused")
+
+
+@click.command(cls=Command, example="dicom-node resume jobs")
+@with_settings
+@click.argument("queue")
+def resume(settings_file: Path, queue: str) -> None:
+    """Let a queue go on that was paused: `jobs`, or the name of a destination."""
+    from dicom_node import operate
+    from dicom_node.catalog import load_catalog
+
+    settings = read_settings(settings_file)
+    with transaction_on(settings) as tx:
+        operate.resume(tx, queue, load_catalog(settings), actor=operator_name())
+    click.echo(f"queue {queue} goes on")
+
+
 @contextmanager
-def _transaction(settings: Settings) -> Iterator[Connection]:
+def transaction_on(settings: Settings) -> Iterator[Connection]:
+    """One transaction on the database of these settings, once it is proved to have our tables."""
     from dicom_node.app import check_database
     from dicom_node.db.engine import open_engine, transaction
 
@@ -194,7 +232,8 @@ def _since(text: str) -> datetime:
         ) from None
 
 
-def _actor() -> str:
+def operator_name() -> str:
+    """Name whoever types, as the audit trail does."""
     try:
         return f"operator {getpass.getuser()}"[:64]
     except (OSError, KeyError):

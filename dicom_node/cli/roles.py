@@ -79,6 +79,11 @@ deliver = _role(
     """Send result objects to their destinations, again and again until they arrive.""",
     "dicom-node deliver",
 )
+web = _role(
+    "web",
+    """Serve the web pages, the REST API and DICOMweb, as [web] in the settings says. Never runs a job.""",
+    "dicom-node web",
+)
 
 
 def _log(settings: Settings, process: str) -> None:
