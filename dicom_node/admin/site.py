@@ -9,14 +9,14 @@ from uuid import uuid4
 
 from fastapi import APIRouter, Depends, FastAPI, Request
 from fastapi.exceptions import RequestValidationError
-from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.exc import DataError, SQLAlchemyError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse, Response
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 import dicom_node
-from dicom_node.admin import signin
+from dicom_node.admin import api, signin
 from dicom_node.admin.desk import Desk, desk_of
 from dicom_node.admin.gate import Gate, TooLargeError
 from dicom_node.admin.guard import check_form
@@ -51,8 +51,9 @@ def build_site(desk: Desk) -> FastAPI:
     site.state.lately = Lately()
     site.add_middleware(Gate, desk=desk)
     site.mount("/static", _Static(directory=_STATIC))
-    for router in (health, signin.router, *PAGES):
+    for router in (health, signin.router, *PAGES, api.router, *api.ROUTERS):
         site.include_router(router)
+    api.describe(site)
     _tell_errors(site)
     return site
 
@@ -111,6 +112,8 @@ def _tell_errors(site: FastAPI) -> None:
         return _told(request, 400, told)
 
     def database(request: Request, error: Exception) -> Response:
+        if isinstance(error, DataError):
+            return _told(request, 400, "A value holds characters or numbers that no database can keep.")
         if not is_away(error):
             return unforeseen(request, error)
         answer = _told(request, 503, "The database does not answer. What you asked for was not done; try again.")

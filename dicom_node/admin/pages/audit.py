@@ -23,7 +23,7 @@ def audit(
     request: Request,
     event: Annotated[str, Query(max_length=64)] = "",
     actor: Annotated[str, Query(max_length=64)] = "",
-    before: Annotated[int | None, Query(ge=1)] = None,
+    before: Annotated[int | None, Query(ge=1, lt=2**63)] = None,
 ) -> Response:
     """Show the events, newest first."""
     with desk_of(request).reading() as tx:
