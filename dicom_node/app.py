@@ -46,7 +46,7 @@ def run_role(settings: Settings, role: str, slot: int, stop: threading.Event) ->
     Parameters
     ----------
     role : str
-        One of ``receive``, ``assemble``, ``work``, ``deliver``, ``maintain``.
+        One of ``receive``, ``assemble``, ``work``, ``deliver``, ``maintain``, ``web``.
     slot : int
         Which of several processes of this role on this machine; a restarted process keeps its slot.
     """
@@ -174,12 +174,26 @@ def _maintain(settings: Settings, engine: Engine, spool: Spool, slot: int, stop:
         enqueuer.close()
 
 
+def _web(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event) -> None:
+    from dicom_node.admin.desk import Desk
+    from dicom_node.admin.server import serve_site
+    from dicom_node.deliver.dimse import echo
+    from dicom_node.engine import Enqueuer
+
+    enqueuer = Enqueuer(engine)
+    try:
+        serve_site(Desk(settings, load_catalog(settings), engine, enqueuer, spool, echo), stop)
+    finally:
+        enqueuer.close()
+
+
 _ROLES: dict[str, Callable[[Settings, Engine, Spool, int, threading.Event], None]] = {
     "receive": _receive,
     "assemble": _assemble,
     "work": _work,
     "deliver": _deliver,
     "maintain": _maintain,
+    "web": _web,
 }
 
 

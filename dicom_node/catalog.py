@@ -84,6 +84,37 @@ def load_catalog(settings: Settings) -> Catalog:
     return Catalog(rules, models, destinations)
 
 
+def parse_rule(text: str, name: str = "as written") -> tuple[Rule | None, list[str]]:
+    """Read a rule from the text of a rule file, which need not be one.
+
+    Parameters
+    ----------
+    name : str
+        What the rule is called when the text does not say it.
+
+    Returns
+    -------
+    (Rule or None, list of str)
+        The rule, and what is wrong with it; None when it cannot be read at all.
+    """
+    problems: list[str] = []
+    file = Path(name)
+    found = _parse(text, file, _RuleFile, problems)
+    rule = _rule(found, file, problems) if found else None
+    return rule, [problem.removeprefix(f"{file}: ") for problem in problems]
+
+
+def rule_texts(settings: Settings) -> dict[str, str]:
+    """Read the rule files as they are now, by the name of the rule; what cannot be read is left out."""
+    texts = {}
+    for file in sorted(settings.rules.glob("*.toml")):
+        problems: list[str] = []
+        found = _read(file, _RuleFile, problems)
+        if found is not None:
+            texts[found.name or file.stem[:64]] = file.read_text(encoding="utf-8")
+    return texts
+
+
 def _destinations(settings: Settings) -> dict[str, Destination]:
     return {
         name: Destination(
@@ -241,11 +272,19 @@ def _unknown(file: Path, key: str, what: str, names: Iterable[str], known: Itera
 
 def _read(file: Path, model: type[M], problems: list[str]) -> M | None:
     try:
-        return model.model_validate(tomllib.loads(file.read_text(encoding="utf-8")))
-    except ValidationError as error:
-        problems += [f"{file}: {problem}" for problem in explain(error)]
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        return _parse(file.read_text(encoding="utf-8"), file, model, problems)
+    except UnicodeDecodeError as error:
         problems.append(f"{file}: not valid TOML: {error}")
     except OSError as error:
         problems.append(f"{file}: cannot be read: {error.strerror}")
+    return None
+
+
+def _parse(text: str, file: Path, model: type[M], problems: list[str]) -> M | None:
+    try:
+        return model.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        problems += [f"{file}: {problem}" for problem in explain(error)]
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        problems.append(f"{file}: not valid TOML: {error}")
     return None

@@ -1,13 +1,16 @@
-"""What a person may do: run a job again, cancel it, send its results again. Each leaves an audit event."""
+"""What a person may do: run a job again or with another model, cancel it, send its results again, hold a queue.
+
+Each leaves an audit event.
+"""
 
 from __future__ import annotations
 
 from sqlalchemy import Connection
 
 from dicom_node.catalog import Catalog
-from dicom_node.db import deliveries, interventions
-from dicom_node.engine import Enqueuer
-from dicom_node.errors import ConfigurationError
+from dicom_node.db import deliveries, interventions, pauses
+from dicom_node.engine import JOBS, Enqueuer, queue_of
+from dicom_node.errors import ConfigurationError, ConflictError, NotFoundError
 
 
 def retry(
@@ -40,6 +43,40 @@ def retry(
         known = ", ".join(sorted(catalog.models)) or "none"
         raise ConfigurationError(f"job {row.id} needs the model {row.model}, which this node no longer has ({known})")
     return interventions.run_again(tx, row, card.version, max_attempts, enqueuer, actor=actor)
+
+
+def rerun(
+    tx: Connection,
+    job: str,
+    model: str,
+    catalog: Catalog,
+    max_attempts: int,
+    enqueuer: Enqueuer,
+    *,
+    actor: str = "operator",
+) -> str:
+    """Run another model on the series of a job; the results go where those of the job go.
+
+    Unlike `retry` it takes nothing back: what the job made, and what it still has to send, stays.
+
+    Returns
+    -------
+    str
+        The id of the new job.
+
+    Raises
+    ------
+    NotFoundError, ConflictError
+        When there is no such job or model, or the series forbids another run.
+    """
+    row = interventions.find_job(tx, job)
+    card = catalog.models.get(model)
+    if card is None:
+        known = ", ".join(sorted(catalog.models)) or "none"
+        raise NotFoundError(f"this node has no model {model} ({known})")
+    if model == row.model:
+        raise ConflictError(f"job {row.id} is one of {model} already: retry it")
+    return interventions.run_other(tx, row, card.name, card.version, max_attempts, enqueuer, actor=actor)
 
 
 def cancel(tx: Connection, job: str, *, actor: str = "operator") -> tuple[str, bool, int]:
@@ -77,3 +114,46 @@ def resend(
     row = interventions.find_job(tx, job)
     wanted = interventions.delivery_ids(tx, row, destination)
     return deliveries.resend(tx, wanted, enqueuer, actor=actor)
+
+
+def pause(tx: Connection, queue: str, catalog: Catalog, *, reason: str = "", actor: str = "operator") -> None:
+    """Hold a queue: what runs goes on, and nothing more is handed out until `resume`, restarts included.
+
+    Parameters
+    ----------
+    queue : str
+        ``jobs``, or the name of a destination for what is sent to it.
+
+    Raises
+    ------
+    NotFoundError, ConflictError
+        When there is no such queue, or it is paused already.
+    """
+    pauses.pause(tx, queue_named(queue, catalog), reason, actor=actor)
+
+
+def resume(tx: Connection, queue: str, catalog: Catalog, *, actor: str = "operator") -> None:
+    """Let a queue go on.
+
+    Raises
+    ------
+    NotFoundError, ConflictError
+        When there is no such queue, or it is not paused.
+    """
+    pauses.resume(tx, queue_named(queue, catalog), actor=actor)
+
+
+def queue_named(name: str, catalog: Catalog) -> str:
+    """Find the engine's name of a queue that a person names.
+
+    Raises
+    ------
+    NotFoundError
+        When there is none.
+    """
+    if name == JOBS:
+        return JOBS
+    if name not in catalog.destinations:
+        known = ", ".join((JOBS, *catalog.destinations))
+        raise NotFoundError(f"there is no queue {name!r}; there is: {known}")
+    return queue_of(name)

@@ -9,7 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping
 from typing import Any
 
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from pydicom.errors import InvalidDicomError
 from pydicom.multival import MultiValue
 from sqlalchemy import Connection
@@ -66,6 +66,39 @@ def route_series(
         if insert_job(tx, job, series.closed_at):
             _schedule(tx, job, enqueuer)
     supersede_jobs(tx, series.id, series.revision, {job.model: job.id for job in jobs}, series.closed_at)
+
+
+def ask_rules(series: ClosedSeries, verdict: Verdict, rules: Iterable[Rule], spool: Spool) -> list[Match]:
+    """Compare a series with rules, as routing does; nothing comes of it."""
+    asked = list(rules)
+    values = _values(series, verdict, _first_slice(series, verdict), asked, spool)
+    return [match_rule(rule, values) for rule in asked]
+
+
+def ask_rules_of_file(ds: Dataset, facts: Mapping[str, Values], rules: Iterable[Rule]) -> list[Match]:
+    """Compare one data set, with what is said of its series, with rules."""
+    asked = list(rules)
+    keys = {key for rule in asked for key in rule.keys} - {*FACTS}
+    values = {**{key: _of_data_set(ds, key) for key in keys}, **facts}
+    return [match_rule(rule, values) for rule in asked]
+
+
+def ask_rules_of_header(
+    header: Mapping[str, Any], path: str, facts: Mapping[str, Values], rules: Iterable[Rule], spool: Spool
+) -> list[Match]:
+    """Compare what is kept of one instance, with what is said of its series, with rules."""
+    asked = list(rules)
+    keys = {key for rule in asked if rule.enabled for key in rule.keys} - {*FACTS}
+    kept = {key: _scalars(header.get(key)) for key in keys & {*HEADER}}
+    read = _read(StoredInstance("", path, dict(header)), keys - {*HEADER}, spool)
+    return [match_rule(rule, {**kept, **read, **facts}) for rule in asked]
+
+
+def _of_data_set(ds: Dataset, keyword: str) -> Values:
+    try:
+        return _scalars(ds.get(keyword))
+    except (ValueError, TypeError, AttributeError, NotImplementedError):
+        return ()
 
 
 def _first_slice(series: ClosedSeries, verdict: Verdict) -> StoredInstance:

@@ -11,7 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -36,6 +36,14 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 AE = Annotated[str, AfterValidator(AETitle)]
 Seconds = Annotated[float, Field(gt=0)]
 Days = Annotated[float, Field(ge=0)]
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this machine can reach an address that we listen on."""
+    try:
+        return ipaddress.ip_address(address).is_loopback
+    except ValueError:
+        return address == "localhost"
 
 
 class _Section(BaseModel):
@@ -231,6 +239,41 @@ class Notify(_Section):
         return rules
 
 
+class Web(_Section):
+    """The web pages, the REST API and DICOMweb."""
+
+    enabled: bool = False
+    address: str = "127.0.0.1"
+    port: Port = 8080
+    certificate: Path | None = None
+    private_key: Path | None = None
+    proxies: tuple[str, ...] = ()
+    clear_text: bool = False
+    hosts: tuple[str, ...] = ()
+    idle_s: Seconds = 1800.0
+    longest_s: Seconds = 43200.0
+    metrics_open: bool = False
+    viewer: Path = Path("ohif")
+
+    @field_validator("proxies")
+    @classmethod
+    def _addresses(cls, proxies: tuple[str, ...]) -> tuple[str, ...]:
+        for proxy in proxies:
+            ipaddress.ip_network(proxy, strict=False)
+        return proxies
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if (self.certificate is None) != (self.private_key is None):
+            raise ValueError("certificate and private_key go together")
+        if not (self.certificate or self.proxies or self.clear_text or is_loopback(self.address)):
+            raise ValueError(
+                f"passwords would cross the network in clear text on {self.address}: give certificate and private_key, "
+                "or the proxies that speak HTTPS for us, or say clear_text = true"
+            )
+        return self
+
+
 class DestinationSettings(_Section):
     """A PACS that results go to."""
 
@@ -268,6 +311,7 @@ class Settings(_Section):
     retain: Retain = Retain()
     audit: Audit = Audit()
     notify: Notify = Notify()
+    web: Web = Web()
     logs: Logs = Logs()
     rules: Path = Path("rules")
     models: tuple[Path, ...] = ()
@@ -356,6 +400,13 @@ def _absolute(settings: Settings, base: Path) -> Settings:
             "audit": settings.audit.model_copy(update=_placed(settings.audit, base)),
             "rules": base / settings.rules,
             "models": tuple(base / folder for folder in settings.models),
+            "web": settings.web.model_copy(
+                update={
+                    "viewer": base / settings.web.viewer,
+                    "certificate": settings.web.certificate and base / settings.web.certificate,
+                    "private_key": settings.web.private_key and base / settings.web.private_key,
+                }
+            ),
         }
     )
 

@@ -27,7 +27,7 @@ from dicom_node.errors import ConfigurationError, ConflictError
 from dicom_node.loop import run_every
 from dicom_node.settings import Settings
 
-ROLES = ("receive", "assemble", "work", "deliver", "maintain")
+ROLES = ("receive", "assemble", "work", "deliver", "maintain", "web")
 
 LOOK_S = 0.5
 RESTART_FIRST_S = 0.5
@@ -62,7 +62,8 @@ class Supervisor:
     Parameters
     ----------
     settings : Settings
-        ``receive.processes`` receivers and ``work.workers`` workers, one assembler, one deliverer, one maintainer.
+        ``receive.processes`` receivers and ``work.workers`` workers, one assembler, one deliverer, one maintainer, and
+        the web pages where ``web.enabled`` says so.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -71,6 +72,7 @@ class Supervisor:
         self._children += [Child("assemble", 0)]
         self._children += [Child("work", slot) for slot in range(settings.work.workers)]
         self._children += [Child("deliver", 0), Child("maintain", 0)]
+        self._children += [Child("web", 0)] if settings.web.enabled else []
         self._ready = False
 
     def run(self, stop: Event) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import dicom_node
-from dicom_node.cli import audit, export, files, jobs, metrics, retain, roles, setup
+from dicom_node.cli import audit, export, files, jobs, metrics, people, retain, roles, setup
 
 
 class InOrder(click.Group):
@@ -47,7 +47,9 @@ for _command in (
     roles.work,
     roles.deliver,
     roles.maintain,
+    roles.web,
     setup.db,
+    people.user,
     jobs.jobs,
     jobs.explain,
     jobs.who_has,
@@ -58,6 +60,8 @@ for _command in (
     retain.retain,
     metrics.metrics,
     export.export,
+    jobs.pause,
+    jobs.resume,
     files.run,
     files.echo,
     files.send,

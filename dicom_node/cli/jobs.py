@@ -120,10 +120,11 @@ def who_has(settings_file: Path, identifier: str, as_json: bool) -> None:
         console().print(_holders(found))
 
 
-@click.command(cls=Command, example="dicom-node retry 7f3a09c1")
+@click.command(cls=Command, example="dicom-node retry 7f3a09c1\ndicom-node retry 7f3a09c1 --model chest_ct")
 @with_settings
 @click.argument("job")
-def retry(settings_file: Path, job: str) -> None:
+@click.option("--model", default="", metavar="NAME", help="Run this model on its series instead.")
+def retry(settings_file: Path, job: str, model: str) -> None:
     """Run an ended job again: a new job on the same series, with the model as it is now.
 
     JOB is its id; the first characters are enough. The old job keeps its results; those of the new one have UIDs of
@@ -135,7 +136,11 @@ def retry(settings_file: Path, job: str) -> None:
     settings = read_settings(settings_file)
     catalog = load_catalog(settings)
     with database(settings) as tx, _enqueuer(tx) as enqueuer:
-        new = operate.retry(tx, job, catalog, settings.work.max_attempts, enqueuer, actor=actor())
+        attempts = settings.work.max_attempts
+        if model:
+            new = operate.rerun(tx, job, model, catalog, attempts, enqueuer, actor=actor())
+        else:
+            new = operate.retry(tx, job, catalog, attempts, enqueuer, actor=actor())
     click.echo(f"job {new} is scheduled")
 
 
@@ -169,6 +174,38 @@ def resend(settings_file: Path, job: str, destination: str) -> None:
     with database(read_settings(settings_file)) as tx, _enqueuer(tx) as enqueuer:
         sent = operate.resend(tx, job, enqueuer, destination=destination, actor=actor())
     click.echo(f"{len(sent)} deliveries go again")
+
+
+@click.command(cls=Command, example='dicom-node pause jobs\ndicom-node pause pacs --reason "maintenance until 6"')
+@with_settings
+@click.argument("queue")
+@click.option("--reason", default="", metavar="TEXT", help="Shown to whoever asks why nothing happens.")
+def pause(settings_file: Path, queue: str, reason: str) -> None:
+    """Hold a queue: what runs goes on, nothing more is started until `resume`, restarts included.
+
+    QUEUE is `jobs`, or the name of a destination for what is sent to it. Series are received all the same.
+    """
+    from dicom_node import operate
+    from dicom_node.catalog import load_catalog
+
+    settings = read_settings(settings_file)
+    with database(settings) as tx:
+        operate.pause(tx, queue, load_catalog(settings), reason=reason, actor=actor())
+    click.echo(f"queue {queue} is paused")
+
+
+@click.command(cls=Command, example="dicom-node resume jobs")
+@with_settings
+@click.argument("queue")
+def resume(settings_file: Path, queue: str) -> None:
+    """Let a queue go on that was paused: `jobs`, or the name of a destination."""
+    from dicom_node import operate
+    from dicom_node.catalog import load_catalog
+
+    settings = read_settings(settings_file)
+    with database(settings) as tx:
+        operate.resume(tx, queue, load_catalog(settings), actor=actor())
+    click.echo(f"queue {queue} goes on")
 
 
 @contextmanager

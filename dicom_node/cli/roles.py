@@ -85,6 +85,12 @@ maintain = _role(
     "dicom-node maintain",
 )
 
+web = _role(
+    "web",
+    """Serve the web pages, the REST API and DICOMweb, as [web] in the settings says. Never runs a job.""",
+    "dicom-node web",
+)
+
 
 def _log(settings: Settings, process: str) -> None:
     from dicom_node import logs

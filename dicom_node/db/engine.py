@@ -23,6 +23,8 @@ BUSY_TIMEOUT_MS = 30_000
 # SQLITE_BUSY, _LOCKED, _NOMEM, _IOERR, _FULL, _CANTOPEN: the machine's trouble, not the statement's.
 _SQLITE_PASSING = {5, 6, 7, 10, 13, 14}
 
+_READ_ONLY = "dicom_node_read_only"
+
 T = TypeVar("T")
 
 
@@ -54,6 +56,15 @@ def transaction(engine: Engine) -> Iterator[Connection]:
     """One transaction: commits when the block ends, rolls back when it raises."""
     with engine.begin() as tx:
         yield tx
+
+
+@contextmanager
+def reading(engine: Engine) -> Iterator[Connection]:
+    """One snapshot to read from; it keeps no writer waiting, and cannot write."""
+    with engine.connect() as connection:
+        reader = connection.execution_options(**{_READ_ONLY: True, "postgresql_readonly": True})
+        with reader.begin():
+            yield reader
 
 
 def commit(engine: Engine, work: Callable[[Connection], T]) -> T:
@@ -100,4 +111,6 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
 
 
 def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
+    reads = connection.get_execution_options().get(_READ_ONLY, False)
+    connection.exec_driver_sql(f"PRAGMA query_only={'ON' if reads else 'OFF'}")
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

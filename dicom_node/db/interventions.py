@@ -59,25 +59,72 @@ def run_again(
         When the job has not ended, a newer revision of the series took its place, the series was refused, or another
         run of the same model on the same series is under way.
     """
-    _refuse_run(tx, job)
+    _refuse_run(tx, job, job.model)
     if job.state == JobState.FAILED:
         cancel_report(tx, job.id)
         _cancel_deliveries(tx, job.id)
+    new, run_no = _insert_run(tx, job, job.model, model_version, max_attempts, queue, supersedes=job.id)
+    detail = {"model": job.model, "version": model_version, "run": run_no, "supersedes": job.id}
+    record(
+        tx,
+        AuditEvent(Event.OPERATOR_RETRY, series_id=job.series_id, job_id=job.id, actor=actor, detail={"new_job": new}),
+        AuditEvent(Event.JOB_SCHEDULED, series_id=job.series_id, job_id=new, actor=actor, detail=detail),
+    )
+    return new
+
+
+def run_other(
+    tx: Connection, job: Row[Any], model: str, model_version: str, max_attempts: int, queue: JobQueue, *, actor: str
+) -> str:
+    """Make and enqueue a job of another model on the same series, for the same destinations.
+
+    Returns
+    -------
+    str
+        The id of the new job.
+
+    Raises
+    ------
+    ConflictError
+        As `run_again`, but for the state of the job that it is like.
+    """
+    _refuse_run(tx, job, model)
+    new, run_no = _insert_run(tx, job, model, model_version, max_attempts, queue, supersedes=None)
+    asked = {"model": model, "new_job": new}
+    detail = {"model": model, "version": model_version, "run": run_no, "like": job.id}
+    record(
+        tx,
+        AuditEvent(Event.OPERATOR_RERUN, series_id=job.series_id, job_id=job.id, actor=actor, detail=asked),
+        AuditEvent(Event.JOB_SCHEDULED, series_id=job.series_id, job_id=new, actor=actor, detail=detail),
+    )
+    return new
+
+
+def _insert_run(
+    tx: Connection,
+    job: Row[Any],
+    model: str,
+    model_version: str,
+    max_attempts: int,
+    queue: JobQueue,
+    *,
+    supersedes: str | None,
+) -> tuple[str, int]:
     same = (
         t.job.c.series_id == job.series_id,
         t.job.c.series_revision == job.series_revision,
-        t.job.c.model == job.model,
+        t.job.c.model == model,
         t.job.c.model_version == model_version,
     )
     run_no = (tx.scalar(select(func.max(t.job.c.run_no)).where(*same)) or 0) + 1
-    new = derive_job_id(job.series_id, job.series_revision, job.model, model_version, run_no)
+    new = derive_job_id(job.series_id, job.series_revision, model, model_version, run_no)
     tx.execute(
         insert(t.job).values(
             id=new,
             series_id=job.series_id,
             series_revision=job.series_revision,
             rule=job.rule,
-            model=job.model,
+            model=model,
             model_version=model_version,
             run_no=run_no,
             destinations=job.destinations,
@@ -89,17 +136,11 @@ def run_again(
             state=JobState.SCHEDULED.value,
             max_attempts=max_attempts,
             created_at=utc_now(),
-            supersedes=job.id,
+            supersedes=supersedes,
         )
     )
     queue.job(tx, new, 1, priority=job.priority)
-    detail = {"model": job.model, "version": model_version, "run": run_no, "supersedes": job.id}
-    record(
-        tx,
-        AuditEvent(Event.OPERATOR_RETRY, series_id=job.series_id, job_id=job.id, actor=actor, detail={"new_job": new}),
-        AuditEvent(Event.JOB_SCHEDULED, series_id=job.series_id, job_id=new, actor=actor, detail=detail),
-    )
-    return new
+    return new, run_no
 
 
 def cancel_job(tx: Connection, job: Row[Any], *, actor: str) -> tuple[bool, int]:
@@ -162,8 +203,8 @@ def _cancel_deliveries(tx: Connection, job_id: str) -> int:
     return tx.execute(update(t.delivery).where(*waiting).values(**canceled)).rowcount
 
 
-def _refuse_run(tx: Connection, job: Row[Any]) -> None:
-    if job.state in _OPEN:
+def _refuse_run(tx: Connection, job: Row[Any], model: str) -> None:
+    if model == job.model and job.state in _OPEN:
         raise ConflictError(f"job {job.id} is {job.state}; `dicom-node cancel` it first")
     series = tx.execute(select(t.series).where(t.series.c.id == job.series_id).with_for_update()).one()
     if series.revision != job.series_revision:
@@ -179,7 +220,7 @@ def _refuse_run(tx: Connection, job: Row[Any]) -> None:
             "have the series sent again"
         )
     other = select(t.job.c.id).where(
-        t.job.c.series_id == job.series_id, t.job.c.model == job.model, t.job.c.state.in_(_OPEN)
+        t.job.c.series_id == job.series_id, t.job.c.model == model, t.job.c.state.in_(_OPEN)
     )
     if running := tx.scalar(other.limit(1)):
         raise ConflictError(f"job {running} runs the same model on the same series already")

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, select
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, tuple_
 
 from dicom_node.db import tables as t
 from dicom_node.db.holders import with_proof
@@ -17,16 +17,21 @@ from dicom_node.db.shortened import starts_with
 
 @dataclass(frozen=True, slots=True)
 class JobFilter:
-    """Which jobs; an empty field does not filter. A job's id may be shortened to its first characters."""
+    """Which jobs; an empty field does not filter. A job's id may be shortened to its first characters.
+
+    `after` is the job that a page goes on after: when it was made, its run and its id.
+    """
 
     job: str = ""
     state: str = ""
+    states: tuple[str, ...] = ()
     patient: str = ""
     accession: str = ""
     study: str = ""
     series: str = ""
     model: str = ""
     since: datetime | None = None
+    after: tuple[datetime, int, str] | None = None
     limit: int = 50
 
 
@@ -68,7 +73,7 @@ def list_series(tx: Connection) -> Sequence[Row[Any]]:
 
 _a = t.job_attempt
 _JOB = (
-    *("id", "state", "rule", "model", "model_version", "run_no", "series_revision", "priority"),
+    *("id", "series_id", "state", "rule", "model", "model_version", "run_no", "series_revision", "priority"),
     *("attempt", "max_attempts", "created_at", "started_at", "finished_at", "next_attempt_at", "error", "supersedes"),
     *("failure", "report"),
     *("patient_id", "accession_number", "study_instance_uid", "series_instance_uid", "series_description"),
@@ -92,6 +97,10 @@ def _query(which: JobFilter) -> Any:
         (which.series, series.series_instance_uid == which.series),
         (which.model, job.model == which.model),
     ]
+    if which.states:
+        wanted.append((True, job.state.in_(which.states)))
+    if which.after is not None:
+        wanted.append((True, _after(*which.after)))
     if which.since is not None:
         wanted.append((True, job.created_at >= which.since))
     return (
@@ -109,6 +118,18 @@ def _query(which: JobFilter) -> Any:
         .order_by(job.created_at.desc(), job.run_no.desc(), job.id)
         .limit(which.limit)
     )
+
+
+def _after(at: datetime, run_no: int, job_id: str) -> ColumnElement[bool]:
+    """Of the order below: newest first, of one moment the later run first."""
+    job = t.job.c
+    same_moment = and_(job.created_at == at, or_(job.run_no < run_no, and_(job.run_no == run_no, job.id > job_id)))
+    return or_(job.created_at < at, same_moment)
+
+
+def _last_attempts(jobs: Sequence[Row[Any]]) -> Any:
+    attempt = t.job_attempt.c
+    return select(t.job_attempt).where(tuple_(attempt.job_id, attempt.n).in_([(row.id, row.attempt) for row in jobs]))
 
 
 def _by_job(tx: Connection, query: Any) -> Mapping[str, list[Row[Any]]]:

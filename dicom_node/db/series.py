@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, or_, select, update
+from sqlalchemy import Connection, Row, and_, exists, func, or_, select, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.instances import RELEASED
@@ -93,6 +93,47 @@ def close_series(tx: Connection, series_id: str, now: datetime, quiet_s: float) 
         called_ae=tuple(sorted({caller.called_ae for caller in callers})),
         instances=instances,
     )
+
+
+def read_closed(tx: Connection, series_id: str) -> ClosedSeries | None:
+    """Read a series as routing saw it when it was last closed; None when there is none, or none of its instances."""
+    row = tx.execute(
+        select(t.series, t.study.c.study_instance_uid)
+        .join(t.study, t.study.c.id == _s.study_id)
+        .where(_s.id == series_id)
+    ).one_or_none()
+    instances = _instances(tx, series_id) if row else ()
+    if row is None or not instances:
+        return None
+    by = _associations(tx, series_id)
+    return ClosedSeries(
+        id=row.id,
+        study_instance_uid=row.study_instance_uid,
+        series_instance_uid=row.series_instance_uid,
+        revision=row.revision,
+        closed_at=row.closed_at or row.last_received_at,
+        close_reason=row.close_reason or "",
+        expected_count=row.expected_count or _announced(instances),
+        calling_ae=tuple(sorted({one.calling_ae for one in by})),
+        called_ae=tuple(sorted({one.called_ae for one in by})),
+        instances=instances,
+    )
+
+
+def closed_since(tx: Connection, since: datetime, limit: int) -> Sequence[Row[Any]]:
+    """Read series that were closed since a time, the newest first, each with its first instance and who sent that."""
+    i, a = t.instance.c, t.association.c
+    first = select(func.min(i.id)).where(i.series_id == _s.id).correlate(t.series).scalar_subquery()
+    columns = (i.header, i.path, a.calling_ae, a.called_ae, t.study.c.accession_number)
+    return tx.execute(
+        select(t.series, *columns)
+        .join(t.study, t.study.c.id == _s.study_id)
+        .join(t.instance, i.id == first)
+        .outerjoin(t.association, a.id == i.association_id)
+        .where(_s.state == _COMPLETE, _s.closed_at >= since)
+        .order_by(_s.closed_at.desc())
+        .limit(limit)
+    ).all()
 
 
 def write_verdict(tx: Connection, series_id: str, verdict: Verdict) -> None:

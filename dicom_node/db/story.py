@@ -102,10 +102,11 @@ def read_series(tx: Connection, series_id: str) -> SeriesRows:
         event.job_id.in_([job.id for job in jobs]),
         and_(event.event == Event.INSTANCE_REFUSED.value, event.association_id.in_([one for one in by if one])),
     )
+    looked_at = (Event.VIEWED.value, Event.SENT_OUT.value, Event.ACCESS_REFUSED.value)  # nothing happened to it
     return SeriesRows(
         series=series,
         arrivals=_arrivals(tx, series_id),
-        events=tx.execute(select(t.audit_event).where(about).order_by(event.id)).all(),
+        events=tx.execute(select(t.audit_event).where(about, event.event.not_in(looked_at)).order_by(event.id)).all(),
         jobs=jobs,
         attempts=_ordered(tx, select(t.job_attempt).where(t.job_attempt.c.job_id.in_(of_series)), t.job_attempt.c.n),
         results=_ordered(tx, select(t.result).where(t.result.c.job_id.in_(of_series)), t.result.c.kind),

@@ -16,6 +16,7 @@ from sqlalchemy import (
     Column,
     DateTime,
     Dialect,
+    Float,
     ForeignKey,
     Index,
     Integer,
@@ -406,4 +407,87 @@ notification = Table(
     Column("last_error", Text),
     CheckConstraint("state IN ('waiting', 'sent', 'failed')", name="state"),
     Index("ix_notification_state", "state", "next_attempt_at"),
+)
+
+# People who may sign in to the web pages, and what they hold. A secret is kept as its SHA-256 (or argon2id) only.
+account = Table(
+    "account",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("name", String(40), nullable=False, unique=True),
+    Column("role", String(16), nullable=False),
+    Column("password_hash", String(200), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("password_at", UTCDateTime, nullable=False),
+    Column("signed_in_at", UTCDateTime),
+    CheckConstraint("role IN ('viewer', 'operator', 'admin')", name="role"),
+    CheckConstraint("state IN ('active', 'disabled')", name="state"),
+)
+
+# id: SHA-256 of what the cookie holds.
+web_session = Table(
+    "web_session",
+    metadata,
+    Column("id", String(64), primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
+    Column("csrf", String(64), nullable=False),
+    Column("address", String(64), nullable=False),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("seen_at", UTCDateTime, nullable=False),
+)
+
+api_token = Table(
+    "api_token",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("account_id", ForeignKey("account.id"), nullable=False, index=True),
+    Column("name", String(40), nullable=False),
+    Column("digest", String(64), nullable=False, unique=True),
+    Column("rights", JSON, nullable=False),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("expires_at", UTCDateTime),
+    Column("used_at", UTCDateTime),
+    Column("revoked_at", UTCDateTime),
+)
+
+# name: SHA-256 of what was typed, for people type passwords there.
+login_failure = Table(
+    "login_failure",
+    metadata,
+    Column("id", BigInteger().with_variant(Integer, "sqlite"), primary_key=True, autoincrement=True),
+    Column("at", UTCDateTime, nullable=False, index=True),
+    Column("name", String(64), nullable=False),
+    Column("address", String(64), nullable=False),
+)
+
+# What was answered to a request with an Idempotency-Key; written in the transaction of what the request did.
+idempotency_key = Table(
+    "idempotency_key",
+    metadata,
+    Column("account_id", ForeignKey("account.id"), primary_key=True),
+    Column("key", String(100), primary_key=True),
+    Column("request", String(64), nullable=False),
+    Column("answer", JSON),
+    Column("at", UTCDateTime, nullable=False, index=True),
+)
+
+# A queue whose row is here hands out nothing: "jobs", or "deliver/" and a destination.
+paused_queue = Table(
+    "paused_queue",
+    metadata,
+    Column("queue", String(80), primary_key=True),
+    Column("actor", String(64), nullable=False),
+    Column("reason", String(200), nullable=False),
+    Column("at", UTCDateTime, nullable=False),
+)
+
+# The last time that somebody asked a destination for an answer (C-ECHO). error: null when it answered.
+destination_echo = Table(
+    "destination_echo",
+    metadata,
+    Column("destination", String(64), primary_key=True),
+    Column("at", UTCDateTime, nullable=False),
+    Column("took_s", Float),
+    Column("error", Text),
 )

@@ -51,6 +51,20 @@ class Event(StrEnum):
     OPERATOR_RETRY = "operator asked for a retry"
     OPERATOR_CANCEL = "operator asked for a cancel"
     OPERATOR_RESEND = "operator asked for a resend"
+    OPERATOR_RERUN = "operator asked for another model"
+    QUEUE_PAUSED = "queue paused"
+    QUEUE_RESUMED = "queue resumed"
+    DESTINATION_ASKED = "destination asked for an echo"
+    LOGIN = "signed in"
+    LOGIN_FAILED = "sign-in failed"
+    LOGOUT = "signed out"
+    ACCESS_REFUSED = "access refused"
+    ACCOUNT_ADDED = "account added"
+    ACCOUNT_CHANGED = "account changed"
+    TOKEN_ADDED = "token added"  # noqa: S105 - no secret
+    TOKEN_REVOKED = "token revoked"  # noqa: S105
+    VIEWED = "patient data viewed"
+    SENT_OUT = "patient data given out"
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,6 +16,7 @@ from sqlalchemy import Connection, Engine
 from dicom_node import __version__
 from dicom_node.db.engine import commit
 from dicom_node.db.nodes import register_node, stop_node, this_host
+from dicom_node.db.pauses import paused
 from dicom_node.db.reconcile import give_back, unfinished
 from dicom_node.engine.enqueuer import APPLICATION, VERSION, Enqueuer, log_through_ours, row_of, runs
 from dicom_node.engine.liveness import Liveness, every, slot_held
@@ -65,6 +66,7 @@ class Executor:
         self._role, self._slot = role, str(slot)
         self._host = this_host()
         self._queues = dict(queues)
+        self._offered: dict[str, int] = {}
         self._callbacks = {"job": on_job, "report": on_report, "delivery": on_delivery}
         self._before_exit = before_exit
         self._running: set[str] = set()
@@ -91,6 +93,7 @@ class Executor:
                 every(self._liveness.beat, engine.beat_s, ended)
                 self._launch()
                 others = [every(self._reap, engine.beat_s, stop), every(self._reconcile, engine.dead_after_s, stop)]
+                others.append(every(self._heed_pauses, engine.beat_s, stop))
                 stop.wait()
                 for thread in others:
                     thread.join(timeout=5)
@@ -114,8 +117,7 @@ class Executor:
 
     def _launch(self) -> None:
         log_through_ours()
-        for name, concurrency in self._queues.items():
-            self._enqueuer.register_queue(name, concurrency, self._settings.engine.poll_s)
+        self._heed_pauses()
         config: DBOSConfig = {
             "name": APPLICATION,
             "system_database_url": self._settings.database.url,
@@ -145,6 +147,16 @@ class Executor:
 
         DBOS.listen_queues(list(self._queues))
         DBOS.launch()
+
+    def _heed_pauses(self) -> None:
+        """Tell the engine to hand out nothing of a queue that a person has paused; it looks before each poll."""
+        with self._engine.begin() as tx:
+            held = paused(tx)
+        for name, concurrency in self._queues.items():
+            offered = 0 if name in held else concurrency
+            if self._offered.get(name) != offered:
+                self._enqueuer.register_queue(name, offered, self._settings.engine.poll_s)
+                self._offered[name] = offered
 
     def _call(self, kind: str, row_id: str) -> None:
         callback, run = self._callbacks[kind], DBOS.workflow_id or ""

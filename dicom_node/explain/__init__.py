@@ -33,11 +33,15 @@ class Line:
 
 @dataclass(frozen=True, slots=True)
 class Story:
-    """One series, or what was refused at the door. `answer` is one line: where the result is, or why there is none."""
+    """One series, or what was refused at the door. `answer` is one line: where the result is, or why there is none.
+
+    `series_id` is our id of the series; empty for what was refused.
+    """
 
     title: str
     lines: tuple[Line, ...]
     answer: str
+    series_id: str = ""
 
 
 def explain(tx: Connection, text: str) -> list[Story]:
@@ -75,7 +79,7 @@ def tell(tx: Connection, rows: story.SeriesRows) -> Story:
     title += f", {series.instance_count} instances, study {series.study_instance_uid}"
     title += f", accession number {series.accession_number}" if series.accession_number else ""
     lines = sorted(_lines(rows), key=lambda line: line.at)
-    return Story(title, tuple(lines), answer(tx, rows))
+    return Story(title, tuple(lines), answer(tx, rows), series.id)
 
 
 def _lines(rows: story.SeriesRows) -> Iterator[Line]:

@@ -8,6 +8,7 @@ from sqlalchemy import Connection, Row
 
 from dicom_node.db import story
 from dicom_node.db.engine import utc_now
+from dicom_node.db.pauses import paused
 from dicom_node.domain.delivery import DeliveryState
 from dicom_node.domain.job import JobState, ReportState
 from dicom_node.domain.proof import ProofState
@@ -42,6 +43,8 @@ def _job_answer(tx: Connection, job: Row[Any], rows: story.SeriesRows) -> str:
     if job.state == JobState.SCHEDULED:
         if not story.processes_alive(tx, "work"):
             return f"No result of {job.model} yet: no worker is alive; do `dicom-node serve` or `dicom-node work`."
+        if held := _held(tx, "jobs"):
+            return f"No result of {job.model} yet: {held}."
         if job.next_attempt_at and job.next_attempt_at > utc_now():
             return f"No result of {job.model} yet: {job.error}; next attempt at {clock_time(job.next_attempt_at)}."
         return f"No result of {job.model} yet: the job waits for a free worker."
@@ -123,5 +126,16 @@ def _proof_answer(job: Row[Any], deliveries: list[Row[Any]]) -> str:
 def _why_not_yet(tx: Connection, deliveries: list[Row[Any]]) -> str:
     if not story.processes_alive(tx, "deliver"):
         return ": no deliverer is alive; do `dicom-node serve` or `dicom-node deliver`"
+    if deliveries and (held := _held(tx, deliveries[0].destination)):
+        return f": {held}"
     late = [d for d in deliveries if d.last_error and d.next_attempt_at]
     return f": {bare(late[0].last_error)}; next try at {clock_time(late[0].next_attempt_at)}" if late else ""
+
+
+def _held(tx: Connection, queue: str) -> str:
+    """Say who paused a queue (``jobs``, or a destination) and how it goes on; empty when it is not paused."""
+    found = paused(tx).get(queue if queue == "jobs" else f"deliver/{queue}")
+    if found is None:
+        return ""
+    why = f" ({found.reason})" if found.reason else ""
+    return f"its queue is paused since {clock_time(found.at)} by {found.actor}{why}; do `dicom-node resume {queue}`"

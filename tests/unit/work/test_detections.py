@@ -218,7 +218,9 @@ def test_a_risk_is_calculated_where_lobe_and_order_hold_its_inputs() -> None:
     drawn.volume.datasets[0].AcquisitionContextSequence = [asked]
     answered = findings_from(drawn.prediction(), card, drawn.volume, JOB)
     assert not answered.not_run
-    assert value(answered.segments[2], "Probability of cancer") == pytest.approx(11.2, abs=1.5), "9.9 % for 9 mm, 12.6 % for 10"
+    assert value(answered.segments[2], "Probability of cancer") == pytest.approx(11.2, abs=1.5), (
+        "9.9 % for 9 mm, 12.6 % for 10"
+    )
     model, note = quality(answered.segments[2], "Brock")
     assert model == "Brock full model 2b"
     assert note.startswith("woman, 60 years, a family history, no emphysema (0.0 % below -950 HU), solid, 9.")

@@ -1,0 +1,7 @@
+"""The HTML pages, one module a subject: a router, and what it reads."""
+
+from dicom_node.admin.pages import audit, destinations, find, images, job, models, people, queue, rules, system
+
+ROUTERS = tuple(
+    module.router for module in (queue, find, job, images, models, rules, destinations, system, people, audit)
+)

@@ -1,0 +1,216 @@
+"""One job: its answer, its result, its deliveries, its times, and what may be done about it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Depends, Form, Request
+from pydicom import dcmread
+from sqlalchemy import Connection
+from starlette.responses import RedirectResponse, Response
+
+from dicom_node import operate
+from dicom_node.admin.desk import Desk, desk_of
+from dicom_node.admin.gate import visitor_of
+from dicom_node.admin.guard import needs
+from dicom_node.admin.paper import page
+from dicom_node.admin.picture import WINDOWS, Overlay, read_overlay
+from dicom_node.admin.progress import progress_of
+from dicom_node.admin.report import ReportLine, as_text, read_report
+from dicom_node.admin.trail import viewed
+from dicom_node.db import browse, story
+from dicom_node.db.listing import JobFilter, list_jobs
+from dicom_node.domain.job import JobState
+from dicom_node.domain.people import Right
+from dicom_node.errors import NotFoundError, SpoolError
+from dicom_node.explain import tell
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
+_may_operate = Depends(needs(Right.OPERATE))
+
+DONE = {
+    "scheduled": "A new job is scheduled: this one.",
+    "canceled": "Canceled.",
+    "resent": "The objects are on their way again.",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Patient:
+    """Who the images are of, as their file says: the database holds no names."""
+
+    name: str = ""
+    id: str = ""
+    birth_date: str = ""
+    sex: str = ""
+    study_date: str = ""
+    study_description: str = ""
+    referring: str = ""
+
+
+@router.get("/jobs/{job_id}")
+def job(request: Request, job_id: str, done: str = "") -> Response:
+    """Show a job; the first characters of its id are enough."""
+    desk = desk_of(request)
+    with desk.reading() as tx:
+        one = find_job(tx, job_id)
+        shown = _read(tx, desk, one)
+    viewed(request, "job", series_id=one["series_id"], job_id=one["id"], study=one["study_instance_uid"])
+    return page(request, "job.html", job=one, done=DONE.get(done, ""), **shown)
+
+
+@router.post("/jobs/{job_id}/retry", dependencies=[_may_operate])
+def retry(request: Request, job_id: str) -> Response:
+    """Run it again."""
+    desk = desk_of(request)
+    with desk.writing() as tx:
+        attempts = desk.settings.work.max_attempts
+        new = operate.retry(tx, job_id, desk.catalog, attempts, desk.enqueuer, actor=visitor_of(request).actor)
+    return RedirectResponse(f"/jobs/{new}?done=scheduled", 303)
+
+
+@router.post("/jobs/{job_id}/rerun", dependencies=[_may_operate])
+def rerun(request: Request, job_id: str, model: Annotated[str, Form(max_length=64)]) -> Response:
+    """Run another model on its series."""
+    desk, actor = desk_of(request), visitor_of(request).actor
+    with desk.writing() as tx:
+        attempts = desk.settings.work.max_attempts
+        new = operate.rerun(tx, job_id, model, desk.catalog, attempts, desk.enqueuer, actor=actor)
+    return RedirectResponse(f"/jobs/{new}?done=scheduled", 303)
+
+
+@router.post("/jobs/{job_id}/cancel", dependencies=[_may_operate])
+def cancel(request: Request, job_id: str) -> Response:
+    """Cancel it, and what of it waits to be sent."""
+    with desk_of(request).writing() as tx:
+        full, _, _ = operate.cancel(tx, job_id, actor=visitor_of(request).actor)
+    return RedirectResponse(f"/jobs/{full}?done=canceled", 303)
+
+
+@router.post("/jobs/{job_id}/resend", dependencies=[_may_operate])
+def resend(request: Request, job_id: str, destination: Annotated[str, Form(max_length=64)] = "") -> Response:
+    """Send its results again."""
+    desk = desk_of(request)
+    with desk.writing() as tx:
+        operate.resend(tx, job_id, desk.enqueuer, destination=destination, actor=visitor_of(request).actor)
+    return RedirectResponse(f"/jobs/{job_id}?done=resent", 303)
+
+
+def find_job(tx: Connection, text: str) -> dict[str, Any]:
+    """Read the job whose id is or begins with a text.
+
+    Raises
+    ------
+    NotFoundError
+        When there is none, or more than one.
+    """
+    found = list_jobs(tx, JobFilter(job=text.strip().lower(), limit=2)) if len(text) >= 4 else []
+    if len(found) != 1:
+        raise NotFoundError(f"there is no job {text}" if not found else f"several jobs start with {text}")
+    return found[0]
+
+
+def _read(tx: Connection, desk: Desk, one: dict[str, Any]) -> dict[str, Any]:
+    slices = browse.slices_of(tx, one["id"])
+    results = {result["kind"]: result for result in one["results"]}
+    report = _report(desk, results)
+    overlay = _overlay(desk, results)
+    path = slices[0].path if slices else browse.first_path(tx, one["series_id"])
+    return {
+        "story": tell(tx, story.read_series(tx, one["series_id"])),
+        "series": browse.read_series_row(tx, one["series_id"]),
+        "attempts": browse.attempts_of(tx, one["id"]),
+        "progress": progress_of(tx, [one]).get(one["id"]),
+        "patient": _patient(desk, path),
+        "slices": len(slices),
+        "start": _start(slices, overlay),
+        "windows": WINDOWS,
+        "segments": _segments(results, overlay, slices),
+        "marks": _marks(slices, overlay),
+        "report": report,
+        "report_text": as_text(report),
+        "others": sorted(name for name in desk.catalog.models if name != one["model"]),
+        "is_over": JobState(one["state"]).is_final,
+        "gone": bool(results) and not report and overlay is None,
+        "has_viewer": (desk.settings.web.viewer / "index.html").is_file(),
+    }
+
+
+def _overlay(desk: Desk, results: dict[str, Any]) -> Overlay | None:
+    try:
+        return read_overlay(desk.spool.path(results["seg"]["path"])) if "seg" in results else None
+    except SpoolError:
+        return None
+
+
+def _report(desk: Desk, results: dict[str, Any]) -> tuple[ReportLine, ...]:
+    try:
+        return read_report(desk.spool.path(results["sr"]["path"])) if "sr" in results else ()
+    except SpoolError:
+        return ()
+
+
+def _patient(desk: Desk, path: str) -> Patient:
+    try:
+        ds = dcmread(desk.spool.path(path), stop_before_pixels=True) if path else None
+    except Exception:  # noqa: BLE001 - whatever is wrong with the file: the page says the rest
+        ds = None
+    if ds is None:
+        return Patient()
+    words = {
+        "name": "PatientName",
+        "id": "PatientID",
+        "birth_date": "PatientBirthDate",
+        "sex": "PatientSex",
+        "study_date": "StudyDate",
+        "study_description": "StudyDescription",
+        "referring": "ReferringPhysicianName",
+    }
+    patient = Patient(**{field: _text(ds, keyword) for field, keyword in words.items()})
+    return replace(patient, name=_readable(patient.name), referring=_readable(patient.referring))
+
+
+def _readable(person: str) -> str:
+    """Write a person's name (PS3.5 6.2.1) as people do: family name, comma, the rest."""
+    family, *given = [part for part in person.split("=")[0].split("^") if part.strip()] or [""]
+    return f"{family}, {' '.join(given)}" if given else family
+
+
+def _text(ds: Any, keyword: str) -> str:
+    try:
+        return str(ds.get(keyword, "") or "").strip()[:128]
+    except (ValueError, TypeError, AttributeError):
+        return ""
+
+
+def _start(slices: list[Any], overlay: Overlay | None) -> int:
+    """Open the stack where most segments are, in the middle of them; without any in its middle."""
+    if overlay is None:
+        return len(slices) // 2
+    marked = [n for n, one in enumerate(slices) if one.sop_instance_uid in overlay.frames]
+    return marked[len(marked) // 2] if marked else len(slices) // 2
+
+
+def _marks(slices: list[Any], overlay: Overlay | None) -> list[int]:
+    if overlay is None:
+        return []
+    return [n for n, one in enumerate(slices) if one.sop_instance_uid in overlay.frames]
+
+
+def _segments(results: dict[str, Any], overlay: Overlay | None, slices: list[Any]) -> list[dict[str, Any]]:
+    """Join what was measured with how it is drawn, and where: ``at`` is the slice in the middle of it."""
+    places = {one.sop_instance_uid: n for n, one in enumerate(slices)}
+    summaries = (result["summary"] for result in results.values())
+    summary: dict[str, Any] = next((one for one in summaries if one.get("segments")), {})
+    drawn = {segment.number: segment for segment in overlay.segments} if overlay else {}
+    found = []
+    for segment in summary.get("segments", ()):
+        shown = drawn.get(segment.get("number", 0))
+        marked = sorted(places[uid] for uid in shown.slices if uid in places) if shown else []
+        found.append({**segment, "color": _hex(shown), "at": marked[len(marked) // 2] if marked else None})
+    return found
+
+
+def _hex(segment: Any) -> str:
+    return "#{:02x}{:02x}{:02x}".format(*segment.color_rgb) if segment else "none"

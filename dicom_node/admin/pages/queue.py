@@ -1,0 +1,99 @@
+"""The first page: what runs, what waits, what ended lately. It refreshes itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Annotated, Any
+from urllib.parse import urlencode
+
+from fastapi import APIRouter, Depends, Query, Request
+from sqlalchemy import Connection
+from starlette.responses import Response
+
+from dicom_node.admin.desk import Desk, desk_of
+from dicom_node.admin.guard import needs
+from dicom_node.admin.paper import page
+from dicom_node.admin.progress import progress_of
+from dicom_node.admin.trail import viewed
+from dicom_node.db import overview
+from dicom_node.db.engine import utc_now
+from dicom_node.db.listing import JobFilter, list_jobs
+from dicom_node.db.pauses import paused
+from dicom_node.domain.job import JobState
+from dicom_node.domain.people import Right
+
+DAY = timedelta(days=1)
+_PAGE = 50
+_GROUPS = {
+    "": (),
+    "open": (JobState.SCHEDULED.value, JobState.IN_PROGRESS.value),
+    "failed": (JobState.FAILED.value,),
+    "completed": (JobState.COMPLETED.value,),
+    "canceled": (JobState.CANCELED.value,),
+}
+
+router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
+
+
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What of the queue somebody wants to see."""
+
+    show: str
+    model: str
+    page: int
+
+    def link(self, **changes: Any) -> str:
+        """Write the address of the same view with something changed."""
+        asked = {"show": self.show, "model": self.model, "page": self.page, **changes}
+        query = urlencode({key: value for key, value in asked.items() if value not in ("", 1)})
+        return f"?{query}" if query else "?"
+
+
+def wanted(
+    show: Annotated[str, Query(max_length=20)] = "",
+    model: Annotated[str, Query(max_length=64)] = "",
+    page: Annotated[int, Query(ge=1, le=2000)] = 1,
+) -> Wanted:
+    """Read the filter from the query."""
+    return Wanted(show if show in _GROUPS else "", model, page)
+
+
+@router.get("/")
+def queue(request: Request, view: Annotated[Wanted, Depends(wanted)]) -> Response:
+    """Show the queue."""
+    desk = desk_of(request)
+    with desk.reading() as tx:
+        shown = _read(tx, desk, view)
+    viewed(request, "queue", jobs=len(shown["jobs"]))
+    return page(request, "queue.html", **shown)
+
+
+@router.get("/queue")
+def rows(request: Request, view: Annotated[Wanted, Depends(wanted)]) -> Response:
+    """Give only what changes, for the page to put in its place."""
+    desk = desk_of(request)
+    with desk.reading() as tx:
+        return page(request, "_queue.html", **_read(tx, desk, view))
+
+
+def _read(tx: Connection, desk: Desk, view: Wanted) -> dict[str, Any]:
+    first = (view.page - 1) * _PAGE
+    filtered = JobFilter(states=_GROUPS[view.show], model=view.model, limit=first + _PAGE + 1)
+    found = list_jobs(tx, filtered)[first:]
+    jobs = found[:_PAGE]
+    if view.page == 1:  # what runs stands above what waits, and that above what is over; each newest first
+        order = {JobState.IN_PROGRESS.value: 0, JobState.SCHEDULED.value: 1}
+        jobs = sorted(jobs, key=lambda job: order.get(job["state"], 2))
+    return {
+        "jobs": jobs,
+        "more": len(found) > _PAGE,
+        "view": view,
+        "progress": progress_of(tx, jobs),
+        "counts": overview.counts(tx, utc_now() - DAY),
+        "receiving": overview.receiving(tx, 8) if view.page == 1 and view.show in ("", "open") else (),
+        "paused": paused(tx),
+        "models": sorted(desk.catalog.models),
+        "alive": {row.role for row in overview.processes(tx, utc_now()) if row.state == "alive"},
+    }

@@ -1,0 +1,1 @@
+"""The web pages, the REST API and DICOMweb, on a node with real results."""

@@ -1,0 +1,48 @@
+"""One node for all tests that only look; it is filled once, with one run of the real model."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from shutil import copyfile
+
+import pytest
+
+from tests.integration.web.node import WebNode, fill, make_database, web_node
+
+
+@pytest.fixture(scope="session")
+def chest_part(chest_ct: list[Path]) -> list[Path]:
+    """Sixty slices of the middle of the demo's chest CT: enough for the model to find two lungs in."""
+    return chest_ct[90:150]
+
+
+@pytest.fixture(scope="session")
+def database(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A database with tables and people, to be copied: making one takes more than a second."""
+    file = tmp_path_factory.mktemp("template") / "node.db"
+    make_database(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture(scope="session")
+def filled(
+    tmp_path_factory: pytest.TempPathFactory, database: Path, chest_part: list[Path]
+) -> Iterator[tuple[WebNode, dict[str, str]]]:
+    """A node after a day; ids by what became of the jobs. For looking only."""
+    home = tmp_path_factory.mktemp("web")
+    with web_node(_home(home / "node", database)) as node:
+        yield node, fill(node, chest_part, home / "scratch")
+
+
+@pytest.fixture
+def node(tmp_path: Path, database: Path) -> Iterator[WebNode]:
+    """A node of the test's own, with nobody's series and three people."""
+    with web_node(_home(tmp_path / "node", database)) as made:
+        yield made
+
+
+def _home(folder: Path, database: Path) -> Path:
+    folder.mkdir()
+    copyfile(database, folder / "node.db")
+    return folder
