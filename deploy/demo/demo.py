@@ -3,7 +3,7 @@
     make demo                 run it and clean up
     make demo KEEP=1          leave node and PACS running, and say how to look at them
 
-Exit status 0 only when the PACS really holds the SEG and the SR.
+Exit status 0 only when the PACS really holds every object that the node made.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import Any
 
+from PIL import Image
 from pydicom import dcmread
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
@@ -28,6 +29,7 @@ from rich.table import Table
 sys.path.insert(0, str(Path(__file__).parent))
 from pacs import AE_TITLE, PACS, Held, free_port, start_pacs
 from picture import draw
+from report import lines
 
 from dicom_node.deliver.dimse import send_files
 
@@ -59,7 +61,7 @@ ae_title = "{pacs}"
 """
 
 RULE = """\
-model = "lung_ct"
+model = "chest_ct"
 destinations = ["pacs"]
 
 [when]
@@ -171,28 +173,34 @@ def wait(folder: Path, series_uid: str) -> dict[str, Any] | None:
 
 def show(folder: Path, files: list[Path], job: dict[str, Any], held: list[Held], pacs: PACS) -> bool:
     """Save what the PACS gave back, draw it, and print the table."""
-    expected = {result["sop_instance_uid"] for result in job["results"]}
-    received = {h.sop_instance_uid: h for h in held}
+    kinds = {result["sop_instance_uid"]: result["kind"] for result in job["results"]}
+    received = {kinds.get(h.sop_instance_uid, f"unexpected {h.modality}"): h for h in held}
     out = folder / "results"
     out.mkdir()
-    paths = {}
-    for h in held:
-        paths[h.modality] = out / f"{h.modality.lower()}.dcm"
-        paths[h.modality].write_bytes(h.content)
-    ok = expected == received.keys() and sorted(h.modality for h in held) == ["SEG", "SR"]
-    volumes = {}
-    if "SEG" in paths:
-        volumes = draw(paths["SEG"].read_bytes(), files, out / "picture.png")
+    for kind, h in received.items():
+        (out / f"{kind}.dcm").write_bytes(h.content)
+    ok = len(held) == len(kinds) and received.keys() == set(kinds.values()) and {"seg", "sr"} <= received.keys()
+    volumes = draw(received["seg"].content, files, out / "picture.png") if "seg" in received else {}
+    if "sc" in received:
+        Image.fromarray(dcmread(BytesIO(received["sc"].content)).pixel_array).save(out / "page.png")
     say.print(table(files, job, volumes, held, pacs))
-    for modality, path in sorted(paths.items()):
-        say.print(f"{modality:8} {shown(path)}")
-    if "SEG" in paths:
-        say.print(f"picture  {shown(out / 'picture.png')}")
+    if "sr" in received:
+        say.print(report(received["sr"].content))
+    for path in sorted(out.iterdir()):
+        say.print(f"{path.name:12} {shown(path)}")
     if ok:
-        say.print("[green]The PACS holds the SEG and the SR.")
+        say.print(f"[green]The PACS holds all {len(held)} objects that the node made.")
     else:
-        say.print("[red]The PACS does not hold exactly the SEG and the SR that the node made.")
+        say.print("[red]The PACS does not hold exactly what the node made.")
     return ok
+
+
+def report(content: bytes) -> Table:
+    """What the structured report says, group by group."""
+    rows = Table(title="What the report says", show_header=False, title_justify="left")
+    for name, said in lines(content):
+        rows.add_row(name, "\n".join(said))
+    return rows
 
 
 def table(files: list[Path], job: dict[str, Any], volumes: dict[str, float], held: list[Held], pacs: PACS) -> Table:

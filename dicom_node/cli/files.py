@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from dicom_node.run_folder import FolderRun
 
 
-@click.command(cls=Command, example="dicom-node run path/to/series -o results --model lung_ct")
+@click.command(cls=Command, example="dicom-node run path/to/series -o results --model chest_ct")
 @click.argument("folder", type=click.Path(path_type=Path, exists=True, file_okay=False))
 @click.option(
     "-o", "--out", type=click.Path(path_type=Path, file_okay=False), required=True, help="Where the objects are put."

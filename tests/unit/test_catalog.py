@@ -248,7 +248,7 @@ def test_the_digest_changes_with_every_byte_and_name_and_not_with_the_place(home
 
 def test_the_bundled_rule_example_is_valid(home: Path) -> None:
     example = Path(dicom_node.catalog.__file__).parents[1] / "deploy" / "rules" / "chest_ct.toml"
-    text = example.read_text().replace('"lung_ct"', '"organs"')
+    text = example.read_text().replace('"chest_ct"', '"organs"')
     (home / "rules" / "organs.toml").write_text(text)
     (rule,) = load(home).rules
     chest: dict[str, Values] = {"Modality": ("CT",), "slices": (275,), "slice_spacing_mm": (1.0,), "complete": (True,)}
@@ -262,7 +262,7 @@ def test_the_documentation_names_every_fact_and_comparison_and_its_example_is_va
     assert [fact for fact in FACTS if f"| `{fact}` |" not in text] == []
     assert [operator for operator in Operator if f"{operator.value} = " not in text] == []
     example = text.split("```toml")[1].split("```")[0]
-    (home / "rules" / "organs.toml").write_text(example.replace('"lung_ct"', '"organs"'))
+    (home / "rules" / "organs.toml").write_text(example.replace('model = "chest_ct"', 'model = "organs"'))
     assert load(home).rules[0].name == "chest_ct"
 
 

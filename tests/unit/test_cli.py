@@ -73,13 +73,13 @@ def test_init_writes_what_check_accepts_and_overwrites_nothing(home: Path) -> No
 
 def test_check_tells_every_problem_with_file_and_key(home: Path) -> None:
     rule = home / "rules" / "chest_ct.toml"
-    rule.write_text(rule.read_text().replace("enabled = false", "").replace("lung_ct", "lung_cd"))
+    rule.write_text(rule.read_text().replace("enabled = false", "").replace("chest_ct", "chest_cd"))
     with socket.create_server(("0.0.0.0", 0)) as taken:
         port = str(taken.getsockname()[1])
         checked = dicom_node("check", "-s", home / "settings.toml", DICOM_NODE__RECEIVE__PORT=port)
     assert checked.exit_code == 2
     lines = checked.stderr.splitlines()
-    assert [line for line in lines if f"{rule}: model:" in line and "lung_ct" in line]
+    assert [line for line in lines if f"{rule}: model:" in line and "chest_ct" in line]
     assert [line for line in lines if f"{rule}: destinations:" in line]
     assert [line for line in lines if f"settings.toml: receive.port: port {port} is in use" in line]
     assert len(lines) == 3
@@ -149,8 +149,8 @@ def test_debug_shows_the_traceback(settings: Path) -> None:
 def test_run_refuses_an_unknown_model_and_an_empty_folder(tmp_path: Path) -> None:
     (tmp_path / "empty").mkdir()
     unknown = dicom_node("run", tmp_path / "empty", "-o", tmp_path / "out", "--model", "heart")
-    assert (unknown.exit_code, "there is: lung_ct" in unknown.stderr) == (2, True)
-    empty = dicom_node("run", tmp_path / "empty", "-o", tmp_path / "out")
+    assert (unknown.exit_code, "there is: chest_ct, lung_ct" in unknown.stderr) == (2, True)
+    empty = dicom_node("run", tmp_path / "empty", "-o", tmp_path / "out", "--model", "lung_ct")
     assert (empty.exit_code, "holds no DICOM instance" in empty.stderr) == (1, True)
 
 
