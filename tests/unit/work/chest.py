@@ -103,20 +103,26 @@ def chest(*nodules: Drawn, spacing_mm: tuple[float, float, float] = SPACING_MM, 
         name: ((x - at) / 55) ** 2 + ((y - 125) / 80) ** 2 + ((z - 120) / 100) ** 2 <= 1
         for name, at in (("right lung", 90), ("left lung", 230))
     }
-    array = np.where(body, 40.0, -1000.0) * np.ones(shape)
+    array = np.empty(shape, np.float32)
+    array[:] = np.where(body, 40.0, -1000.0)
     array[lungs["left lung"] | lungs["right lung"]] = -850
     instances = np.zeros(shape, np.uint8)
     for number, nodule in enumerate(nodules, start=1):
-        away = np.sqrt(sum((axis - at) ** 2 for axis, at in zip((x, y, z), nodule.centre, strict=True)))
+        near = [
+            np.flatnonzero(abs(a - at) <= nodule.diameter_mm) for a, at in zip(axes, nodule.centre[::-1], strict=True)
+        ]
+        box = tuple(slice(each[0], each[-1] + 1) for each in near)
+        grids = np.meshgrid(*(a[part] for a, part in zip(axes, box, strict=True)), indexing="ij", sparse=True)
+        away = np.sqrt(sum((a - at) ** 2 for a, at in zip(grids, nodule.centre[::-1], strict=True)))
         inside = away <= nodule.diameter_mm / 2
-        array[inside] = DENSITY_HU[nodule.attenuation]
-        array[away <= nodule.core_mm / 2] = 30
-        instances[inside] = number
+        array[box][inside] = DENSITY_HU[nodule.attenuation]
+        array[box][away <= nodule.core_mm / 2] = 30
+        instances[box][inside] = number
     ds = Dataset()
     ds.Modality, ds.PatientAge, ds.PatientSex = "CT", "060Y", "F"
     for keyword, value in header.items():
         setattr(ds, keyword, value)
-    return Chest(Volume(array.astype(np.float32), affine, (ds,)), lungs, instances, nodules)
+    return Chest(Volume(array, affine, (ds,)), lungs, instances, nodules)
 
 
 @dataclass(frozen=True)
