@@ -54,6 +54,11 @@ class NotRun:
     how: str = "not run"
 
     @property
+    def is_part(self) -> bool:
+        """Whether a part of the model did not run: the answer is then partial. A calculation is no part of a model."""
+        return self.how == "not run"
+
+    @property
     def text(self) -> str:
         """All of it, without a full stop: ``Nodule detection not run: slice spacing 8 mm``."""
         return f"{self.what} {self.how}: {self.why}"
@@ -112,6 +117,11 @@ class Findings:
     def present(self) -> tuple[Segment, ...]:
         """Segments that mark at least one voxel."""
         return tuple(s for s in self.segments if s.voxels)
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether a part of the model was not run on this volume."""
+        return any(left_out.is_part for left_out in self.not_run)
 
     @property
     def is_negative(self) -> bool:

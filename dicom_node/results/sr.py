@@ -49,7 +49,7 @@ def build_sr(analysis: Analysis) -> Dataset:
         All slices, and all results made before it, are evidence in either case: it leads to everything (IHE AIR).
     """
     origin, findings = analysis.origin, analysis.findings
-    is_complete = not findings.not_run
+    is_complete = not findings.is_partial
     summary = summary_group(
         origin,
         _OUTCOMES[not findings.is_negative, is_complete],
@@ -65,12 +65,14 @@ def build_sr(analysis: Analysis) -> Dataset:
         is_complete=is_complete,
     )
     if not is_complete:
-        sr.CompletionFlagDescription = fit("; ".join(not_run(part) for part in findings.not_run), LO_LENGTH)
+        sr.CompletionFlagDescription = fit(
+            "; ".join(not_run(part) for part in findings.not_run if part.is_part), LO_LENGTH
+        )
     return sr
 
 
 def _what(findings: Findings) -> str:
-    said = ["partial"] if findings.not_run else []
+    said = ["partial"] if findings.is_partial else []
     said += ["no findings"] if findings.is_negative else []
     return f"SR: {', '.join(said)}" if said else "SR"
 

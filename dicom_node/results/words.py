@@ -13,8 +13,8 @@ _ML = 1000.0  # mm3
 
 
 def not_run(part: NotRun) -> str:
-    """``Nodule detection not run: slice spacing 8 mm``."""
-    return f"{part.what} not run: {part.why.rstrip('.')}"
+    """``Nodule detection not run: slice spacing 8 mm``, ``Malignancy risk not calculated: lobe unknown``."""
+    return part.text.rstrip(".")
 
 
 def because(qualities: Sequence[Quality]) -> list[str]:

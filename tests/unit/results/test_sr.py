@@ -227,6 +227,16 @@ def test_what_was_not_run_makes_the_report_partial(found: bool, outcome: str, tm
     assert sr.SeriesDescription == f"AI Lung segmentation {what} (research only)"
 
 
+def test_what_was_not_calculated_is_said_in_a_complete_report(tmp_path: Path, spool: Spool) -> None:
+    case = make_case(tmp_path / "ct")
+    findings = findings_from(predict(both_lungs(case)), CARD, case.volume, case.job.id)
+    findings = replace(findings, not_run=(NotRun("Malignancy risk", "lobe unknown", "not calculated"),))
+    sr = built_of(case, predict(both_lungs(case)), findings, spool).sr
+    assert sr.CompletionFlag == "COMPLETE"
+    assert next(items(sr, "Comment")).TextValue == "Malignancy risk not calculated: lobe unknown."
+    assert sr.SeriesDescription == "AI Lung segmentation SR (research only)"
+
+
 def test_the_report_leads_to_every_other_result(tmp_path: Path, spool: Spool) -> None:
     case = make_case(tmp_path / "ct")
     built = built_of(case, *nodules(case), spool, card_with(outputs=ALL))
