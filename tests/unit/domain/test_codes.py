@@ -19,7 +19,7 @@ def test_a_code_is_in_the_dictionary_of_the_standard_or_in_our_scheme(code: Code
     assert 0 < len(code.meaning) <= 64, "LO"
     if code.scheme == codes.LOCAL_SCHEME:
         return
-    named = concepts[code.scheme].values()
+    named: list[dict[str, tuple[str, list[int]]]] = list(concepts[code.scheme].values())  # type: ignore[arg-type]
     meanings = {values[code.value][0].casefold() for values in named if code.value in values}
     assert {code.meaning.casefold(), code.value} & meanings, meanings
 
