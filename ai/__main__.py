@@ -16,6 +16,7 @@ _Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"
 _LUNG = Path(__file__).parent / "bundles" / "lung_ct"
 _EXAMPLES = """examples:
   python -m ai phantom --seed 7 -o thorax.nii.gz --labels truth.nii.gz
+  python -m ai phantom --seed 7 --spacing-mm 2.5 0.8 0.8 --nodules 3 --dicom series
   python -m ai predict ai/bundles/lung_ct thorax.nii.gz -o lungs.nii.gz
   python -m ai prepare LUNA16 -o prepared --spacing-mm 1.25 --crop lung
   python -m ai evaluate lung --data DATA --pictures overlays
@@ -66,12 +67,7 @@ def _parser() -> argparse.ArgumentParser:
 
     _add_prepare(commands)
 
-    phantom = commands.add_parser("phantom", help="draw a synthetic thorax")
-    phantom.add_argument("--seed", type=int, default=0, help="the same seed draws the same body (default: 0)")
-    phantom.add_argument("--spacing-mm", type=float, default=3.0, help="voxel size (default: 3)")
-    phantom.add_argument("-o", "--out", type=Path, required=True, help="image to write (.nii.gz)")
-    phantom.add_argument("--labels", type=Path, help="truth to write (.nii.gz)")
-    phantom.set_defaults(run=_phantom)
+    _add_phantom(commands)
     _add_tools(commands, models)
     _add_chest(commands)
     return parser
@@ -86,6 +82,12 @@ def _add_tools(commands: _Commands, models: _Commands) -> None:
     add_tasks(models)
     add_export(commands)
     add_synthesise(commands)
+
+
+def _add_phantom(commands: _Commands) -> None:
+    from ai.phantom.command import add_phantom
+
+    add_phantom(commands.add_parser("phantom", help="draw a synthetic chest CT, or put nodules into a real one"))
 
 
 def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -129,16 +131,6 @@ def _evaluate(chosen: argparse.Namespace) -> None:
     from ai.evaluate.lung import evaluate_lung
 
     evaluate_lung(chosen.bundle, chosen.data, chosen.pictures, _say)
-
-
-def _phantom(chosen: argparse.Namespace) -> None:
-    from ai.data.nifti import write_nifti
-    from ai.phantom.thorax import make_thorax
-
-    thorax = make_thorax(chosen.seed, chosen.spacing_mm)
-    write_nifti(thorax.volume.array, thorax.volume.affine, chosen.out)
-    if chosen.labels is not None:
-        write_nifti(thorax.labels, thorax.volume.affine, chosen.labels)
 
 
 def _say(line: str) -> None:

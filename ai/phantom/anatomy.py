@@ -44,6 +44,7 @@ class Chest:
     relief: SmoothField  # of the pleura
     folds: SmoothField  # of the fissures
     wall: SmoothField  # of the chest wall's layers
+    junction: tuple[float, float, float]  # where the lungs come closest in front, half their distance there, and more
 
     @classmethod
     def draw(cls, rng: np.random.Generator) -> Chest:
@@ -70,6 +71,7 @@ class Chest:
             relief=SmoothField.draw(rng, low, high, 22.0),
             folds=SmoothField.draw(rng, low, high, 26.0),
             wall=SmoothField.draw(rng, low, high, 30.0),
+            junction=(rng.uniform(-15, 45), rng.uniform(1.8, 4.0), rng.uniform(3, 9)),
         )
 
     @property
@@ -124,7 +126,9 @@ class Chest:
     def mediastinum(self, grid: Grid) -> torch.Tensor:
         """Distance in mm from the mediastinum and the spine, negative inside."""
         x, _, z = grid.open()
-        distance = ((x - self.midline - 0.02 * z).abs() - 2.2).expand(grid.shape).clone()
+        height, least, more = self.junction
+        half = least + more * (1 - torch.exp(-(((z - height) / 40) ** 2)))
+        distance = ((x - self.midline - 0.02 * z).abs() - half).expand(grid.shape).clone()
         for start, end, radius in self.great_tubes().values():
             self._add(grid, distance, start, end, radius, 13.0)
         centre, radii, axes = self.heart

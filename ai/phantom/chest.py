@@ -41,6 +41,8 @@ class Phantom:
         The truth about each.
     plan : ScannerPlan
         How it was scanned.
+    sex : str
+        ``F`` or ``M``.
     """
 
     hu: torch.Tensor
@@ -50,6 +52,7 @@ class Phantom:
     instances: torch.Tensor
     nodules: tuple[Nodule, ...]
     plan: ScannerPlan
+    sex: str
 
     def to_volume(self) -> Volume:
         """The image as a model is given it."""
@@ -110,7 +113,7 @@ def make_phantom(
         painted = paint_nodule(hu, grid.affine, drawn, depth)
         if painted is not None:
             instances[painted[0]][painted[1]] = number
-    plan = plan or ScannerPlan.draw(np.random.default_rng([seed, _SCANNER]))
+    plan = plan or drawn_plan(seed)
     inside = depth > 0
     return Phantom(
         hu=scan(hu, spacing_mm, plan),
@@ -120,7 +123,13 @@ def make_phantom(
         instances=instances,
         nodules=tuple(drawn.nodule for drawn in placed),
         plan=plan,
+        sex="F" if chest.female else "M",
     )
+
+
+def drawn_plan(seed: int) -> ScannerPlan:
+    """How the chest of this seed is scanned if nobody says how."""
+    return ScannerPlan.draw(np.random.default_rng([seed, _SCANNER]))
 
 
 def _without(survey: Survey, chest: Chest, others: OtherFindings) -> Survey:

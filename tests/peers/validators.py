@@ -24,7 +24,7 @@ FALSE_ALARMS = (
     r"^Warning - </(SharedFunctionalGroupsSequence\(5200,9229\)\[1\]/ParametricMapFrameTypeSequence\(0040,9092\)\[1\]"
     r"/FrameType\(0008,9007\)|ImageType\(0008,0008\))\[4\]> - Unrecognized defined term = <QUANTITY>$",
     # Codes that no public scheme has: PS3.16 8.2 reserves 99 for them, and (0008,0110) names the scheme.
-    r"^Warning - <.*/CodingSchemeDesignator\(0008,0102\)\[1\]> - Unrecognized defined term = <99DICOMNODE>$",
+    r"^Warning - <.*/CodingSchemeDesignator\(0008,0102\)\[1\]> - Unrecognized defined term = <99(DICOMNODE|PHANTOM)>$",
 )
 _FALSE_ALARM = re.compile("|".join(f"(?:{pattern})" for pattern in FALSE_ALARMS))
 
