@@ -18,7 +18,8 @@ _EXAMPLES = """examples:
   python -m ai phantom --seed 7 -o thorax.nii.gz --labels truth.nii.gz
   python -m ai predict ai/bundles/lung_ct thorax.nii.gz -o lungs.nii.gz
   python -m ai prepare LUNA16 -o prepared --spacing-mm 1.25 --crop lung
-  python -m ai evaluate lung --data DATA --pictures overlays
+  python -m ai evaluate lung --data DATA -o lungs
+  python -m ai evaluate nodules --phantoms 200 -o nodules
   python -m ai train lung --data DATA --bundle copy_of/lung_ct
 """
 
@@ -57,13 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     lung.add_argument("--steps", type=int, default=800, help="optimiser steps (default: 800)")
     lung.set_defaults(run=_train)
 
-    evaluate = commands.add_parser("evaluate", help="judge a model on scans it was not trained on")
-    evaluate.add_argument("model", choices=["lung"])
-    evaluate.add_argument("--data", type=Path, required=True, help="the development data's folder")
-    evaluate.add_argument("--bundle", type=Path, default=_LUNG, help="bundle to judge (default: the one that ships)")
-    evaluate.add_argument("--pictures", type=Path, help="folder for one PNG per case")
-    evaluate.set_defaults(run=_evaluate)
-
+    _add_evaluate(commands)
     _add_prepare(commands)
 
     phantom = commands.add_parser("phantom", help="draw a synthetic thorax")
@@ -86,6 +81,12 @@ def _add_tools(commands: _Commands, models: _Commands) -> None:
     add_tasks(models)
     add_export(commands)
     add_synthesise(commands)
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from ai.evaluate.command import add_evaluate
+
+    add_evaluate(commands.add_parser("evaluate", help="judge a model on scans it was not trained on"))
 
 
 def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -123,12 +124,6 @@ def _train(chosen: argparse.Namespace) -> None:
     from ai.train.lung import train_lung
 
     train_lung(chosen.bundle, chosen.data, chosen.steps, _say)
-
-
-def _evaluate(chosen: argparse.Namespace) -> None:
-    from ai.evaluate.lung import evaluate_lung
-
-    evaluate_lung(chosen.bundle, chosen.data, chosen.pictures, _say)
 
 
 def _phantom(chosen: argparse.Namespace) -> None:
