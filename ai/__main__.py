@@ -19,7 +19,8 @@ _EXAMPLES = """examples:
   python -m ai phantom --seed 7 --spacing-mm 2.5 0.8 0.8 --nodules 3 --dicom series
   python -m ai predict ai/bundles/lung_ct thorax.nii.gz -o lungs.nii.gz
   python -m ai prepare LUNA16 -o prepared --spacing-mm 1.25 --crop lung
-  python -m ai evaluate lung --data DATA --pictures overlays
+  python -m ai evaluate lung --data DATA -o lungs
+  python -m ai evaluate nodules --phantoms 200 -o nodules
   python -m ai train lung --data DATA --bundle copy_of/lung_ct
 """
 
@@ -58,13 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     lung.add_argument("--steps", type=int, default=800, help="optimiser steps (default: 800)")
     lung.set_defaults(run=_train)
 
-    evaluate = commands.add_parser("evaluate", help="judge a model on scans it was not trained on")
-    evaluate.add_argument("model", choices=["lung"])
-    evaluate.add_argument("--data", type=Path, required=True, help="the development data's folder")
-    evaluate.add_argument("--bundle", type=Path, default=_LUNG, help="bundle to judge (default: the one that ships)")
-    evaluate.add_argument("--pictures", type=Path, help="folder for one PNG per case")
-    evaluate.set_defaults(run=_evaluate)
-
+    _add_evaluate(commands)
     _add_prepare(commands)
 
     _add_phantom(commands)
@@ -88,6 +83,12 @@ def _add_phantom(commands: _Commands) -> None:
     from ai.phantom.command import add_phantom
 
     add_phantom(commands.add_parser("phantom", help="draw a synthetic chest CT, or put nodules into a real one"))
+
+
+def _add_evaluate(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    from ai.evaluate.command import add_evaluate
+
+    add_evaluate(commands.add_parser("evaluate", help="judge a model on scans it was not trained on"))
 
 
 def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -125,12 +126,6 @@ def _train(chosen: argparse.Namespace) -> None:
     from ai.train.lung import train_lung
 
     train_lung(chosen.bundle, chosen.data, chosen.steps, _say)
-
-
-def _evaluate(chosen: argparse.Namespace) -> None:
-    from ai.evaluate.lung import evaluate_lung
-
-    evaluate_lung(chosen.bundle, chosen.data, chosen.pictures, _say)
 
 
 def _say(line: str) -> None:
