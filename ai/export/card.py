@@ -24,6 +24,8 @@ def training_sentence(record: Record) -> str:
     record : ai.train.run.Record
         Counts of real and synthetic cases come from the ``source`` of each case in ``dataset.json``.
     """
+    if not record.steps:
+        return "Not trained; not for clinical use."
     before = f"Fine-tuned from {record.started_from}; t" if record.started_from else "T"
     return f"{before}rained on {record.real} real and {record.synthetic} synthetic scans; not for clinical use."
 
