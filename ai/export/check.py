@@ -156,11 +156,9 @@ def _card(card: Mapping[str, Any]) -> Iterable[Problem]:
     accepts = card.get("accepts")
     if not isinstance(accepts, dict) or not accepts.get("modality"):
         yield Problem(file, "accepts.modality", 'say which DICOM modalities the model was made for, e.g. ["CT"]')
-    segments = card.get("segments")
-    if not isinstance(segments, list) or not segments:
-        yield Problem(file, "segments", "there is none: each output that becomes a segment needs one")
-    for number, segment in enumerate(segments if isinstance(segments, list) else []):
-        where = f"segments.{number}"
+    if not any(_tables(card)):
+        yield Problem(file, "segments", "there is none: each output needs one of [[segments]] or [[detections]]")
+    for where, segment in _tables(card):
         yield from _texts(segment, _SEGMENT_TEXTS, file, f"{where}.")
         for key in ("category", "type", "laterality", "region"):
             if key in segment or key in ("category", "type"):
@@ -169,6 +167,15 @@ def _card(card: Mapping[str, Any]) -> Iterable[Problem]:
                     yield Problem(file, f"{where}.{key}", "a code is needed: value, scheme and meaning")
                 else:
                     yield from _texts(code, _CODE_TEXTS, file, f"{where}.{key}.")
+
+
+def _tables(card: Mapping[str, Any]) -> Iterable[tuple[str, Mapping[str, Any]]]:
+    """What the card says of each output, with its key."""
+    for kind in ("segments", "detections"):
+        found = card.get(kind)
+        for number, table in enumerate(found if isinstance(found, list) else []):
+            if isinstance(table, dict):
+                yield f"{kind}.{number}", table
 
 
 def _texts(table: Mapping[str, Any], keys: Iterable[str], file: str, where: str) -> Iterable[Problem]:
@@ -190,16 +197,15 @@ def _consistent(metadata: Mapping[str, Any], card: Mapping[str, Any]) -> Iterabl
             "card.toml", "version", f"is {card.get('version')!r}; metadata.json says {metadata.get('version')!r}"
         )
     known = _known_outputs(metadata)
-    segments = card.get("segments")
-    listed = [s.get("output") for s in segments if isinstance(s, dict)] if isinstance(segments, list) else []
-    for number, name in enumerate(listed):
+    seen: set[object] = set()
+    for where, table in _tables(card):
+        name = table.get("output")
         if known and name not in known:
             there = ", ".join(sorted(known))
-            yield Problem(
-                "card.toml", f"segments.{number}.output", f"the bundle has no output {name!r}; it has {there}"
-            )
-        if name in listed[:number]:
-            yield Problem("card.toml", f"segments.{number}.output", f"{name!r} is used twice")
+            yield Problem("card.toml", f"{where}.output", f"the bundle has no output {name!r}; it has {there}")
+        if name in seen:
+            yield Problem("card.toml", f"{where}.output", f"{name!r} is used twice")
+        seen.add(name)
 
 
 def _known_outputs(metadata: Mapping[str, Any]) -> set[str]:

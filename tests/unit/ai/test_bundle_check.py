@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 
 from ai.__main__ import main
 from ai.export.check import check_bundle
+from dicom_node.card import Card, card_problems
 from tests.unit.ai.bundles import write_bundle
 
 LUNG = Path(__file__).parents[3] / "ai" / "bundles" / "lung_ct"
@@ -38,6 +40,8 @@ def test_a_new_bundle_runs_and_names_what_is_to_be_filled_in(
     assert "configs" not in told.out
     assert "answered" in told.out
     assert "problems" in told.err
+    card = Card.model_validate(tomllib.loads((tmp_path / "mine" / "card.toml").read_text()))
+    assert card_problems(card, tmp_path / "mine") == []  # nor has the node anything against its form
 
 
 def break_metadata(bundle: Path) -> None:
