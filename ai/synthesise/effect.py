@@ -26,6 +26,7 @@ from ai.train.run import train
 from ai.train.task import Say
 
 _LEARN, _JUDGE = 0, 1
+_ARMS = ("without", "with drawn nodules")
 _PROVENANCE = Provenance("phantom", "Apache-2.0", "drawn")
 
 
@@ -80,12 +81,10 @@ def measure_effect(patches: PatchSet, out: Path, trial: Trial, *, device: str = 
     str
         The table of ``effect.md``.
     """
-    arms = {"without": None, "with drawn nodules": patches}
+    _write(out, trial, patches, device, say)
     figures: dict[str, list[tuple[float, float]]] = {}
-    for name, drawn in arms.items():
+    for name in _ARMS:
         data = out / name.replace(" ", "_")
-        if not (data / "dataset.json").is_file():
-            _write(data, trial, drawn, device, say)
         for seed in range(trial.repeats):
             record = train(_recipe(trial), data, data / f"run_{seed}", fold=_JUDGE, seed=seed, device=device, say=say)
             found = Detection(_recipe(trial), read_cases(data), data).pooled(record.rows)
@@ -102,20 +101,24 @@ def _recipe(trial: Trial) -> Recipe:
     return Recipe("detection", Data(spacing, (-1000.0, 400.0), (trial.patch,) * 3), training=training)
 
 
-def _write(data: Path, trial: Trial, drawn: PatchSet | None, device: str, say: Say) -> None:
-    folds: dict[str, int] = {}
+def _write(out: Path, trial: Trial, drawn: PatchSet, device: str, say: Say) -> None:
+    """Draw each phantom once; the second set has a copy of each to train on, with drawn nodules, beside it."""
+    folders = [out / name.replace(" ", "_") for name in _ARMS]
+    folds: list[dict[str, int]] = [{}, {}]
     for number in range(trial.learn + trial.judge):
         fold = _LEARN if number < trial.learn else _JUDGE
         case, lungs = _phantom(trial.first_seed + number, trial.spacing_mm, device)
-        cases = [case]
-        if fold == _LEARN and drawn is not None:
-            cases.append(_pasted(case, lungs, drawn, trial.pasted, np.random.default_rng([trial.first_seed, number])))
-        for each in cases:
-            write_case(each, data / "cases" / each.id, {}, npz=True)
-            folds[each.id] = fold
+        more = []
+        if fold == _LEARN:
+            more.append(_pasted(case, lungs, drawn, trial.pasted, np.random.default_rng([trial.first_seed, number])))
+        for folder, cases, own in zip(folders, ([case], [case, *more]), folds, strict=True):
+            for each in cases:
+                write_case(each, folder / "cases" / each.id, {}, npz=True)
+                own[each.id] = fold
         if (number + 1) % 10 == 0:
             say(f"{number + 1} of {trial.learn + trial.judge} phantoms drawn")
-    write_index(data, {"name": data.name}, folds, {})
+    for folder, own in zip(folders, folds, strict=True):
+        write_index(folder, {"name": folder.name}, own, {})
 
 
 def _phantom(seed: int, spacing_mm: float, device: str) -> tuple[Case, NDArray[np.bool_]]:
