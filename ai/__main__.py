@@ -70,12 +70,15 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_tools(commands: _Commands, models: _Commands) -> None:
     """What trains and exports a model of one's own."""
-    from ai.export.command import add_export
+    from ai.export.command import add_bundle, add_export
     from ai.synthesise.command import add_parser as add_synthesise
-    from ai.train.command import add_tasks
+    from ai.train.command import add_crossvalidate, add_finetune, add_tasks
 
     add_tasks(models)
+    add_crossvalidate(commands)
+    add_finetune(commands)
     add_export(commands)
+    add_bundle(commands)
     add_synthesise(commands)
 
 

@@ -10,7 +10,7 @@ from pydicom.sr.codedict import codes
 
 from ai.train.run import Record
 
-UNKNOWN = "TO-BE-FILLED-IN"
+UNKNOWN = "TO-BE-FILLED-IN"  # within the 16 characters that a code value may have
 _LESIONS = {"tumor": "Tumor", "tumour": "Tumor", "lesion": "Lesion", "nodule": "Nodule", "mass": "Mass", "cyst": "Cyst"}
 _COLOURS = ([230, 110, 80], [80, 150, 230], [240, 200, 80], [120, 200, 120], [180, 120, 210], [240, 140, 190])
 _OTHER_NAMES = {"bladder": "UrinaryBladder", "vessel": "BloodVessel", "esophagus": "Esophagus"}
@@ -24,6 +24,8 @@ def training_sentence(record: Record) -> str:
     record : ai.train.run.Record
         Counts of real and synthetic cases come from the ``source`` of each case in ``dataset.json``.
     """
+    if not record.steps:
+        return "Not trained; not for clinical use."
     before = f"Fine-tuned from {record.started_from}; t" if record.started_from else "T"
     return f"{before}rained on {record.real} real and {record.synthetic} synthetic scans; not for clinical use."
 
@@ -49,7 +51,8 @@ def card_toml(record: Record, name: str, version: str) -> str:
         "min_slices = 8",
     ]
     for number, output in enumerate(record.outputs[1:]):
-        lines += ["", *_segment(output, _COLOURS[number % len(_COLOURS)], ct=record.modality == "CT")]
+        colour = _COLOURS[number % len(_COLOURS)]
+        lines += ["", *_segment(output, colour, ct=record.modality == "CT", one_by_one=record.task == "detection")]
     return "\n".join(lines) + "\n"
 
 
@@ -59,17 +62,19 @@ def dicom_modality(said: str) -> str:
     return plain if plain in ("CT", "MR", "PT", "US", "MG", "CR", "DX", "NM") else "MR"
 
 
-def _segment(output: str, colour: list[int], *, ct: bool) -> list[str]:
+def _segment(output: str, colour: list[int], *, ct: bool, one_by_one: bool) -> list[str]:
     category, kind, laterality = codes_of(output)
     measured = '["volume", "mean_attenuation"]' if ct else '["volume"]'
     lines = [
-        "[[segments]]",
+        "[[detections]]" if one_by_one else "[[segments]]",
         f"output = {_text(output)}",
         f"label = {_text(output[:1].upper() + output[1:64])}",
         f"category = {_code(category)}",
         f"type = {_code(kind)}",
     ]
-    if laterality is not None:
+    if one_by_one:
+        lines.append("min_score = 0.5  # choose it on the FROC curve")
+    elif laterality is not None:
         lines.append(f"laterality = {_code(laterality)}")
     return [*lines, f"color_rgb = {colour}", f"measurements = {measured}"]
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from ai.train.detection import APART_MM
 from ai.train.pipeline import preprocessing
 from ai.train.run import Record
 
@@ -89,7 +90,7 @@ def metadata_config(record: Record, name: str, version: str, training: str) -> C
     return {
         "schema": _SCHEMA,
         "version": version,
-        "changelog": {version: f"trained on {record.name}, {record.steps} steps, best at step {record.best_step}"},
+        "changelog": {version: _came_about(record)},
         "monai_version": _plain(record.packages["monai"]),
         "pytorch_version": _plain(record.packages["torch"]),
         "numpy_version": _plain(record.packages["numpy"]),
@@ -106,12 +107,12 @@ def metadata_config(record: Record, name: str, version: str, training: str) -> C
         "pred_classes": ", ".join(f"channel {n} is {output}" for n, output in enumerate(record.outputs)),
         "eval_metrics": record.figures,
         "intended_use": "Research. Not for clinical use.",
-        "network_data_format": {"inputs": {"image": image}, "outputs": {"pred": _output(record, patch)}},
+        "network_data_format": {"inputs": {"image": image}, "outputs": _outputs(record, patch)},
     }
 
 
-def _output(record: Record, patch: Mapping[str, Any]) -> Config:
-    return {
+def _outputs(record: Record, patch: Mapping[str, Any]) -> dict[str, Config]:
+    described: Config = {
         "type": "probabilities" if record.task == "classification" else "image",
         "format": record.task,
         "num_channels": len(record.outputs),
@@ -119,32 +120,53 @@ def _output(record: Record, patch: Mapping[str, Any]) -> Config:
         "channel_def": {str(n): output for n, output in enumerate(record.outputs)},
         **patch,
     }
+    if record.task != "detection":
+        return {"pred": described}
+    whole = {"num_channels": 1, "dtype": "uint8", "value_range": [0, 255], "is_patch_data": False}
+    instances = {"channel_def": {"0": "background"}, "detects": record.outputs[1:], "format": "instances"}
+    return {
+        "marked": {**described, **whole, "format": "segmentation"},
+        "instances": {**described, **whole, **instances},
+    }
 
 
 def _inferer(record: Record) -> Config:
+    patch, spacing = list(record.recipe.data.patch), record.recipe.data.spacing_mm or (1.0,)
     if record.task == "classification":
         return {"_target_": "SimpleInferer"}
-    return {
-        "_target_": "SlidingWindowInferer",
-        "roi_size": list(record.recipe.data.patch),
-        "sw_batch_size": 1,
-        "overlap": 0.5,
-        "mode": "gaussian",
-    }
+    if record.task == "detection":
+        apart = max(3, round(APART_MM / min(spacing)))
+        found = {"name": record.outputs[1], "min_score": 0.1, "apart": apart, "overlap": 0.25}
+        return {"_target_": "centre_detector.CentreInferer", "roi_size": patch, **found}
+    windows = {"sw_batch_size": 1, "overlap": 0.5, "mode": "gaussian"}
+    return {"_target_": "SlidingWindowInferer", "roi_size": patch, **windows}
 
 
 def _postprocessing(record: Record) -> list[Config]:
     pred = {"keys": "pred"}
-    if record.task == "classification":
-        return [{"_target_": "Activationsd", **pred, "softmax": True}]
-    inverted = {"transform": "@preprocessing", "orig_keys": "image", "nearest_interp": False, "to_tensor": True}
     saved = {"output_dir": "@output_dir", "resample": False, "squeeze_end_dims": True}
+    if record.task == "classification":
+        questions = [list(answers) for answers in record.questions.values()]
+        sizes = [len(answers) for answers in questions]
+        shares = f"$lambda p: torch.cat([part.softmax(dim=0) for part in p.split({sizes})])"
+        return [{"_target_": "Lambdad", **pred, "func": shares}]
+    if record.task == "detection":
+        flat = [{"_target_": "FlattenSubKeysd", **pred}]
+        maps = ("marked", "instances")
+        return [*flat, *({"_target_": "SaveImaged", "keys": key, "output_postfix": key, **saved} for key in maps)]
+    inverted = {"transform": "@preprocessing", "orig_keys": "image", "nearest_interp": False, "to_tensor": True}
     return [
         {"_target_": "Activationsd", **pred, "softmax": True},
         {"_target_": "Invertd", **pred, **inverted},
         {"_target_": "AsDiscreted", **pred, "argmax": True},
         {"_target_": "SaveImaged", **pred, **saved},
     ]
+
+
+def _came_about(record: Record) -> str:
+    if not record.steps:
+        return "not trained yet"
+    return f"trained on {record.name}, {record.steps} steps, best at step {record.best_step}"
 
 
 def _plain(version: str) -> str:

@@ -7,9 +7,9 @@ from pathlib import Path
 
 _EXAMPLES = """examples:
   python -m ai synthesise patches --phantoms 40 -o patches.npz
-  python -m ai synthesise patches --data PREPARED -o real.npz
-  python -m ai synthesise train --patches patches.npz real.npz -o RUN --minutes 2.5 --device auto
+  python -m ai synthesise train --patches patches.npz -o RUN --minutes 2.5 --device auto
   python -m ai synthesise sample RUN -n 500 -o drawn.npz --compare patches.npz
+  python -m ai synthesise effect drawn.npz -o effect
 """
 
 
@@ -53,6 +53,18 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     sample.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU where there is one)")
     sample.add_argument("--seed", type=int, default=0)
     sample.set_defaults(run=_sample)
+
+    effect = steps.add_parser("effect", help="measure what drawn patches do for a detector, on fresh phantoms")
+    effect.add_argument("patches", type=Path, help=".npz file that `sample` wrote")
+    effect.add_argument("-o", "--out", type=Path, required=True, help="folder to write")
+    effect.add_argument("--learn", type=int, default=12, help="phantoms to train on (default: 12)")
+    effect.add_argument("--judge", type=int, default=40, help="phantoms to judge on (default: 40)")
+    effect.add_argument("--steps", type=int, default=1500, help="steps of each training (default: 1500)")
+    effect.add_argument("--repeats", type=int, default=3, help="trainings of each kind (default: 3)")
+    effect.add_argument("--spacing-mm", type=float, default=1.5, help="voxel size (default: 1.5)")
+    effect.add_argument("--patch", type=int, default=64, help="voxels along each edge of a patch (default: 64)")
+    effect.add_argument("--device", default="auto", help="cpu, cuda, cuda:1 (default: a GPU where there is one)")
+    effect.set_defaults(run=_effect)
 
 
 def _cut(chosen: argparse.Namespace) -> None:
@@ -100,6 +112,21 @@ def _sample(chosen: argparse.Namespace) -> None:
         _say("| " + " | ".join(rows[0]) + " |\n|" + "---|" * len(rows[0]))
         for row in rows:
             _say("| " + " | ".join(v if isinstance(v, str) else f"{v:.0f}" for v in row.values()) + " |")
+
+
+def _effect(chosen: argparse.Namespace) -> None:
+    from ai.synthesise.effect import Trial, measure_effect
+    from ai.synthesise.patches import PatchSet
+
+    trial = Trial(
+        learn=chosen.learn,
+        judge=chosen.judge,
+        steps=chosen.steps,
+        repeats=chosen.repeats,
+        spacing_mm=chosen.spacing_mm,
+        patch=chosen.patch,
+    )
+    _say(measure_effect(PatchSet.load(chosen.patches), chosen.out, trial, device=chosen.device, say=_say))
 
 
 def _device(wanted: str) -> str:

@@ -1,7 +1,7 @@
 """The cases that a model is trained on: read from a ``dataset.json``, split by patient.
 
-What ``python -m ai prepare`` writes, and what the Medical Segmentation Decathlon or nnU-Net brings, are read alike. In a
-file written by hand a case may also say ``patient``, ``fold``, ``class`` and ``source``.
+What ``python -m ai prepare`` writes, and what the Medical Segmentation Decathlon or nnU-Net brings, are read alike. In
+a file written by hand a case may also say ``patient``, ``fold``, ``class`` and ``source``.
 """
 
 from __future__ import annotations
@@ -131,6 +131,12 @@ def read_cases(data: Path) -> CaseSet:
         description=str(found.get("description", "")),
         licence=str(found.get("licence", found.get("license", ""))),
     )
+
+
+def folds_of(cases: Sequence[Case], folds: int) -> int:
+    """How many folds there are: as many as the data fixes, else `folds`."""
+    own = {case.fold for case in cases}
+    return len(own) if None not in own else folds
 
 
 def split(cases: Sequence[Case], fold: int, folds: int, seed: int) -> tuple[tuple[Case, ...], tuple[Case, ...]]:

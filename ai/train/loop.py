@@ -16,10 +16,11 @@ import torch
 from ai.train import checkpoint
 from ai.train.cases import Case
 from ai.train.log import Log, progress
-from ai.train.networks import build
+from ai.train.networks import build, freeze, hold_frozen
 from ai.train.recipe import Recipe, Training
 from ai.train.samples import Samples, batches, seed_step
 from ai.train.task import Rows, Say, Task
+from ai.train.weights import read_weights
 
 CHECKPOINT, BEST = "checkpoint.pt", "best.pt"
 
@@ -88,7 +89,7 @@ def fit(
     ValueError
         If the loss is no longer a number.
     """
-    state = _begin(task, recipe, seed, device, weights)
+    state = _begin(task, recipe, seed, device, weights, say)
     if resume and (run / CHECKPOINT).is_file():
         _restore(state, run / CHECKPOINT, device)
         say(f"going on after step {state.step}")
@@ -124,22 +125,18 @@ def means(rows: Rows) -> dict[str, float]:
     return {name: float(np.mean(values)) for name, values in found.items() if values}
 
 
-def _begin(task: Task, recipe: Recipe, seed: int, device: torch.device, weights: Path | None) -> State:
+def _begin(task: Task, recipe: Recipe, seed: int, device: torch.device, weights: Path | None, say: Say) -> State:
     settings = recipe.training
     torch.manual_seed(seed)
     torch.backends.cudnn.deterministic = settings.deterministic
     torch.backends.cudnn.benchmark = not settings.deterministic
     network = build(task.network_config)
-    if weights is not None:
-        from ai.train.weights import read_weights
-
-        read_weights(network, weights)
-    for name, parameter in network.named_parameters():
-        parameter.requires_grad_(not name.startswith(settings.freeze) if settings.freeze else True)
+    task.begin(network)
+    if weights is not None and (fresh := read_weights(network, weights)):
+        say(f"{len(fresh)} weights begin at random, for they are not in {weights.name}: {', '.join(fresh[:4])}")
+    freeze(network, settings.freeze)
     network.to(device)
     trained = [parameter for parameter in network.parameters() if parameter.requires_grad]
-    if not trained:
-        raise ValueError("training.freeze: nothing is left to train.")
     optimiser = _optimiser(trained, settings)
     plateau = torch.optim.lr_scheduler.ReduceLROnPlateau(optimiser, mode="max", factor=0.5, patience=3)
     return State(
@@ -161,6 +158,7 @@ def _optimiser(parameters: list[torch.nn.Parameter], settings: Training) -> torc
 
 def _step(task: Task, state: State, batch: Any, settings: Training, device: torch.device) -> float:
     state.network.train()
+    hold_frozen(state.network)
     if state.plateau is None:
         for group in state.optimiser.param_groups:
             group["lr"] = settings.learning_rate * _share(settings, state.step)

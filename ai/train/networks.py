@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping
+import re
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +21,16 @@ _ARGUMENTS: Mapping[str, Mapping[str, Any]] = {
     "SegResNet": {"init_filters": 16, "blocks_down": [1, 2, 2, 4], "blocks_up": [1, 1, 1]},
     "BasicUNet": {},
     "ResNet": {"block": "basic", "layers": [2, 2, 2, 2], "block_inplanes": [32, 64, 128, 256], "conv1_t_stride": 2},
+}
+# Weights of the encoder begin so.
+_ENCODERS = {
+    "UNet": r"model\.(1\.submodule\.)*(0\.|1\.submodule\.(conv|residual|adn))",
+    "AttentionUnet": r"model\.(0\.|1\.(submodule\.)?)",
+    "DynUNet": r"input_block|downsamples|bottleneck",
+    "SegResNet": r"convInit|down_layers",
+    "BasicUNet": r"conv_0|down_",
+    "DenseNet": r"features",
+    "ResNet": r"conv1|bn1|layer",
 }
 _INPUTS = ("in_channels", "n_input_channels", "img_channels")
 _OUTPUTS = ("out_channels", "num_classes", "n_classes")
@@ -78,6 +89,54 @@ def build(config: Mapping[str, Any]) -> torch.nn.Module:
         raise ValueError(f"network: {config['_target_']} cannot be made: {cause}") from error
     assert isinstance(network, torch.nn.Module)
     return network
+
+
+def freeze(network: torch.nn.Module, patterns: Sequence[str]) -> list[str]:
+    """Keep weights from being trained.
+
+    Parameters
+    ----------
+    network : torch.nn.Module
+    patterns : sequence of str
+        As `ai.train.recipe.Training.freeze`.
+
+    Returns
+    -------
+    list of str
+        Names of the weights that are frozen.
+
+    Raises
+    ------
+    ValueError
+        If a pattern matches nothing, or everything.
+    """
+    names = [name for name, _ in network.named_parameters()]
+    frozen: set[str] = set()
+    for pattern in patterns:
+        matched = {name for name in names if re.match(_encoder(network) if pattern == "encoder" else pattern, name)}
+        if not matched:
+            raise ValueError(f"training.freeze: no weight's name begins with {pattern!r}; the first is {names[0]!r}.")
+        frozen |= matched
+    if len(frozen) == len(names):
+        raise ValueError("training.freeze: nothing is left to train.")
+    for name, parameter in network.named_parameters():
+        parameter.requires_grad_(name not in frozen)
+    return sorted(frozen)
+
+
+def hold_frozen(network: torch.nn.Module) -> None:
+    """Keep the running statistics of frozen layers as they are; to be called after ``network.train()``."""
+    for module in network.modules():
+        own = list(module.parameters())
+        if own and not any(parameter.requires_grad for parameter in own):
+            module.eval()
+
+
+def _encoder(network: torch.nn.Module) -> str:
+    for kind in type(network).__mro__:
+        if kind.__name__ in _ENCODERS:
+            return _ENCODERS[kind.__name__]
+    raise ValueError(f"training.freeze: the encoder of {type(network).__name__} is not known; name its weights.")
 
 
 def _parameters(kind: type) -> list[str]:

@@ -20,7 +20,7 @@ _NPZ = "ai.train.prepared.LoadPrepared"
 
 
 def preprocessing(
-    data: Data, keys: Sequence[str] = ("image",), *, whole: bool = False, npz: bool = False
+    data: Data, keys: Sequence[str] = ("image",), *, whole: bool = False, npz: bool = False, label: str = "labels"
 ) -> list[Config]:
     """How a case is made ready, as a MONAI configuration.
 
@@ -34,6 +34,8 @@ def preprocessing(
         Bring the whole image to the size of a patch, as classification needs it.
     npz : bool
         Cases are prepared ``.npz`` files.
+    label : str
+        The array in them that ``label`` is.
 
     Returns
     -------
@@ -44,7 +46,7 @@ def preprocessing(
     modes: Any = ["bilinear", "nearest"] if len(keys) > 1 else "bilinear"
     loader = [{"_target_": "LoadImaged", "keys": both}, {"_target_": "EnsureChannelFirstd", "keys": both}]
     steps: list[Config] = [
-        *([{"_target_": _NPZ, "keys": both}] if npz else loader),
+        *([{"_target_": _NPZ, "keys": both, "label": label}] if npz else loader),
         {"_target_": "Orientationd", "keys": both, "axcodes": "RAS", "labels": None},
     ]
     if data.spacing_mm is not None:
@@ -56,7 +58,10 @@ def preprocessing(
     else:
         steps.append({"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, "channel_wise": True})
     if whole:
-        steps.append({"_target_": "Resized", "keys": "image", "spatial_size": list(data.patch), "mode": "trilinear"})
+        flat = len(data.patch) == 2
+        size = [*data.patch, 1] if flat else list(data.patch)
+        steps.append({"_target_": "Resized", "keys": "image", "spatial_size": size, "mode": "area"})
+        steps += [{"_target_": "SqueezeDimd", "keys": "image", "dim": -1}] if flat else []
     steps.append({"_target_": "EnsureTyped", "keys": both})
     return steps
 
@@ -78,7 +83,14 @@ def patches(recipe: Recipe) -> list[Config]:
     return [{"_target_": "SpatialPadd", "keys": ["image", "label"], "spatial_size": size}, crop]
 
 
-def augmentation(augment: Augment, names: Sequence[str], keys: Sequence[str] = ("image", "label")) -> list[Config]:
+def augmentation(
+    augment: Augment,
+    names: Sequence[str],
+    keys: Sequence[str] = ("image", "label"),
+    *,
+    axes: int = 3,
+    exact: bool = False,
+) -> list[Config]:
     """What is varied at random in a training patch.
 
     Parameters
@@ -87,34 +99,44 @@ def augmentation(augment: Augment, names: Sequence[str], keys: Sequence[str] = (
     names : sequence of str
         Names of the outputs: where one says left or right, nothing is mirrored from left to right by default.
     keys : sequence of str
+    axes : int
+        Of the image: 2 or 3.
+    exact : bool
+        Turn by right angles alone: nothing is interpolated.
     """
     sided = any(word in name.lower().replace("-", " ").split() for name in names for word in ("left", "right"))
-    axes = augment.flip_axes if augment.flip_axes is not None else ((1, 2) if sided else (0, 1, 2))
-    turn, scale = float(np.radians(augment.turn_degrees)), augment.scale
-    modes = ["bilinear", "nearest"][: len(keys)]
+    given = augment.flip_axes if augment.flip_axes is not None else tuple(range(int(sided), axes))
+    both = {"keys": list(keys)}
     steps: list[Config] = [
-        {"_target_": "RandFlipd", "keys": list(keys), "prob": augment.flip, "spatial_axis": axis} for axis in axes
+        {"_target_": "RandFlipd", **both, "prob": augment.flip, "spatial_axis": axis} for axis in given if axis < axes
     ]
-    steps.append(
-        {
-            "_target_": "RandAffined",
-            "keys": list(keys),
-            "prob": augment.affine,
-            "rotate_range": [turn] * 3,
-            "scale_range": [scale] * 3,
-            "mode": modes,
-            "padding_mode": "border",
-        }
-    )
+    if exact:
+        turns = [(0, 1), (1, 2)] if not sided else [(1, 2)]
+        steps += [{"_target_": "RandRotate90d", **both, "prob": augment.flip, "spatial_axes": pair} for pair in turns]
+    else:
+        steps.append(_affine(augment, keys, axes))
     image = {"keys": "image"}
-    blur = {"sigma_x": [0.4, 1.2], "sigma_y": [0.4, 1.2], "sigma_z": [0.4, 1.2]}
-    steps += [
+    blur = {f"sigma_{axis}": [0.4, 1.2] for axis in "xyz"}
+    return [
+        *steps,
         {"_target_": "RandGaussianSmoothd", **image, "prob": augment.blur, **blur},
         {"_target_": "RandGaussianNoised", **image, "prob": augment.noise, "std": 0.05},
         {"_target_": "RandScaleIntensityd", **image, "prob": augment.intensity, "factors": 0.15},
         {"_target_": "RandShiftIntensityd", **image, "prob": augment.intensity, "offsets": 0.1},
     ]
-    return steps
+
+
+def _affine(augment: Augment, keys: Sequence[str], axes: int) -> Config:
+    turn = float(np.radians(augment.turn_degrees))
+    return {
+        "_target_": "RandAffined",
+        "keys": list(keys),
+        "prob": augment.affine,
+        "rotate_range": [turn] * (3 if axes == 3 else 1),
+        "scale_range": [augment.scale] * axes,
+        "mode": ["bilinear", "nearest"][: len(keys)],
+        "padding_mode": "border",
+    }
 
 
 def built(steps: Sequence[Mapping[str, Any]]) -> Compose:

@@ -15,7 +15,6 @@ from monai.transforms.compose import Compose
 from monai.transforms.transform import MapTransform
 from torch.utils.data import Dataset
 
-
 _RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _NOT_IMAGES = ("affine", "labels", "instances")
 
@@ -26,7 +25,13 @@ class LoadPrepared(MapTransform):
     Parameters
     ----------
     keys : sequence of str
+    label : str
+        The array that ``label`` is.
     """
+
+    def __init__(self, keys: str | Sequence[str], label: str = "labels") -> None:
+        super().__init__(keys)
+        self.label = label
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Replace file names by images of shape (channels, right, anterior, superior), as MONAI's loader gives them."""
@@ -34,14 +39,42 @@ class LoadPrepared(MapTransform):
         with np.load(str(data["image"]), allow_pickle=False) as file:
             arrays = {name: file[name] for name in file.files}
         affine = torch.from_numpy(_RAS_TO_LPS @ arrays["affine"][:, [2, 1, 0, 3]])
-        names = {"image": [name for name in arrays if name not in _NOT_IMAGES], "label": ["labels"]}
+        names = {"image": [name for name in arrays if name not in _NOT_IMAGES], "label": [self.label]}
         for key in self.key_iterator(data):
+            if not set(names[str(key)]) <= set(arrays):  # nothing was outlined in this case
+                arrays[self.label] = np.zeros(arrays[names["image"][0]].shape, dtype=np.uint8)
             stacked = np.stack([arrays[name].astype(np.float32).transpose(2, 1, 0) for name in names[str(key)]])
-            found[key] = MetaTensor(torch.from_numpy(stacked), affine=affine)
+            meta = {"original_affine": affine.clone(), "spatial_shape": np.array(stacked.shape[1:])}
+            found[key] = MetaTensor(torch.from_numpy(stacked), affine=affine, meta=meta)
         return found
 
 
-def prepared(cases: Sequence[Mapping[str, Any]], steps: Compose, cache: str, folder: Path) -> Dataset[Any]:
+class Renumber(MapTransform):
+    """Gives the named values of a label map the numbers 1, 2, …; any other value becomes background.
+
+    Parameters
+    ----------
+    keys : str
+    values : sequence of int
+        In the order of their new numbers.
+    """
+
+    def __init__(self, keys: str, values: Sequence[int]) -> None:
+        super().__init__(keys)
+        self.values = tuple(values)
+
+    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+        """Renumber each label map."""
+        found = dict(data)
+        for key in self.key_iterator(data):
+            old, new = found[key], torch.zeros_like(found[key])
+            for number, value in enumerate(self.values, start=1):
+                new[old == value] = number
+            found[key] = new
+        return found
+
+
+def make_ready(cases: Sequence[Mapping[str, Any]], steps: Compose, cache: str, folder: Path) -> Dataset[Any]:
     """Make cases ready.
 
     Parameters

@@ -93,7 +93,8 @@ class Training:
     deterministic : bool
         Ask for deterministic kernels, slower on a GPU.
     freeze : tuple of str
-        Weights whose name begins so are not trained.
+        Weights whose name begins with a match of one of these regular expressions are not trained; ``encoder`` stands
+        for the encoder of the networks that `ai.train.networks` knows.
     """
 
     steps: int = 2000

@@ -6,7 +6,7 @@ import json
 import os
 import platform
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,8 @@ import torch
 
 from ai.train import checkpoint
 from ai.train.cases import Case, CaseSet, read_cases, split
+from ai.train.classification import Classification
+from ai.train.detection import Detection
 from ai.train.loop import State, fit, means
 from ai.train.recipe import Recipe, read_recipe
 from ai.train.segmentation import Segmentation
@@ -47,6 +49,7 @@ class Record:
     packages: dict[str, str]
     figures: dict[str, float]
     rows: Rows
+    questions: dict[str, list[str]] = field(default_factory=dict)
     started_from: str = ""
     description: str = ""
     licence: str = ""
@@ -54,6 +57,38 @@ class Record:
     def save(self, run: Path) -> None:
         """Write RUN/run.json."""
         checkpoint.write_text(json.dumps(asdict(self), indent=1) + "\n", run / RECORD)
+
+    @classmethod
+    def untrained(cls, recipe: Recipe, network: dict[str, Any], name: str, modality: str, outputs: list[str]) -> Record:
+        """What there is to say of a network that nobody has trained yet."""
+        return cls(
+            task=recipe.task,
+            recipe=recipe,
+            network=network,
+            name=name,
+            modality=modality,
+            channels=[modality],
+            outputs=outputs,
+            training_cases=[],
+            validation_cases=[],
+            real=0,
+            synthetic=0,
+            fold=0,
+            seed=0,
+            steps=0,
+            best_step=0,
+            seconds=0.0,
+            machine="nothing",
+            packages=versions(),
+            figures={},
+            rows=[],
+            questions={"class": outputs} if recipe.task == "classification" else {},
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a training depends on."""
+    return {name: version(name) for name in ("torch", "monai", "numpy")}
 
 
 def read_record(run: Path) -> Record:
@@ -130,7 +165,8 @@ def train(
 
 def task_of(recipe: Recipe, data: CaseSet, cache: Path) -> Any:
     """The task of a recipe, on some data."""
-    return Segmentation(recipe, data, cache)
+    kinds = {"segmentation": Segmentation, "detection": Detection, "classification": Classification}
+    return kinds[recipe.task](recipe, data, cache)
 
 
 def device_of(wanted: str) -> str:
@@ -190,9 +226,10 @@ def _record(
         best_step=state.best_step,
         seconds=state.elapsed_s,
         machine=where,
-        packages={name: version(name) for name in ("torch", "monai", "numpy")},
+        packages=versions(),
         figures=means(state.rows),
         rows=state.rows,
+        questions={name: list(answers) for name, answers in getattr(task, "questions", {}).items()},
         started_from=started_from,
         description=data.description,
         licence=data.licence,

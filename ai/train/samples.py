@@ -11,10 +11,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.data.utils import list_data_collate
+from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
 from torch.utils.data import DataLoader, Dataset
 
+_LEARNT = ("image", "label", "answers")
 _CHOOSE, _CUT, _STEP = 1, 2, 3
 
 
@@ -35,13 +36,19 @@ class Samples(Dataset[Any]):
         assert isinstance(prepared, Sized)
         self._count = len(prepared)
 
-    def __getitem__(self, number: int) -> Any:
+    def __getitem__(self, number: int) -> dict[str, torch.Tensor]:
         """Cut sample `number`. Every case comes once before any comes twice."""
         turn, place = divmod(number, self._count)
         order = np.random.default_rng([self._seed, _CHOOSE, turn]).permutation(self._count)
         self._cut.set_random_state(seed=number_of(self._seed, _CUT, number))
         sample = self._cut(self._prepared[int(order[place])])
-        return sample[0] if isinstance(sample, list) else sample
+        found = sample[0] if isinstance(sample, list) else sample
+        return {key: _plain(found[key]) for key in _LEARNT if key in found}
+
+
+def _plain(found: Any) -> torch.Tensor:
+    """Without what MONAI remembers of an image: neither a batch nor another process needs it."""
+    return torch.as_tensor(found.as_tensor() if isinstance(found, MetaTensor) else found)
 
 
 def batches(samples: Samples, first: int, steps: int, batch: int, workers: int) -> Iterator[Any]:
@@ -58,10 +65,8 @@ def batches(samples: Samples, first: int, steps: int, batch: int, workers: int) 
         Processes that cut; 0 cuts in this one.
     """
     numbers = [list(range(step * batch, (step + 1) * batch)) for step in range(first, steps)]
-    loader = DataLoader(
-        samples, batch_sampler=numbers, num_workers=workers, collate_fn=list_data_collate, pin_memory=_pinned()
-    )
-    yield from loader
+    pinned = torch.cuda.is_available()
+    yield from DataLoader(samples, batch_sampler=numbers, num_workers=workers, pin_memory=pinned)
 
 
 def seed_step(seed: int, step: int) -> None:
@@ -72,7 +77,3 @@ def seed_step(seed: int, step: int) -> None:
 def number_of(*parts: int) -> int:
     """A number below 2³² that depends on all parts."""
     return int(np.random.SeedSequence(parts).generate_state(1)[0])
-
-
-def _pinned() -> bool:
-    return torch.cuda.is_available()

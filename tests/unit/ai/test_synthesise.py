@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 from ai.__main__ import main
 from ai.synthesise.diffusion import Budget, sample_diffusion, train_diffusion
 from ai.synthesise.draw import compare, draw_patches
+from ai.synthesise.effect import Trial, measure_effect
 from ai.synthesise.paste import paste_nodules
 from ai.synthesise.patches import ATTENUATIONS, PatchSet, cut_patch
 from ai.synthesise.source import Annotated, patches_of
+from ai.train.cases import read_cases
 
 SIZE, SPACING_MM = 8, 3.0
 INSIDE_HU = {"solid": 20.0, "part-solid": -200.0, "ground-glass": -550.0}
@@ -125,6 +127,18 @@ def test_a_patch_is_cut_around_the_nodule_whatever_the_scans_spacing() -> None:
     centre = np.argwhere(inside).mean(axis=0)
     np.testing.assert_allclose(centre, 7.5, atol=0.8)
     assert cube[inside > 0].mean() > -100
+
+
+def test_the_effect_on_a_detector_is_measured_with_and_without_drawn_nodules(patches: PatchSet, tmp_path: Path) -> None:
+    trial = Trial(learn=1, judge=1, pasted=2, steps=1, batch=1, repeats=1, spacing_mm=5.0, patch=32)
+    table = measure_effect(patches, tmp_path, trial, device="cpu", say=lambda line: None)
+    assert "| difference, seed by seed |" in table
+    without, with_drawn = (read_cases(tmp_path / name) for name in ("without", "with_drawn_nodules"))
+    assert [case.name for case in without.cases if case.fold == 1] == [c.name for c in with_drawn.cases if c.fold == 1]
+    (alone,) = (case for case in without.cases if case.fold == 0)
+    learnt = [case for case in with_drawn.cases if case.fold == 0]
+    assert [case.patient for case in learnt] == [alone.patient] * 2
+    assert [len(case.nodules) for case in learnt] == [len(alone.nodules), len(alone.nodules) + 2]
 
 
 def test_a_file_that_holds_no_patches_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
