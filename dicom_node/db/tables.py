@@ -327,6 +327,7 @@ proof = Table(
     Column("ended_at", UTCDateTime),
     CheckConstraint("state IN ('due', 'proven', 'failed', 'no answer')", name="state"),
     Index("ix_proof_due", "destination", "state", "due_at"),
+    Index("ix_proof_open", "state", **_where("state <> 'proven'")),
 )
 
 # What a destination said when it was probed: which objects it takes in which transfer syntaxes, and how it proves.

@@ -197,6 +197,8 @@ SELECT
     d.next_attempt_at,
     d.finished_at,
     SECONDS(d.created_at, d.finished_at) AS took_s,
+    p.state AS proof,
+    CASE WHEN p.state = 'proven' THEN p.ended_at END AS proven_at,
     st.patient_id,
     st.accession_number,
     st.study_instance_uid
@@ -204,14 +206,21 @@ FROM delivery d
 JOIN result r ON r.id = d.result_id
 JOIN job j ON j.id = d.job_id
 JOIN series s ON s.id = j.series_id
-JOIN study st ON st.id = s.study_id;
+JOIN study st ON st.id = s.study_id
+LEFT JOIN proof p ON p.delivery_id = d.id;
 
 CREATE VIEW v_delivery_unproven AS
 SELECT
     v.*,
     SECONDS(v.asked_at, NOW()) AS age_s
 FROM v_delivery v
-WHERE v.state IN ('waiting', 'sending', 'failed');
+WHERE v.state IN ('waiting', 'sending', 'failed')
+UNION ALL
+SELECT
+    v.*,
+    SECONDS(v.asked_at, NOW()) AS age_s
+FROM v_delivery v
+WHERE v.state = 'delivered' AND v.delivery_id IN (SELECT o.delivery_id FROM proof o WHERE o.state <> 'proven');
 
 CREATE VIEW v_failed AS
 SELECT

@@ -24,6 +24,7 @@ _INDEXES = (
     ("ix_result_kept", "result", ("created_at",), "deleted_at IS NULL"),
     ("ix_series_without_job", "series", ("closed_at",), "no_job_reason IS NOT NULL"),
     ("ix_job_statistics", "job", ("state", "finished_at", *_STATISTICS), None),
+    ("ix_proof_open", "proof", ("state",), "state <> 'proven'"),
     ("ix_job_supersedes", "job", ("supersedes",), "supersedes IS NOT NULL"),
     ("ix_result_series_instance_uid", "result", ("series_instance_uid",), None),
     ("ix_audit_event_event_at", "audit_event", ("event", "at"), None),
