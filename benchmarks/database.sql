@@ -1,6 +1,6 @@
 -- Fills an empty, migrated database with :jobs jobs over :days days, made by the database itself. database.py runs it.
 -- 4 of 5 series get a job, each with 1 attempt (some 2), 2 results, 2 deliveries and 10 audit events.
--- The last 40 jobs are open, 1 % failed, 0.5 % were canceled, 0.2 % of the deliveries failed.
+-- The last 40 jobs are open, 1 % failed, 0.5 % were canceled, 0.02 % of the deliveries failed.
 
 CREATE TABLE numbers (n BIGINT PRIMARY KEY);
 
@@ -78,10 +78,10 @@ INSERT INTO delivery (
 )
 SELECT
     ID(n, 6 + k), ID(n, 4 + k), ID(n, 4), 'pacs', k - 1,
-    CASE WHEN n > {jobs} - 100 THEN 'waiting' WHEN n % 500 = 7 THEN 'failed' ELSE 'delivered' END, 1,
+    CASE WHEN n > {jobs} - 100 THEN 'waiting' WHEN n % 5000 = 7 THEN 'failed' ELSE 'delivered' END, 1,
     TIME(n, 60 + n % 97), TIME(n, 60 + n % 97), CASE WHEN n > {jobs} - 100 THEN TIME(n, 200) END,
-    CASE WHEN n <= {jobs} - 100 THEN TIME(n, 62 + n % 97) END, CASE WHEN n % 500 = 7 THEN 49152 ELSE 0 END,
-    CASE WHEN n % 500 = 7 THEN 'pacs answered 0xC000 (cannot understand)' END
+    CASE WHEN n <= {jobs} - 100 THEN TIME(n, 62 + n % 97) END, CASE WHEN n % 5000 = 7 THEN 49152 ELSE 0 END,
+    CASE WHEN n % 5000 = 7 THEN 'pacs answered 0xC000 (cannot understand)' END
 FROM numbers CROSS JOIN (SELECT 1 AS k UNION ALL SELECT 2) two
 WHERE n <= {jobs} - 40 AND n % 100 <> 0 AND n % 200 <> 1;
 

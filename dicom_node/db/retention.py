@@ -4,7 +4,8 @@ In that order every crash leaves a state that can be finished: never a row witho
 row, which the sweeps of the spool take.
 
 Nothing of a series goes while anything of it is still to do or to arrive: a job that is not over, a report that is due,
-a delivery that waits, is sent or has failed. A failed delivery holds its objects until somebody sends or cancels it.
+a delivery that waits, is sent, has failed, or lacks the proof that its destination has to give. A failed delivery holds
+its objects until somebody sends or cancels it.
 """
 
 from __future__ import annotations
@@ -24,6 +25,7 @@ from dicom_node.db.engine import utc_now
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.delivery import DeliveryState
 from dicom_node.domain.job import JobState, ReportState
+from dicom_node.domain.proof import ProofState
 
 _s, _j, _r, _d, _i = t.series.c, t.job.c, t.result.c, t.delivery.c, t.instance.c
 _OPEN = (JobState.SCHEDULED.value, JobState.IN_PROGRESS.value)
@@ -140,6 +142,7 @@ def delete_rows(tx: Connection, series_id: str, before: datetime) -> bool:
     jobs = select(_j.id).where(_j.series_id == series_id)
     deliveries = select(_d.id).where(_d.job_id.in_(jobs))
     tx.execute(delete(t.delivery_attempt).where(t.delivery_attempt.c.delivery_id.in_(deliveries)))
+    tx.execute(delete(t.proof).where(t.proof.c.delivery_id.in_(deliveries)))
     tx.execute(delete(t.delivery).where(_d.job_id.in_(jobs)))
     tx.execute(delete(t.result).where(_r.job_id.in_(jobs)))
     tx.execute(delete(t.job_attempt).where(t.job_attempt.c.job_id.in_(jobs)))
@@ -159,7 +162,7 @@ def _lock(tx: Connection, series_id: str) -> None:
 
 def _images(kind: Kind, before: datetime | None) -> list[ColumnElement[bool]]:
     of_series = _j.series_id == _s.id
-    unproven = exists().where(_d.job_id == _j.id, of_series, _d.state.in_(_UNPROVEN))
+    unproven = exists().where(_d.job_id == _j.id, of_series, _is_unproven())
     busy = exists().where(of_series, _is_busy())
     wanted = [_s.images_deleted_at.is_(None), _s.state == "complete", ~busy, ~unproven]
     if before is not None:
@@ -180,7 +183,7 @@ def _failed() -> ColumnElement[bool]:
 
 
 def _results(before: datetime | None) -> list[ColumnElement[bool]]:
-    unproven = exists().where(_d.job_id == _r.job_id, _d.state.in_(_UNPROVEN))
+    unproven = exists().where(_d.job_id == _r.job_id, _is_unproven())
     busy = exists().where(_j.id == _r.job_id, _is_busy())
     wanted = [_r.deleted_at.is_(None), ~unproven, ~busy]
     return wanted if before is None else [*wanted, _r.created_at < before]
@@ -190,6 +193,14 @@ def _bare(before: datetime) -> list[ColumnElement[bool]]:
     kept = exists().where(_r.job_id == _j.id, _j.series_id == _s.id, _r.deleted_at.is_(None))
     busy = exists().where(_j.series_id == _s.id, _is_busy())
     return [_s.images_deleted_at < before, _s.state == "complete", ~kept, ~busy]
+
+
+def _is_unproven() -> ColumnElement[bool]:
+    """Whether a delivery has not arrived, or is not proven where it has to be."""
+    proof = t.proof.c
+    return _d.state.in_(_UNPROVEN) | exists().where(
+        proof.delivery_id == _d.id, proof.state != ProofState.PROVEN.value, _d.state == DeliveryState.DELIVERED.value
+    )
 
 
 def _is_busy() -> ColumnElement[bool]:

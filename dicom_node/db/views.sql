@@ -197,6 +197,8 @@ SELECT
     d.next_attempt_at,
     d.finished_at,
     SECONDS(d.created_at, d.finished_at) AS took_s,
+    p.state AS proof,
+    CASE WHEN p.state = 'proven' THEN p.ended_at END AS proven_at,
     st.patient_id,
     st.accession_number,
     st.study_instance_uid
@@ -204,14 +206,21 @@ FROM delivery d
 JOIN result r ON r.id = d.result_id
 JOIN job j ON j.id = d.job_id
 JOIN series s ON s.id = j.series_id
-JOIN study st ON st.id = s.study_id;
+JOIN study st ON st.id = s.study_id
+LEFT JOIN proof p ON p.delivery_id = d.id;
 
 CREATE VIEW v_delivery_unproven AS
 SELECT
     v.*,
     SECONDS(v.asked_at, NOW()) AS age_s
 FROM v_delivery v
-WHERE v.state IN ('waiting', 'sending', 'failed');
+WHERE v.state IN ('waiting', 'sending', 'failed')
+UNION ALL
+SELECT
+    v.*,
+    SECONDS(v.asked_at, NOW()) AS age_s
+FROM v_delivery v
+WHERE v.state = 'delivered' AND v.delivery_id IN (SELECT o.delivery_id FROM proof o WHERE o.state <> 'proven');
 
 CREATE VIEW v_failed AS
 SELECT
@@ -288,37 +297,69 @@ FROM job j
 WHERE j.state IN ('completed', 'failed', 'canceled') AND j.finished_at >= (SELECT a_week_ago FROM v_clock)
 GROUP BY DAY(j.finished_at), j.model, j.model_version, j.source_ae;
 
+-- Equal times are counted together before they are put in order, so that there is less to order.
 CREATE VIEW v_latency AS
 SELECT
-    ranked.model,
-    ranked.model_version,
-    ranked.source_ae,
-    ranked.scanner,
-    max(ranked.jobs) AS jobs,
-    max(CASE WHEN ranked.queue_rank = (ranked.jobs + 1) / 2 THEN ranked.queue_s END) AS queue_median_s,
-    max(CASE WHEN ranked.queue_rank = (ranked.jobs * 95 + 99) / 100 THEN ranked.queue_s END) AS queue_p95_s,
-    max(CASE WHEN ranked.work_rank = (ranked.jobs + 1) / 2 THEN ranked.work_s END) AS work_median_s,
-    max(CASE WHEN ranked.work_rank = (ranked.jobs * 95 + 99) / 100 THEN ranked.work_s END) AS work_p95_s,
-    max(ranked.work_s) AS work_longest_s
+    work.model,
+    work.model_version,
+    work.source_ae,
+    work.scanner,
+    CAST(work.jobs AS BIGINT) AS jobs,
+    queue.median_s AS queue_median_s,
+    queue.p95_s AS queue_p95_s,
+    work.median_s AS work_median_s,
+    work.p95_s AS work_p95_s,
+    work.longest_s AS work_longest_s
 FROM (
     SELECT
-        timed.*,
-        count(*) OVER (PARTITION BY model, model_version, source_ae, scanner) AS jobs,
-        row_number() OVER (PARTITION BY model, model_version, source_ae, scanner ORDER BY queue_s) AS queue_rank,
-        row_number() OVER (PARTITION BY model, model_version, source_ae, scanner ORDER BY work_s) AS work_rank
+        model, model_version, source_ae, scanner,
+        max(upto) AS jobs,
+        min(CASE WHEN upto * 2 >= jobs THEN seconds END) AS median_s,
+        min(CASE WHEN upto * 100 >= jobs * 95 THEN seconds END) AS p95_s,
+        max(seconds) AS longest_s
     FROM (
         SELECT
-            j.model,
-            j.model_version,
-            j.source_ae,
-            j.scanner,
-            SECONDS(j.created_at, j.started_at) AS queue_s,
-            SECONDS(j.started_at, j.finished_at) AS work_s
-        FROM job j
-        WHERE j.finished_at >= (SELECT a_week_ago FROM v_clock) AND j.state = 'completed'
-    ) timed
-) ranked
-GROUP BY ranked.model, ranked.model_version, ranked.source_ae, ranked.scanner;
+            counted.*,
+            sum(n) OVER (PARTITION BY model, model_version, source_ae, scanner ORDER BY seconds) AS upto,
+            sum(n) OVER (PARTITION BY model, model_version, source_ae, scanner) AS jobs
+        FROM (
+            SELECT model, model_version, source_ae, scanner, seconds, count(*) AS n
+            FROM (
+                SELECT j.model, j.model_version, j.source_ae, j.scanner, SECONDS(j.started_at, j.finished_at) AS seconds
+                FROM job j
+                WHERE j.finished_at >= (SELECT a_week_ago FROM v_clock) AND j.state = 'completed'
+            ) timed
+            GROUP BY model, model_version, source_ae, scanner, seconds
+        ) counted
+    ) work_ranked
+    GROUP BY model, model_version, source_ae, scanner
+) work
+JOIN (
+    SELECT
+        model, model_version, source_ae, scanner,
+        max(upto) AS jobs,
+        min(CASE WHEN upto * 2 >= jobs THEN seconds END) AS median_s,
+        min(CASE WHEN upto * 100 >= jobs * 95 THEN seconds END) AS p95_s,
+        max(seconds) AS longest_s
+    FROM (
+        SELECT
+            counted.*,
+            sum(n) OVER (PARTITION BY model, model_version, source_ae, scanner ORDER BY seconds) AS upto,
+            sum(n) OVER (PARTITION BY model, model_version, source_ae, scanner) AS jobs
+        FROM (
+            SELECT model, model_version, source_ae, scanner, seconds, count(*) AS n
+            FROM (
+                SELECT j.model, j.model_version, j.source_ae, j.scanner, SECONDS(j.created_at, j.started_at) AS seconds
+                FROM job j
+                WHERE j.finished_at >= (SELECT a_week_ago FROM v_clock) AND j.state = 'completed'
+            ) timed
+            GROUP BY model, model_version, source_ae, scanner, seconds
+        ) counted
+    ) queue_ranked
+    GROUP BY model, model_version, source_ae, scanner
+) queue
+ON queue.model = work.model AND queue.model_version = work.model_version
+AND queue.source_ae = work.source_ae AND queue.scanner = work.scanner;
 
 CREATE VIEW v_node AS
 SELECT

@@ -17,12 +17,14 @@ UPDATE series SET source_ae = COALESCE((
 ), '')
 """
 _JOB_SOURCE = "UPDATE job SET source_ae = (SELECT s.source_ae FROM series s WHERE s.id = job.series_id)"
+_STATISTICS = ("model", "model_version", "source_ae", "scanner", "created_at", "started_at")
 _INDEXES = (
     ("ix_series_kept", "series", ("closed_at",), "images_deleted_at IS NULL"),
     ("ix_series_images_deleted_at", "series", ("images_deleted_at",), "images_deleted_at IS NOT NULL"),
     ("ix_result_kept", "result", ("created_at",), "deleted_at IS NULL"),
     ("ix_series_without_job", "series", ("closed_at",), "no_job_reason IS NOT NULL"),
-    ("ix_job_state_finished", "job", ("state", "finished_at"), None),
+    ("ix_job_statistics", "job", ("state", "finished_at", *_STATISTICS), None),
+    ("ix_proof_open", "proof", ("state",), "state <> 'proven'"),
     ("ix_job_supersedes", "job", ("supersedes",), "supersedes IS NOT NULL"),
     ("ix_result_series_instance_uid", "result", ("series_instance_uid",), None),
     ("ix_audit_event_event_at", "audit_event", ("event", "at"), None),

@@ -259,6 +259,30 @@ def test_a_kill_anywhere_leaves_no_row_without_its_file_and_can_be_finished(node
     assert len(events(node, "images deleted")) == 4, "each series once"
 
 
+def test_what_a_destination_has_to_prove_stays_until_it_is_proven(node: Operated, tmp_path: Path) -> None:
+    series = receive(node, tmp_path / "ct")
+    complete(node, series)
+    node.send(Sent(0x0000), Sent(0x0000))
+    with transaction(node.engine) as tx:
+        ids = list(tx.scalars(select(t.delivery.c.id)))
+        due = {"destination": "pacs", "attempt": 1, "state": "due", "since": utc_now()}
+        tx.execute(t.proof.insert(), [{"delivery_id": one, **due} for one in ids])
+        unproven = select(func.count()).select_from(text("v_delivery_unproven"))
+        assert tx.scalar(unproven) == 2
+    age(node, 100)
+    keeper = retention_of(node, images_days=10, results_days=10, rows_days=10)
+    keeper.sweep()
+    assert images_of(node, series) == 8
+    with transaction(node.engine) as tx:
+        tx.execute(update(t.proof).values(state="proven"))
+        assert tx.scalar(unproven) == 0
+    keeper.sweep()
+    assert images_of(node, series) == 0
+    age(node, 100)
+    keeper.sweep()
+    assert node.jobs() == [], "its rows went, those of the proof included"
+
+
 def test_what_somebody_took_up_again_stays(node: Operated, tmp_path: Path) -> None:
     series = receive(node, tmp_path / "ct")
     job = complete(node, series)
