@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 import dicom_node
-from dicom_node.admin import api, signin
+from dicom_node.admin import api, dicomweb, signin
 from dicom_node.admin.desk import Desk, desk_of
 from dicom_node.admin.gate import Gate, TooLargeError
 from dicom_node.admin.guard import check_form
@@ -51,7 +51,7 @@ def build_site(desk: Desk) -> FastAPI:
     site.state.lately = Lately()
     site.add_middleware(Gate, desk=desk)
     site.mount("/static", _Static(directory=_STATIC))
-    for router in (health, signin.router, *PAGES, api.router, *api.ROUTERS):
+    for router in (health, signin.router, *PAGES, api.router, *api.ROUTERS, *dicomweb.ROUTERS):
         site.include_router(router)
     api.describe(site)
     _tell_errors(site)

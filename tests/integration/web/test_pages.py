@@ -131,7 +131,7 @@ def test_the_pictures_are_the_slices_and_the_segments_where_the_model_marked_the
     with reading(node.engine) as tx:
         slices = slices_of(tx, made["completed"])
         seg = results_of(tx, made["completed"])["seg"]
-    number = 30
+    number = 15
     shown = Image.open(BytesIO(browser.get(f"/jobs/{made['completed']}/slices/{number}.png?window=lung").content))
     values = load_volume(node.spool, slices).array[number]
     centre, width = WINDOWS["lung"]
@@ -151,7 +151,7 @@ def test_the_pictures_are_the_slices_and_the_segments_where_the_model_marked_the
     card = {s.label: s.color_rgb for s in node.catalog.models["lung_ct"].segments}
     for segment in (left, right):
         assert np.abs(np.subtract(segment.color_rgb, card[segment.label])).max() <= 2, "the colour goes through CIELab"
-    assert browser.get(f"/jobs/{made['completed']}/slices/60.png").status_code == 404
+    assert browser.get(f"/jobs/{made['completed']}/slices/30.png").status_code == 404
     assert browser.get(f"/jobs/{made['failed']}/overlay/0.png").status_code == 404
     file = browser.get(f"/jobs/{made['completed']}/seg.dcm")
     assert file.content == node.spool.path(seg.path).read_bytes()
