@@ -1,7 +1,7 @@
 """Trains the nodule network of `ai/bundles/chest_ct`: one network that finds, outlines and classes at once.
 
-Scans come from `ai.train.chest_scans`: phantoms, and real lungs with nodules put into them. What the network is, its voxel size
-and its window are read from the bundle itself, so that training and inference cannot drift apart.
+Scans come from `ai.train.chest_scans`: phantoms, and real lungs with nodules put into them. What the network is, and
+its voxel size, are read from the bundle itself, so that training and inference cannot drift apart.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The commands ``python -m ai chest …``: how the chest pack's nodule network is made and compared, step by step through files.
+"""The commands ``python -m ai chest …``: how the chest pack's nodule network is made and compared, step by step.
 
 Drawing phantoms takes most of the time and is done by many processes; each training then reads what was drawn.
 """

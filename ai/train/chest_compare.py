@@ -1,7 +1,7 @@
-"""Joint against single-task training, and MONAI's RetinaNet beside both: same scans, same patches, same number of steps.
+"""Joint against single-task training, and MONAI's RetinaNet beside both: same scans, same patches, as many steps.
 
-Every variant is judged on the same fresh phantoms and real lungs with nodules put into them, by the maps that it has learnt: nodules
-found (FROC over the peaks of the centre map, or over boxes), outlines (Dice around each true nodule), classes (over the true outline).
+Every variant is judged on the same scans by the maps that it has learnt: nodules found (FROC over the peaks of the
+centre map, or over boxes), outlines (Dice around each true nodule), classes (over the true outline).
 """
 
 from __future__ import annotations
@@ -188,7 +188,7 @@ def train_retinanet(scans: Sequence[Scan], plan: Plan, say: Callable[[str], None
         targets = [
             {"box": box, "label": torch.zeros(len(box), dtype=torch.long, device=device)} for box in patches.boxes
         ]
-        losses = detector([image for image in patches.image], targets)
+        losses = detector(list(patches.image), targets)
         loss = losses["classification"] + losses["box_regression"]
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
@@ -197,7 +197,8 @@ def train_retinanet(scans: Sequence[Scan], plan: Plan, say: Callable[[str], None
         schedule.step()
         if step % 200 == 0 or step == plan.steps:
             say(
-                f"RetinaNet step {step}/{plan.steps}  loss {float(loss.detach()):.4f}  {time.monotonic() - started:.0f} s"
+                f"RetinaNet step {step}/{plan.steps}  loss {float(loss.detach()):.4f}  "
+                f"{time.monotonic() - started:.0f} s"
             )
     return detector.eval()
 

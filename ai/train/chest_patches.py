@@ -1,4 +1,4 @@
-"""Cuts training patches around and between nodules, turned, stretched and scanned anew at random, on the scans' device."""
+"""Cuts training patches around and between nodules: turned, stretched and scanned anew at random, on any device."""
 
 from __future__ import annotations
 

@@ -99,8 +99,8 @@ def at_half_contrast(
 ) -> None:
     """Move the outline of solid nodules to where the image lies halfway between nodule and lung.
 
-    What the network learnt as the edge depends on how its training scans were blurred; the half of the contrast does not
-    (full width at half maximum). A nodule without lung around it keeps the network's outline.
+    What the network learnt as the edge depends on how its training scans were blurred; the half of the contrast does
+    not (full width at half maximum). A nodule without lung around it keeps the network's outline.
 
     Parameters
     ----------
