@@ -6,7 +6,7 @@ once, at the end. The figures are reported whatever they are.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -155,7 +155,7 @@ def _pasted(
     return replace(copy, patient=case.patient)
 
 
-def _case(name: str, volume: Volume, instances: NDArray[np.uint8], kinds: dict[int, str]) -> Case:
+def _case(name: str, volume: Volume, instances: NDArray[np.uint8], kinds: Mapping[int, str]) -> Case:
     nodules = tuple(
         replace(outlined_nodule(instances == number, volume, number), attenuation=kind)
         for number, kind in kinds.items()

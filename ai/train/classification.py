@@ -130,7 +130,7 @@ class Classification:
 
     def _parts(self, logits: torch.Tensor) -> dict[str, torch.Tensor]:
         sizes = [len(answers) for answers in self.questions.values()]
-        return dict(zip(self.questions, logits.split(sizes, dim=1), strict=True))
+        return dict(zip(self.questions, torch.split(logits, sizes, dim=1), strict=True))
 
     def _number(self, case: Case, question: str) -> int:
         answer = case.answers.get(question)

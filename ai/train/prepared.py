@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +33,7 @@ class LoadPrepared(MapTransform):
         super().__init__(keys)
         self.label = label
 
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Replace file names by images of shape (channels, right, anterior, superior), as MONAI's loader gives them."""
         found = dict(data)
         with np.load(str(data["image"]), allow_pickle=False) as file:
@@ -63,7 +63,7 @@ class Renumber(MapTransform):
         super().__init__(keys)
         self.values = tuple(values)
 
-    def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         """Renumber each label map."""
         found = dict(data)
         for key in self.key_iterator(data):

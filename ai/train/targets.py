@@ -37,7 +37,7 @@ class DrawNodules(MapTransform):
 
     def __call__(self, data: Mapping[str, Any]) -> dict[str, Any]:
         """Draw."""
-        image = data[self.keys[0]]
+        image = data[str(self.keys[0])]
         shape = tuple(int(size) for size in image.shape[1:])
         to_index = np.linalg.inv(np.asarray(image.affine)) @ np.diag([-1.0, -1.0, 1.0, 1.0])
         spacing = np.linalg.norm(np.asarray(image.affine)[:3, :3], axis=0)
@@ -74,7 +74,7 @@ def _peak(shape: tuple[int, ...], centre: NDArray[np.float64], sigmas: NDArray[n
         np.exp(-((np.arange(size) - c) ** 2) / (2 * sigma**2))
         for size, c, sigma in zip(shape, centre, sigmas, strict=True)
     )
-    return (x[:, None, None] * y[None, :, None] * z[None, None, :]).astype(np.float32)
+    return np.asarray(x[:, None, None] * y[None, :, None] * z[None, None, :], dtype=np.float32)
 
 
 def _ball(shape: tuple[int, ...], place: NDArray[np.float64], radii: NDArray[np.float64]) -> NDArray[np.bool_]:
