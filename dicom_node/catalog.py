@@ -17,14 +17,14 @@ from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 
 import ai
 from dicom_node.card import CARD, Card, Name, Table, Text, card_problems, model_card, nearest
-from dicom_node.domain.delivery import Destination
+from dicom_node.domain.delivery import Destination, DimseDestination, FolderDestination, StowDestination
 from dicom_node.domain.job import Priority
 from dicom_node.domain.model import ModelCard
 from dicom_node.domain.proof import ProofPolicy
 from dicom_node.domain.rule import FACTS, Condition, Operator, Rule, Scalar
 from dicom_node.domain.uids import AETitle
 from dicom_node.errors import ConfigurationError
-from dicom_node.settings import Settings, explain
+from dicom_node.settings import AnyDestination, DimseSettings, FolderSettings, Settings, StowSettings, explain
 
 BUNDLED = Path(ai.__file__).parent / "bundles"
 
@@ -116,19 +116,38 @@ def rule_texts(settings: Settings) -> dict[str, str]:
 
 
 def _destinations(settings: Settings) -> dict[str, Destination]:
-    return {
-        name: Destination(
-            name=name,
-            kind=d.kind,
-            host=d.host,
-            port=d.port,
-            ae_title=AETitle(d.ae_title),
-            calling_ae=AETitle(d.calling_ae or settings.node.ae_title),
-            timeout_s=d.timeout_s,
-            proof=ProofPolicy(d.verify, d.verify_after_s, d.verify_timeout_s, d.verify_resends),
-        )
-        for name, d in settings.destinations.items()
+    return {name: destination(name, section, settings) for name, section in settings.destinations.items()}
+
+
+def destination(name: str, section: AnyDestination, settings: Settings) -> Destination:
+    """Make a destination of its section in the settings."""
+    shared: dict[str, Any] = {
+        "name": name,
+        "timeout_s": section.timeout_s,
+        "objects": frozenset(section.objects),
+        "proof": ProofPolicy(section.verify, section.verify_after_s, section.verify_timeout_s, section.verify_resends),
     }
+    match section:
+        case DimseSettings():
+            calling = AETitle(section.calling_ae or settings.node.ae_title)
+            ae_title = AETitle(section.ae_title)
+            return DimseDestination(
+                **shared, host=section.host, port=section.port, ae_title=ae_title, calling_ae=calling
+            )
+        case StowSettings():
+            return StowDestination(
+                **shared,
+                url=section.url,
+                username=section.username,
+                password=section.password.get_secret_value(),
+                token=section.token.get_secret_value(),
+                token_file=section.token_file,
+                ca=section.ca,
+                certificate=section.certificate,
+                key=section.key,
+            )
+        case FolderSettings():
+            return FolderDestination(**shared, path=section.path)
 
 
 def _models(settings: Settings, problems: list[str]) -> dict[str, ModelCard]:

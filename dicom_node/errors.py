@@ -152,9 +152,12 @@ class DeliveryError(NodeError):
         True for what may pass (no connection, 0xA7xx), False for what will not (0xA9xx, 0xCxxx, 0x01xx).
     status : int, optional
         The DIMSE status, when the peer answered with one.
+    is_refused : bool
+        The destination does not take objects of this kind at all; another kind may go instead.
     """
 
-    def __init__(self, message: str, *, retry: bool, status: int | None = None) -> None:
+    def __init__(self, message: str, *, retry: bool, status: int | None = None, is_refused: bool = False) -> None:
         self.retry = retry
         self.status = status
+        self.is_refused = is_refused
         super().__init__(message)

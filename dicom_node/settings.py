@@ -18,7 +18,10 @@ from pydantic import (
     AfterValidator,
     BaseModel,
     ConfigDict,
+    Discriminator,
     Field,
+    SecretStr,
+    Tag,
     ValidationError,
     ValidationInfo,
     field_validator,
@@ -27,6 +30,7 @@ from pydantic import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from dicom_node.domain.model import OutputKind
 from dicom_node.domain.proof import Verify
 from dicom_node.domain.uids import AETitle
 from dicom_node.errors import ConfigurationError
@@ -275,18 +279,93 @@ class Web(_Section):
 
 
 class DestinationSettings(_Section):
-    """A PACS that results go to."""
+    """What destinations of every kind have."""
+
+    timeout_s: Seconds = 30.0
+    objects: tuple[OutputKind, ...] = ()
+    verify: Verify = Verify.NONE
+    verify_after_s: Seconds = 10.0
+    verify_timeout_s: Seconds = 3600.0
+    verify_resends: int = Field(3, ge=0, le=100)
+
+
+class DimseSettings(DestinationSettings):
+    """A PACS that takes results by C-STORE."""
 
     kind: Literal["dimse"] = "dimse"
     host: str
     port: Port = 104
     ae_title: AE
     calling_ae: AE | None = None
-    timeout_s: Seconds = 30.0
-    verify: Verify = Verify.NONE
-    verify_after_s: Seconds = 10.0
-    verify_timeout_s: Seconds = 3600.0
-    verify_resends: int = Field(3, ge=0, le=100)
+
+
+class StowSettings(DestinationSettings):
+    """A PACS that takes results by STOW-RS."""
+
+    kind: Literal["stow"]
+    url: str
+    username: str = ""
+    password: SecretStr = SecretStr("")
+    token: SecretStr = SecretStr("")
+    token_file: Path | None = None
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @field_validator("url")
+    @classmethod
+    def _web(cls, url: str) -> str:
+        if not url.startswith(("http://", "https://")):
+            raise ValueError("use the URL of the DICOMweb service: https://HOST/dicom-web")
+        return url.rstrip("/").removesuffix("/studies")
+
+    @field_validator("verify")
+    @classmethod
+    def _no_commitment(cls, verify: Verify) -> Verify:
+        return _query_only(verify)
+
+    @model_validator(mode="after")
+    def _one_way_in(self) -> Self:
+        given = [bool(self.username), bool(self.token.get_secret_value()), self.token_file is not None]
+        if sum(given) > 1:
+            raise ValueError("give one of username, token and token_file")
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key needs the certificate that belongs to it")
+        return self
+
+
+class FolderSettings(DestinationSettings):
+    """A folder that results are put into."""
+
+    kind: Literal["folder"]
+    path: Path
+
+    @field_validator("verify")
+    @classmethod
+    def _no_commitment(cls, verify: Verify) -> Verify:
+        return _query_only(verify)
+
+
+def _query_only(verify: Verify) -> Verify:
+    if verify.by_commitment:
+        raise ValueError("storage commitment is a service between AE titles (kind dimse): use none or query")
+    return verify
+
+
+def _kind_of(section: Any) -> Any:
+    return section.get("kind", "dimse") if isinstance(section, dict) else getattr(section, "kind", "dimse")
+
+
+AnyDestination = Annotated[
+    Annotated[DimseSettings, Tag("dimse")]
+    | Annotated[StowSettings, Tag("stow")]
+    | Annotated[FolderSettings, Tag("folder")],
+    Discriminator(
+        _kind_of,
+        custom_error_type="destination_kind",
+        custom_error_message="kind: use dimse, stow or folder",
+    ),
+]
 
 
 class Logs(_Section):
@@ -315,7 +394,7 @@ class Settings(_Section):
     logs: Logs = Logs()
     rules: Path = Path("rules")
     models: tuple[Path, ...] = ()
-    destinations: dict[str, DestinationSettings] = {}
+    destinations: dict[str, AnyDestination] = {}
 
 
 def load_settings(file: Path, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -346,7 +425,7 @@ def explain(error: ValidationError) -> list[str]:
     """One line per problem: the key as written in TOML, then what is wrong with it."""
     lines = []
     for problem in error.errors():
-        key = ".".join(str(part) for part in problem["loc"]) or "(top level)"
+        key = ".".join(str(part) for part in _as_written(problem["loc"])) or "(top level)"
         message = problem["msg"].removeprefix("Value error, ")
         if problem["type"] == "extra_forbidden":
             message = "there is no such key; is it misspelt?"
@@ -354,6 +433,11 @@ def explain(error: ValidationError) -> list[str]:
             message = "this key is needed"
         lines.append(f"{key}: {message}")
     return lines
+
+
+def _as_written(loc: tuple[int | str, ...]) -> tuple[int | str, ...]:
+    """Leave out the kind that pydantic puts after a destination's name: it is no part of the key."""
+    return loc[:2] + loc[3:] if loc[:1] == ("destinations",) else loc
 
 
 def _override(document: dict[str, Any], environment: Mapping[str, str]) -> dict[str, str]:
@@ -407,6 +491,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
                     "private_key": settings.web.private_key and base / settings.web.private_key,
                 }
             ),
+            "destinations": {name: _absolute_paths(d, base) for name, d in settings.destinations.items()},
         }
     )
 
@@ -430,3 +515,8 @@ def _names_server(url: str, schemes: tuple[str, ...]) -> bool:
 def _placed(section: BaseModel, base: Path) -> dict[str, Path]:
     """Give the paths of a section, counted from `base`."""
     return {name: base / value for name, value in section if isinstance(value, Path)}
+
+
+def _absolute_paths(destination: AnyDestination, base: Path) -> AnyDestination:
+    paths = {name: base / value for name, value in destination if isinstance(value, Path)}
+    return destination.model_copy(update=paths)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import dicom_node
-from dicom_node.cli import audit, export, files, jobs, metrics, people, retain, roles, setup
+from dicom_node.cli import audit, destinations, export, files, jobs, metrics, people, retain, roles, setup
 
 
 class InOrder(click.Group):
@@ -52,7 +52,7 @@ for _command in (
     people.user,
     jobs.jobs,
     jobs.explain,
-    jobs.who_has,
+    destinations.who_has,
     jobs.retry,
     jobs.cancel,
     jobs.resend,
@@ -64,6 +64,7 @@ for _command in (
     jobs.resume,
     files.run,
     files.echo,
+    destinations.probe,
     files.send,
 ):
     cli.add_command(_command)

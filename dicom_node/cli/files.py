@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -55,12 +56,15 @@ def run(folder: Path, out: Path, model: str | None, device: str, folders: tuple[
 @click.option("--calling", metavar="AE", default="AINODE", show_default=True, help="Our AE title, for HOST:PORT.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(0.1), default=10.0, show_default=True, metavar="SECONDS")
 def echo(settings_file: Path, destination: str, called: str, calling: str, timeout_s: float) -> None:
-    """Ask a peer for an answer (C-ECHO): a destination of the settings, or HOST:PORT."""
-    from dicom_node.deliver.dimse import echo as ask
+    """Ask a peer for an answer: a destination of the settings, or HOST:PORT.
 
-    peer = _peer(settings_file, destination, called, calling, timeout_s)
-    took_s = ask(peer)
-    click.echo(f"{peer.ae_title} at {peer.host}:{peer.port} answered in {took_s * 1000:.0f} ms")
+    C-ECHO to a PACS; a search to a DICOMweb service; a folder is written to.
+    """
+    from dicom_node.deliver import SENDERS
+
+    peer = peer_of(settings_file, destination, called, calling, timeout_s)
+    took_s = SENDERS[peer.kind].echo(peer)
+    click.echo(f"{peer.where} answered in {took_s * 1000:.0f} ms")
 
 
 @click.command(
@@ -78,8 +82,12 @@ def send(
 ) -> None:
     """Send files, or all files in folders, by C-STORE, as they are."""
     from dicom_node.deliver.dimse import FileSent, send_files
+    from dicom_node.domain.delivery import DimseDestination
+    from dicom_node.errors import ConfigurationError
 
-    peer = _peer(settings_file, destination, called, calling, timeout_s)
+    peer = peer_of(settings_file, destination, called, calling, timeout_s)
+    if not isinstance(peer, DimseDestination):
+        raise ConfigurationError(f"{destination} is of kind {peer.kind}; files are sent by C-STORE, to kind dimse")
     files = sorted(file for path in paths for file in ([path] if path.is_file() else path.rglob("*")) if file.is_file())
     with _bar("sending", len(files)) as advance:
 
@@ -97,26 +105,45 @@ def send(
         raise SystemExit(FAILED)
 
 
-def _peer(settings_file: Path, text: str, called: str, calling: str, timeout_s: float) -> Destination:
-    from dicom_node.domain.delivery import Destination
+def peer_of(settings_file: Path, text: str, called: str, calling: str, timeout_s: float) -> Destination:
+    """Find a destination of the settings, or make one of HOST:PORT.
+
+    Raises
+    ------
+    NotFoundError
+        When the settings have none of that name.
+    """
+    from dicom_node.domain.delivery import DimseDestination
     from dicom_node.domain.uids import AETitle
-    from dicom_node.errors import NotFoundError
 
     host, colon, port = text.rpartition(":")
-    if colon:
-        if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
-            raise click.BadParameter(f"{text!r} is neither a destination of the settings nor HOST:PORT")
-        try:
-            return Destination(text, "dimse", host.strip("[]"), int(port), AETitle(called), AETitle(calling), timeout_s)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from None
+    if not colon:
+        return replace(_named(settings_file, text), timeout_s=timeout_s)
+    if not host or not port.isdigit() or not 1 <= int(port) <= 65535:
+        raise click.BadParameter(f"{text!r} is neither a destination of the settings nor HOST:PORT")
+    try:
+        return DimseDestination(
+            name=text,
+            host=host.strip("[]"),
+            port=int(port),
+            ae_title=AETitle(called),
+            calling_ae=AETitle(calling),
+            timeout_s=timeout_s,
+        )
+    except ValueError as error:
+        raise click.BadParameter(str(error)) from None
+
+
+def _named(settings_file: Path, name: str) -> Destination:
+    from dicom_node.catalog import destination
+    from dicom_node.errors import NotFoundError
+
     settings = read_settings(settings_file)
-    named = settings.destinations.get(text)
-    if named is None:
+    section = settings.destinations.get(name)
+    if section is None:
         known = ", ".join(settings.destinations) or "none"
-        raise NotFoundError(f"{settings.file}: there is no [destinations.{text}]; there is: {known}")
-    ours = AETitle(named.calling_ae or settings.node.ae_title)
-    return Destination(text, named.kind, named.host, named.port, AETitle(named.ae_title), ours, timeout_s)
+        raise NotFoundError(f"{settings.file}: there is no [destinations.{name}]; there is: {known}")
+    return destination(name, section, settings)
 
 
 def _print(one: FolderRun) -> None:

@@ -23,8 +23,6 @@ from dicom_node.cli.command import (
 )
 
 if TYPE_CHECKING:
-    from datetime import datetime
-
     from sqlalchemy import Connection
 
 STATES = ("scheduled", "in progress", "completed", "canceled", "failed")
@@ -89,35 +87,6 @@ def explain(settings_file: Path, identifier: str, as_json: bool) -> None:
             for text in more:
                 click.echo(f"{'':19}    {text}")
         click.echo(click.style(story.answer, bold=True))
-
-
-@click.command("who-has", cls=Command, example="dicom-node who-has 2819497684894126")
-@with_settings
-@click.argument("identifier")
-@click.option("--json", "as_json", is_flag=True, help="A JSON array.")
-def who_has(settings_file: Path, identifier: str, as_json: bool) -> None:
-    """Say of every object that was made of a series who has it, and how that is known.
-
-    IDENTIFIER is what `dicom-node explain` takes. An object is sent when the destination answered that it took it,
-    committed when the destination vouches for it (storage commitment), and seen when a query found it there.
-    """
-    from dicom_node.db.holders import list_holders
-    from dicom_node.db.story import find_series
-    from dicom_node.errors import NotFoundError
-
-    settings = read_settings(settings_file)
-    with database(settings) as tx:
-        series = find_series(tx, identifier.strip())
-        found = list_holders(tx, series)
-    if not found:
-        what = "nothing was made of it" if series else "nothing is known of it"
-        raise NotFoundError(f"{identifier}: {what}; `dicom-node explain` may say more")
-    for one in found:
-        one["here"] = (settings.spool.path / one["path"]).is_file()
-    if as_json:
-        click.echo(json.dumps(found, default=as_json_text, indent=1))
-    else:
-        console().print(_holders(found))
 
 
 @click.command(cls=Command, example="dicom-node retry 7f3a09c1\ndicom-node retry 7f3a09c1 --model chest_ct")
@@ -247,35 +216,3 @@ def _outcome(results: list[dict[str, Any]]) -> str:
 
     summary = results[0]["summary"] if results else {}
     return "; ".join(filter(None, [found(summary), *left_out(summary)]))
-
-
-def _holders(found: list[dict[str, Any]]) -> Any:
-    from rich.table import Table
-
-    def at(time: datetime | None) -> str:
-        return f"{time.astimezone():%Y-%m-%d %H:%M:%S}" if time else "-"
-
-    table = Table(box=None, pad_edge=False)
-    for name in ("object", "UID", "here", "destination", "sent", "committed", "seen", "remark"):
-        table.add_column(name, overflow="fold", no_wrap=name in ("object", "sent", "committed", "seen"))
-    for one in found:
-        is_sent = one["state"] == "delivered"
-        table.add_row(
-            one["kind"].upper(),
-            one["sop_instance_uid"],
-            "yes" if one["here"] else "no",
-            one["destination"] or "-",
-            at(one["finished_at"]) if is_sent else one["state"] or "-",
-            at(one["committed_at"]),
-            at(one["seen_at"]),
-            _remark(one),
-        )
-    return table
-
-
-def _remark(one: dict[str, Any]) -> str:
-    if one["state"] != "delivered":
-        return one["last_error"] or ""
-    if one["proof"] in (None, "proven"):
-        return "" if one["proof"] else "no proof is asked for"
-    return f"proof {one['proof']}" + (f": {one['proof_said']}" if one["proof_said"] else "")

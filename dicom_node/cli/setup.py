@@ -41,7 +41,7 @@ def init(folder: Path) -> None:
 
 @click.command(cls=Command, example="dicom-node check\ndicom-node check --echo")
 @with_settings
-@click.option("--echo", is_flag=True, help="Also ask every destination for an answer (C-ECHO).")
+@click.option("--echo", is_flag=True, help="Also ask every destination for an answer.")
 def check(settings_file: Path, echo: bool) -> None:
     """Check settings, rules, models, destinations, spool, database and port. Changes nothing.
 
@@ -139,8 +139,7 @@ def _tell(settings: Settings, catalog: Catalog) -> None:
         off = "" if rule.enabled else " (switched off)"
         click.echo(f"rule          {rule.name}: {rule.model} -> {where}{off}")
     for destination in catalog.destinations.values():
-        at = f"{destination.ae_title} at {destination.host}:{destination.port}"
-        click.echo(f"destination   {destination.name}: {at}, called by {destination.calling_ae}")
+        click.echo(f"destination   {destination.name}: {destination.kind}, {destination.where}")
     if receive.accept_any_peer:
         click.echo("peers         anybody may send to us")
     else:
@@ -151,13 +150,14 @@ def _tell(settings: Settings, catalog: Catalog) -> None:
 
 
 def _all_answer(catalog: Catalog) -> bool:
-    from dicom_node.deliver.dimse import echo
+    from dicom_node.deliver import SENDERS
     from dicom_node.errors import DeliveryError
 
     answered = True
     for destination in catalog.destinations.values():
         try:
-            click.echo(f"echo          {destination.name} answered in {echo(destination) * 1000:.0f} ms")
+            took_s = SENDERS[destination.kind].echo(destination)
+            click.echo(f"echo          {destination.name} answered in {took_s * 1000:.0f} ms")
         except DeliveryError as error:
             answered = False
             click.echo(f"dicom-node: {destination.name}: {error}", err=True)

@@ -6,7 +6,7 @@ delivery enqueues the next position in the same transaction. Destinations do not
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
@@ -18,7 +18,7 @@ from dicom_node.db.engine import utc_now
 from dicom_node.db.nodes import is_alive
 from dicom_node.db.proofs import begin_proof, end_proof, fail_proof, note_resent
 from dicom_node.domain.audit import AuditEvent, Event
-from dicom_node.domain.delivery import Delivery, DeliveryState, ResultObject, Sent
+from dicom_node.domain.delivery import INSTEAD, Delivery, DeliveryState, ResultObject, Sent
 from dicom_node.domain.job import Job
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.proof import NO_PROOF, Proof, ProofPolicy
@@ -27,6 +27,8 @@ from dicom_node.errors import ConflictError, NodeError, NotFoundError
 
 MOST_LOST = 10  # attempts that ended with their sender before we believe that the object is what kills it
 EARLY = timedelta(seconds=5)  # how far ahead of its time the engine may dispatch: on SQLite it keeps whole seconds
+
+NO_CHOICE: Mapping[str, Collection[OutputKind]] = {}
 
 _d, _a = t.delivery, t.delivery_attempt
 _WAITING, _SENDING = DeliveryState.WAITING.value, DeliveryState.SENDING.value
@@ -41,26 +43,27 @@ class DeliveryQueue(Protocol):
         """Enqueue one attempt in the transaction."""
 
 
-def create_deliveries(tx: Connection, job: Job, results: Sequence[ResultObject], enqueuer: DeliveryQueue) -> None:
-    """Write a delivery for each result and destination of a job, and enqueue the first to each destination."""
-    now = utc_now()
+def create_deliveries(
+    tx: Connection,
+    job: Job,
+    results: Sequence[ResultObject],
+    enqueuer: DeliveryQueue,
+    wanted: Mapping[str, Collection[OutputKind]] = NO_CHOICE,
+) -> None:
+    """Write a delivery for each result and destination of a job, and enqueue the first to each destination.
+
+    Parameters
+    ----------
+    wanted : mapping of str to collection of OutputKind
+        What a destination gets; one that is not named, or with an empty collection, gets everything.
+    """
     order = list(OutputKind)
     in_order = sorted(results, key=lambda result: order.index(result.kind))
     for destination in dict.fromkeys(job.destinations):
+        kinds = wanted.get(destination)
         for position, result in enumerate(in_order):
-            row = result_id(job.id, result.kind)
-            tx.execute(
-                insert(_d).values(
-                    id=delivery_id(row, destination),
-                    result_id=row,
-                    job_id=job.id,
-                    destination=destination,
-                    position=position,
-                    state=_WAITING,
-                    created_at=now,
-                    asked_at=now,
-                )
-            )
+            if not kinds or result.kind in kinds:
+                _insert(tx, job.id, result_id(job.id, result.kind), destination, position)
         enqueue_next(tx, job.id, destination, enqueuer)
 
 
@@ -131,6 +134,8 @@ def finish_failed(tx: Connection, delivery: Delivery, error: NodeError, enqueuer
     if row is None:
         return False
     fail_proof(tx, row.id, str(error))
+    if getattr(error, "is_refused", False):
+        _send_instead(tx, row)
     record(tx, _event(Event.DELIVERY_FAILED, row, delivery.attempt, status=status, error=str(error)))
     enqueue_next(tx, row.job_id, row.destination, enqueuer)
     return True
@@ -198,6 +203,25 @@ def waiting_elsewhere(tx: Connection, destinations: Sequence[str]) -> dict[str, 
         .group_by(_d.c.destination)
     )
     return {row.destination: row.waiting for row in tx.execute(query)}
+
+
+def _insert(tx: Connection, job_id: str, result: str, destination: str, position: int) -> str:
+    now = utc_now()
+    row = delivery_id(result, destination)
+    new = {"id": row, "result_id": result, "job_id": job_id, "destination": destination, "position": position}
+    tx.execute(insert(_d).values(**new, state=_WAITING, created_at=now, asked_at=now))
+    return row
+
+
+def _send_instead(tx: Connection, row: Row[Any]) -> None:
+    """Have another object of the job go where this one is not taken, if there is one that does not go there anyway."""
+    kind = INSTEAD.get(OutputKind(row.kind))
+    there = select(t.result.c.id).where(t.result.c.job_id == row.job_id, t.result.c.kind == kind)
+    result = tx.execute(there).scalar_one_or_none() if kind else None
+    if result is None or tx.execute(select(_d.c.id).where(_d.c.id == delivery_id(result, row.destination))).first():
+        return
+    _insert(tx, row.job_id, result, row.destination, row.position)
+    record(tx, _event(Event.DELIVERY_REPLACED, row, row.attempt, instead=str(kind)))
 
 
 def _load(tx: Connection, delivery_id: str) -> Row[Any] | None:

@@ -6,7 +6,7 @@ progress'`` and writes nothing when that is no longer true: the job was canceled
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from datetime import timedelta
 from typing import Any, Protocol
 
@@ -14,13 +14,14 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
-from dicom_node.db.deliveries import create_deliveries
+from dicom_node.db.deliveries import NO_CHOICE, create_deliveries
 from dicom_node.db.engine import utc_now
 from dicom_node.db.nodes import is_alive
 from dicom_node.db.reports import ReportQueue, ask_for_report
 from dicom_node.db.results import write_results
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.job import Failure, Job, JobInstance, JobState, Succeeded
+from dicom_node.domain.model import OutputKind
 
 EARLY = timedelta(seconds=5)  # how far ahead of its time the engine may dispatch: on SQLite it keeps whole seconds
 
@@ -90,14 +91,23 @@ def claim_job(
     return _job(row, n, instances)
 
 
-def finish_completed(tx: Connection, job: Job, outcome: Succeeded, queue: JobQueue) -> bool:
-    """Write results, deliveries and the job's end, all or nothing. False: the attempt is no longer ours."""
+def finish_completed(
+    tx: Connection,
+    job: Job,
+    outcome: Succeeded,
+    queue: JobQueue,
+    wanted: Mapping[str, Collection[OutputKind]] = NO_CHOICE,
+) -> bool:
+    """Write results, deliveries and the job's end, all or nothing. False: the attempt is no longer ours.
+
+    `wanted` says which kinds of objects a destination gets, as `create_deliveries` takes it.
+    """
     if not _end(tx, job, "completed", JobState.COMPLETED, steps_s=outcome.steps_s, error=None, finished_at=utc_now()):
         return False
     write_results(tx, job.id, outcome.results)
     detail = {"attempt": job.attempt, "results": {r.kind.value: r.sop_instance_uid for r in outcome.results}}
     record(tx, AuditEvent(Event.JOB_COMPLETED, series_id=job.series_id, job_id=job.id, detail=detail))
-    create_deliveries(tx, job, outcome.results, queue)
+    create_deliveries(tx, job, outcome.results, queue, wanted)
     return True
 
 

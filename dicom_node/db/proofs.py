@@ -152,7 +152,8 @@ def finish_proven(tx: Connection, proof: Proof, *, seen: bool) -> bool:
         ended["seen_at"] = now
     if not _write(tx, proof, **ended):
         return False
-    how = " and ".join(word for word, is_so in (("committed", proof.committed_at), ("seen", seen)) if is_so)
+    answers = {"committed": proof.committed_at, "seen": seen or proof.seen_at}
+    how = " and ".join(word for word, is_so in answers.items() if is_so)
     _record(tx, Event.DELIVERY_PROVEN, proof, how=how)
     return True
 

@@ -17,7 +17,7 @@ from pynetdicom.association import Association
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node.domain.delivery import Destination
+from dicom_node.domain.delivery import DimseDestination
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.errors import DeliveryError
 
@@ -34,13 +34,15 @@ _CONTEXT_RESULTS = {
 
 @contextmanager
 def associated(
-    destination: Destination, contexts: Sequence[PresentationContext], handlers: Sequence[evt.EventHandlerType] = ()
+    destination: DimseDestination,
+    contexts: Sequence[PresentationContext],
+    handlers: Sequence[evt.EventHandlerType] = (),
 ) -> Iterator[Conversation]:
     """Associate for the length of a block; release after it, abort when the block raises.
 
     Parameters
     ----------
-    destination : Destination
+    destination : DimseDestination
         Who is called, in whose name, and how long each step may take.
     contexts : sequence of PresentationContext
         What is proposed; at most 128 (PS3.8 9.3.2.2: odd identifiers from 1 to 255).
@@ -69,7 +71,7 @@ def associated(
 class Conversation:
     """An association in use."""
 
-    def __init__(self, destination: Destination, assoc: Association, line: _Line) -> None:
+    def __init__(self, destination: DimseDestination, assoc: Association, line: _Line) -> None:
         self.assoc = assoc
         self.timeout_s = destination.timeout_s
         self._destination = destination
@@ -170,7 +172,7 @@ class _Line:
 
 
 def _request(
-    destination: Destination,
+    destination: DimseDestination,
     contexts: Sequence[PresentationContext],
     line: _Line,
     handlers: Sequence[evt.EventHandlerType],
@@ -200,7 +202,7 @@ def _request(
         raise DeliveryError(f"the host of {_name(destination)} cannot be found: {error}", retry=True) from error
 
 
-def _why_not(destination: Destination, assoc: Association, line: _Line) -> DeliveryError:
+def _why_not(destination: DimseDestination, assoc: Association, line: _Line) -> DeliveryError:
     where = _name(destination)
     if not line.connected:
         how = f"no answer in {line.timeout_s:g} s" if line.elapsed_s >= line.timeout_s else "refused or unreachable"
@@ -210,7 +212,7 @@ def _why_not(destination: Destination, assoc: Association, line: _Line) -> Deliv
     if assoc.rejected_contexts and not assoc.accepted_contexts:
         refused = assoc.rejected_contexts
         classes = ", ".join(sorted({cx.abstract_syntax.name for cx in refused if cx.abstract_syntax}))
-        return DeliveryError(f"{where} does not take {classes}: {_refusal(refused[0])}", retry=False)
+        return DeliveryError(f"{where} does not take {classes}: {_refusal(refused[0])}", retry=False, is_refused=True)
     if line.elapsed_s >= line.timeout_s:
         return DeliveryError(
             f"{where} did not answer the association request in {line.timeout_s:g} s",
@@ -222,7 +224,7 @@ def _why_not(destination: Destination, assoc: Association, line: _Line) -> Deliv
     )
 
 
-def _rejected(destination: Destination, assoc: Association) -> DeliveryError:
+def _rejected(destination: DimseDestination, assoc: Association) -> DeliveryError:
     """Explain a rejection (PS3.8 table 9-21). Even a permanent one is tried again: an administrator can lift it."""
     answer = assoc.acceptor.primitive
     assert answer is not None  # is_rejected says that an A-ASSOCIATE-RJ arrived
@@ -237,5 +239,5 @@ def _rejected(destination: Destination, assoc: Association) -> DeliveryError:
     )
 
 
-def _name(destination: Destination) -> str:
-    return f"{destination.name} ({destination.ae_title} at {destination.host}:{destination.port})"
+def _name(destination: DimseDestination) -> str:
+    return f"{destination.name} ({destination.where})"

@@ -16,7 +16,7 @@ from pynetdicom.dimse_messages import N_EVENT_REPORT_RSP
 from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]  # made at import
 
 from dicom_node.deliver.association import associated
-from dicom_node.domain.delivery import Destination
+from dicom_node.domain.delivery import DimseDestination
 from dicom_node.domain.proof import CommitmentReport, Proof
 from dicom_node.errors import DeliveryError
 
@@ -29,7 +29,7 @@ logger = logging.getLogger(__name__)
 
 
 def ask_commitment(
-    destination: Destination,
+    destination: DimseDestination,
     transaction_uid: str,
     proofs: Sequence[Proof],
     on_report: Callable[[CommitmentReport], object],
@@ -90,7 +90,7 @@ def _information(transaction_uid: str, proofs: Sequence[Proof]) -> Dataset:
     return ds
 
 
-def _check(destination: Destination, answer: Dataset) -> None:
+def _check(destination: DimseDestination, answer: Dataset) -> None:
     status: int = answer.Status
     if status == 0x0000:
         return

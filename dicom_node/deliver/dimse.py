@@ -7,13 +7,11 @@ their own syntax was accepted, and are re-encoded otherwise.
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
@@ -21,25 +19,24 @@ from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
 from pynetdicom import build_context
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
-from pynetdicom.status import STATUS_SUCCESS, STATUS_WARNING, code_to_category
 
 from dicom_node.deliver.association import Conversation, associated
-from dicom_node.domain.delivery import Delivery, Destination, Sent
+from dicom_node.deliver.status import judge
+from dicom_node.deliver.stored import check_bytes, readable
+from dicom_node.domain.delivery import Delivery, DimseDestination, Sent
 from dicom_node.domain.uids import AETitle
 from dicom_node.errors import DeliveryError
 
 MOST_CONTEXTS = 128  # PS3.8 9.3.2.2
-DUPLICATE_SOP_INSTANCE = 0x0111  # PS3.7 C.5.6
-RESOURCE_LIMITATION = 0x0213  # PS3.7 C.5.17
 SLOWEST_BYTES_PER_S = 64 * 1024  # the answer to a large object is waited for longer: it may still be under way
 
 
-def send(destination: Destination, path: Path, delivery: Delivery) -> Sent:
+def send(destination: DimseDestination, path: Path, delivery: Delivery) -> Sent:
     """Send one stored object.
 
     Parameters
     ----------
-    destination : Destination
+    destination : DimseDestination
         Where to.
     path : pathlib.Path
         The file; its bytes must still be those whose SHA-256 the delivery names.
@@ -56,31 +53,16 @@ def send(destination: Destination, path: Path, delivery: Delivery) -> Sent:
     DeliveryError
         In every other case; `retry` says whether the same object may be taken later (PS3.4 B.2.3).
     """
-    _check_bytes(path, delivery)
+    check_bytes(path, delivery)
     own = UID(delivery.transfer_syntax_uid)
     with associated(destination, _contexts(delivery.sop_class_uid, own)) as conversation:
         accepted = {cx.transfer_syntax[0] for cx in conversation.assoc.accepted_contexts}
-        subject = path if own in accepted else _readable(path, destination)
+        subject = path if own in accepted else readable(path, destination.name)
         answer = _store(conversation, subject, path.stat().st_size)
-    return judge(destination, answer)
+    return _judge(destination, answer)
 
 
-def judge(destination: Destination, answer: Dataset) -> Sent:
-    """Decide what the status of a C-STORE response means for the delivery (PS3.4 B.2.3, PS3.7 annex C)."""
-    status: int = answer.Status
-    comment = str(answer.get("ErrorComment", ""))
-    if code_to_category(status) in (STATUS_SUCCESS, STATUS_WARNING):
-        return Sent(status, comment)
-    if status == DUPLICATE_SOP_INSTANCE:
-        return Sent(status, comment or "the peer holds this SOP Instance UID already")
-    says = f"{destination.name} answered 0x{status:04X}" + (f": {comment}" if comment else "")
-    if status & 0xFF00 == 0xA700 or status == RESOURCE_LIMITATION:
-        raise DeliveryError(f"{says} (out of resources)", retry=True, status=status)
-    meaning = {0xA: "data set does not match SOP class", 0xC: "cannot understand"}.get(status >> 12, "refused")
-    raise DeliveryError(f"{says} ({meaning})", retry=False, status=status)
-
-
-def echo(destination: Destination) -> float:
+def echo(destination: DimseDestination) -> float:
     """Verify that a destination answers (C-ECHO, PS3.4 annex A).
 
     Returns
@@ -145,7 +127,14 @@ def send_files(
     DeliveryError
         When no association can be had at all.
     """
-    peer = Destination(f"{called}@{host}", "dimse", host, port, AETitle(called), AETitle(calling), timeout_s)
+    peer = DimseDestination(
+        name=f"{called}@{host}",
+        host=host,
+        port=port,
+        ae_title=AETitle(called),
+        calling_ae=AETitle(calling),
+        timeout_s=timeout_s,
+    )
     done: list[FileSent] = []
 
     def tell(sent: FileSent) -> None:
@@ -168,7 +157,7 @@ def send_files(
 
 
 def _send_group(
-    peer: Destination,
+    peer: DimseDestination,
     pairs: list[tuple[UID, UID]],
     files: list[tuple[Path, UID, UID]],
     tell: Callable[[FileSent], None],
@@ -184,25 +173,10 @@ def _send_group(
             else:
                 try:
                     answer = _store(conversation, path, path.stat().st_size, n % 65535 + 1)
-                    tell(FileSent(path, judge(peer, answer).status))
+                    tell(FileSent(path, _judge(peer, answer).status))
                 except DeliveryError as error:
                     tell(FileSent(path, error.status, str(error)))
                     broken = f"not sent: {error}" if error.status is None and error.retry else ""
-
-
-def _check_bytes(path: Path, delivery: Delivery) -> None:
-    """Prove that the file still holds what was stored: a damaged result must never reach a reader."""
-    try:
-        with path.open("rb") as file:
-            found = hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError as error:
-        raise DeliveryError(f"the stored object cannot be read: {error.strerror}", retry=True) from error
-    if found != delivery.sha256:
-        raise DeliveryError(
-            f"the stored object {delivery.sop_instance_uid} was damaged on disk (SHA-256 differs); "
-            "it is not sent: run the job again",
-            retry=False,
-        )
 
 
 def _contexts(sop_class_uid: str, own: UID) -> list[PresentationContext]:
@@ -210,18 +184,8 @@ def _contexts(sop_class_uid: str, own: UID) -> list[PresentationContext]:
     return [build_context(sop_class_uid, syntax) for syntax in syntaxes]
 
 
-def _readable(path: Path, destination: Destination) -> Dataset:
-    """Read the object for re-encoding: uncompressed, and still the same SOP instance."""
-    try:
-        ds = dcmread(path)
-        if ds.file_meta.TransferSyntaxUID.is_compressed:
-            ds.decompress(as_rgb=False, generate_instance_uid=False)
-    except Exception as error:  # whatever a decoder raises, this object cannot go to this peer
-        raise DeliveryError(
-            f"{destination.name} takes the object only uncompressed, and it cannot be decompressed: {error}",
-            retry=False,
-        ) from error
-    return ds
+def _judge(destination: DimseDestination, answer: Dataset) -> Sent:
+    return judge(destination.name, answer.Status, str(answer.get("ErrorComment", "")))
 
 
 def _store(conversation: Conversation, subject: Path | Dataset, size: int, message_id: int = 1) -> Dataset:

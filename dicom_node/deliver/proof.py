@@ -9,6 +9,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timedelta
 from functools import partial
+from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection, Engine
@@ -17,7 +18,7 @@ from dicom_node.db import proofs as db
 from dicom_node.db.deliveries import DeliveryQueue, send_missing
 from dicom_node.db.engine import commit, transaction, utc_now
 from dicom_node.deliver.commitment import ask_commitment
-from dicom_node.domain.delivery import Destination
+from dicom_node.domain.delivery import Destination, DimseDestination
 from dicom_node.domain.job import retry_delay_s
 from dicom_node.domain.proof import (
     LONGEST_WAIT_S,
@@ -38,7 +39,7 @@ from dicom_node.errors import DeliveryError
 
 LEASE_S = 900.0  # longer than any conversation about a hundred objects
 
-Find = Callable[[Destination, Sequence[Proof]], set[str]]
+Find = Callable[[Any, Sequence[Proof]], set[str]]
 log = logging.getLogger(__name__)
 
 
@@ -100,6 +101,7 @@ class Prover:
     def _ask_commitment(self, proofs: list[Proof]) -> None:
         if not proofs:
             return
+        assert isinstance(self._destination, DimseDestination)  # settings refuse to ask any other for commitment
         transaction_uid = uuid_uid(uuid4())
         with transaction(self._engine) as tx:  # first: the report may be faster than the answer
             db.note_asked(tx, transaction_uid, proofs)

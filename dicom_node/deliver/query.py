@@ -12,7 +12,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 
 from dicom_node.deliver.association import Conversation, associated
-from dicom_node.domain.delivery import Destination
+from dicom_node.domain.delivery import DimseDestination
 from dicom_node.domain.proof import Proof
 from dicom_node.errors import DeliveryError
 
@@ -20,7 +20,7 @@ _PENDING = (0xFF00, 0xFF01)
 _PERMANENT = {0xA900, 0x0122}  # the identifier does not match the class; the class is not supported
 
 
-def find(destination: Destination, proofs: Sequence[Proof]) -> set[str]:
+def find(destination: DimseDestination, proofs: Sequence[Proof]) -> set[str]:
     """Ask a destination which of some objects it has: one query for each series of ours.
 
     Returns
@@ -41,7 +41,7 @@ def find(destination: Destination, proofs: Sequence[Proof]) -> set[str]:
     return found & {proof.sop_instance_uid for proof in proofs}
 
 
-def instances_of(conversation: Conversation, destination: Destination, study: str, series: str) -> set[str]:
+def instances_of(conversation: Conversation, destination: DimseDestination, study: str, series: str) -> set[str]:
     """Ask for the SOP Instance UIDs of one series; empty where the peer does not know it.
 
     Raises

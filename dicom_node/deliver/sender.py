@@ -22,10 +22,11 @@ from dicom_node.db.deliveries import (
     waiting_elsewhere,
 )
 from dicom_node.db.engine import commit, transaction, utc_now
+from dicom_node.db.profiles import read_profile
 from dicom_node.db.proofs import close_unwanted
-from dicom_node.deliver import FINDERS, SENDERS
+from dicom_node.deliver import SENDERS
 from dicom_node.deliver.proof import Prover
-from dicom_node.domain.delivery import Delivery, Sent
+from dicom_node.domain.delivery import Delivery, Destination, Sent
 from dicom_node.domain.job import retry_delay_s
 from dicom_node.domain.proof import Verify
 from dicom_node.engine import Enqueuer, Executor, every, queue_of
@@ -92,7 +93,8 @@ class Deliverer:
         if destination is None:
             return DeliveryError(f"the settings name no destination {delivery.destination}", retry=True)
         try:
-            sent = SENDERS[destination.kind](destination, self._spool.path(delivery.path), delivery)
+            self._refuse_known(destination, delivery)
+            sent = SENDERS[destination.kind].send(destination, self._spool.path(delivery.path), delivery)
         except NodeError as error:
             log.warning("delivery %s to %s: %s", delivery.id, delivery.destination, error)
             return error
@@ -107,6 +109,17 @@ class Deliverer:
             sent.status,
         )
         return sent
+
+    def _refuse_known(self, destination: Destination, delivery: Delivery) -> None:
+        """Send nothing that the destination said it would not take, so that what goes instead goes at once."""
+        profile = commit(self._engine, lambda tx: read_profile(tx, destination.name))
+        if profile is not None and profile.refuses(destination.where, delivery.sop_class_uid):
+            raise DeliveryError(
+                f"{destination.name} does not take {delivery.kind.upper()} ({delivery.sop_class_uid}), as it said on "
+                f"{profile.probed_at:%Y-%m-%d}; if that has changed, `dicom-node probe {destination.name}`",
+                retry=False,
+                is_refused=True,
+            )
 
     def _finish(self, tx: sqlalchemy.Connection, delivery: Delivery, outcome: Sent | NodeError) -> bool:
         if isinstance(outcome, Sent):
@@ -126,7 +139,7 @@ class Deliverer:
         commit(self._engine, lambda tx: close_unwanted(tx, list(wanted)))
         policy = self._settings.deliver
         for destination in wanted.values():
-            find = FINDERS[destination.kind]
+            find = SENDERS[destination.kind].find
             prover = Prover(self._engine, self._enqueuer, destination, find, policy.give_up_after_s)
             every(prover.look, policy.verify_sweep_s, stop)
 

@@ -38,6 +38,7 @@ class Event(StrEnum):
     DELIVERY_DONE = "delivered"
     DELIVERY_RETRY = "delivery failed, will retry"
     DELIVERY_FAILED = "delivery failed"
+    DELIVERY_REPLACED = "another object goes instead"
     COMMITMENT_ASKED = "storage commitment asked"
     DELIVERY_PROVEN = "delivery proven"
     DELIVERY_LOST = "lost by the destination, sent again"

@@ -5,11 +5,15 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.proof import NO_PROOF, ProofPolicy
 from dicom_node.domain.uids import AETitle
+
+# What goes to a destination in place of a kind of object that it does not take: a picture that every viewer shows.
+INSTEAD = {OutputKind.SEG: OutputKind.SC, OutputKind.PM: OutputKind.SC}
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,18 +31,90 @@ class ResultObject:
     summary: dict[str, Any] = field(default_factory=dict)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
-    """A PACS or archive that results are sent to."""
+    """Where results are sent to; each kind says where and how.
+
+    `objects` are the kinds of objects it gets; empty means all that are made.
+    """
+
+    kind: ClassVar[str]
 
     name: str
-    kind: str
+    timeout_s: float = 30.0
+    proof: ProofPolicy = NO_PROOF
+    objects: frozenset[OutputKind] = frozenset()
+
+    @property
+    def where(self) -> str:
+        """Where it is, for a person."""
+        raise NotImplementedError
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DimseDestination(Destination):
+    """A PACS that takes objects by C-STORE."""
+
+    kind = "dimse"
+
     host: str
     port: int
     ae_title: AETitle
     calling_ae: AETitle
-    timeout_s: float = 30.0
-    proof: ProofPolicy = NO_PROOF
+
+    @property
+    def where(self) -> str:
+        """AE title and address."""
+        return f"{self.ae_title} at {self.host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StowDestination(Destination):
+    """A PACS that takes objects by STOW-RS (PS3.18 section 10.5).
+
+    Attributes
+    ----------
+    url : str
+        Of its DICOMweb service, without ``/studies``.
+    username, password : str
+        For basic authentication; empty for none.
+    token : str
+        A bearer token; `token_file` holds one that somebody renews, read for each request.
+    ca : pathlib.Path, optional
+        Certificates of those who may vouch for the server, in PEM; None for those that the system trusts.
+    certificate, key : pathlib.Path, optional
+        Our own, in PEM, for a server that asks for it.
+    """
+
+    kind = "stow"
+
+    url: str
+    username: str = ""
+    password: str = field(default="", repr=False)
+    token: str = field(default="", repr=False)
+    token_file: Path | None = None
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+
+    @property
+    def where(self) -> str:
+        """The URL."""
+        return self.url
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FolderDestination(Destination):
+    """A folder into which objects are put as files: ``<study>/<series>/<instance>.dcm``."""
+
+    kind = "folder"
+
+    path: Path
+
+    @property
+    def where(self) -> str:
+        """The folder."""
+        return str(self.path)
 
 
 class DeliveryState(StrEnum):

@@ -9,8 +9,9 @@ from sqlalchemy import Connection, Row
 from dicom_node.db import story
 from dicom_node.db.engine import utc_now
 from dicom_node.db.pauses import paused
-from dicom_node.domain.delivery import DeliveryState
+from dicom_node.domain.delivery import INSTEAD, DeliveryState
 from dicom_node.domain.job import JobState, ReportState
+from dicom_node.domain.model import OutputKind
 from dicom_node.domain.proof import ProofState
 from dicom_node.explain.words import bare, clock_time
 
@@ -97,8 +98,16 @@ def _destination_answer(tx: Connection, job: Row[Any], destination: str, deliver
             kinds = " and ".join(d.kind.upper() for d in ended)
             why = f": {bare(ended[0].last_error)}" if ended[0].last_error and state == DeliveryState.FAILED else ""
             again = f"do `dicom-node resend {job.id[:8]}`"
-            return f"Result made, but delivery of {kinds} to {destination} {words}{why}; {again}."
+            instead = _instead(ended, deliveries)
+            return f"Result made, but delivery of {kinds} to {destination} {words}{why}{instead}; {again}."
     return f"Result made, not yet delivered to {destination}{_why_not_yet(tx, deliveries)}."
+
+
+def _instead(ended: list[Row[Any]], deliveries: list[Row[Any]]) -> str:
+    """Say which object stands in for those that did not get there."""
+    stand_ins = {INSTEAD.get(OutputKind(d.kind)) for d in ended} - {None}
+    there = [d.kind.upper() for d in deliveries if d.kind in stand_ins and d.state == DeliveryState.DELIVERED]
+    return f"; {' and '.join(there)} is there in its place" if there else ""
 
 
 def _proof_answer(job: Row[Any], deliveries: list[Row[Any]]) -> str:

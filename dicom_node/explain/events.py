@@ -115,6 +115,10 @@ def _commitment_asked(row: Row[Any], detail: dict[str, Any]) -> str:
     return f"{detail['destination']} was asked to commit itself to {_object(detail)}"
 
 
+def _replaced(row: Row[Any], detail: dict[str, Any]) -> str:
+    return f"{detail['destination']} does not take {_object(detail)}: {detail['instead'].upper()} goes instead"
+
+
 def _object(detail: dict[str, Any]) -> str:
     return str(detail["kind"]).upper()
 
@@ -134,6 +138,7 @@ _SENTENCES: dict[str, Callable[[Row[Any], dict[str, Any]], str]] = {
     Event.REPORT_MADE: lambda row, detail: f"report of failed job {row.job_id[:8]} made: it says NOT ANALYSED, and why",
     Event.REPORT_FAILED: lambda row, detail: f"no report of failed job {row.job_id[:8]}: {detail['reason']}",
     Event.JOB_CANCELED: lambda row, detail: f"job {row.job_id[:8]} canceled",
+    Event.DELIVERY_REPLACED: _replaced,
     Event.COMMITMENT_ASKED: _commitment_asked,
     Event.DELIVERY_PROVEN: _proven,
     Event.DELIVERY_LOST: _lost,

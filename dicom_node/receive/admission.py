@@ -21,7 +21,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # typ
 
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.errors import ProtocolError
-from dicom_node.settings import Settings
+from dicom_node.settings import DimseSettings, Settings
 
 MAX_PDU = 128 * 1024
 MOST_ITEMS = 10_000  # 128 contexts with every transfer syntax there is are 6,000
@@ -120,7 +120,7 @@ def services(request: A_ASSOCIATE, address: str, settings: Settings) -> Services
     receive, calling = settings.receive, request.calling_ae_title
     known = (peer for peer in receive.peers if peer.ae_title == calling)
     stores = receive.accept_any_peer or any(not peer.address or _within(address, peer.address) for peer in known)
-    asked = [d for d in settings.destinations.values() if d.verify.by_commitment]
+    asked = [d for d in settings.destinations.values() if isinstance(d, DimseSettings) and d.verify.by_commitment]
     is_destination = any(d.ae_title == calling for d in asked)
     return Services(stores, bool(asked) and (stores or is_destination), is_destination)
 

@@ -71,6 +71,7 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._cards = dict(catalog.models)
+        self._objects = {name: destination.objects for name, destination in catalog.destinations.items()}
         self._engine = engine
         self._enqueuer = enqueuer
         self._spool = spool
@@ -150,7 +151,7 @@ class Worker:
     def _record(self, tx: Connection, job: Job, outcome: Outcome) -> bool:
         match outcome:
             case Succeeded():
-                return finish_completed(tx, job, outcome, self._enqueuer)
+                return finish_completed(tx, job, outcome, self._enqueuer, self._objects)
             case RetryLater(error):
                 work = self._settings.work
                 delay_s = retry_delay_s(job.attempt, first_s=work.retry_first_s, longest_s=work.retry_longest_s)

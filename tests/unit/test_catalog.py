@@ -11,6 +11,7 @@ import pytest
 import dicom_node.catalog
 from ai.digest import bundle_digest, weights_digest
 from dicom_node.catalog import Catalog, load_catalog
+from dicom_node.domain.delivery import DimseDestination
 from dicom_node.domain.eligibility import Contrast
 from dicom_node.domain.job import Priority
 from dicom_node.domain.model import OutputKind
@@ -103,6 +104,7 @@ def test_reads_a_rule_its_model_and_its_destination(home: Path) -> None:
     assert card.segments[0].laterality.meaning == "Left"
     assert card.accepts.max_slice_spacing_mm == 5
     destination = catalog.destinations["pacs"]
+    assert isinstance(destination, DimseDestination)
     assert (destination.ae_title, destination.calling_ae, destination.port) == ("PACS", "AINODE", 4242)
 
 

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 import tomllib
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import BaseModel
 
+from dicom_node.catalog import destination
+from dicom_node.domain.delivery import StowDestination
 from dicom_node.errors import ConfigurationError
 from dicom_node.settings import Settings, load_settings
 
@@ -34,14 +37,17 @@ def keys(model: type[BaseModel], prefix: str = "") -> list[str]:
     """Every key that a settings file may have, dotted."""
     found = []
     for name, field in model.model_fields.items():
-        inner = _section(field.annotation)
-        found += keys(inner, f"{prefix}{name}.") if inner else [f"{prefix}{name}"]
-    return [key for key in found if key != "file"]
+        inner = list(_sections(field.annotation))
+        found += [key for one in inner for key in keys(one, f"{prefix}{name}.")] if inner else [f"{prefix}{name}"]
+    return [key for key in dict.fromkeys(found) if key != "file"]
 
 
-def _section(annotation: Any) -> type[BaseModel] | None:
-    parts = [annotation, *getattr(annotation, "__args__", ())]
-    return next((p for p in parts if isinstance(p, type) and issubclass(p, BaseModel)), None)
+def _sections(annotation: Any) -> Iterator[type[BaseModel]]:
+    """The sections that a field may hold: one, or one for each kind."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        yield annotation
+    for part in get_args(annotation):
+        yield from _sections(part)
 
 
 def test_an_empty_file_gives_a_node_beside_the_file(tmp_path: Path) -> None:
@@ -60,6 +66,13 @@ def test_an_empty_file_gives_a_node_beside_the_file(tmp_path: Path) -> None:
         ('[database]\nurl = "no url"', "database.url: "),
         ('[[receive.peers]]\nae_title = "CT1"\naddress = "10.0.0.300"', "receive.peers.0.address: "),
         ('[destinations.pacs]\nhost = "pacs"', "destinations.pacs.ae_title: this key is needed"),
+        ('[destinations.pacs]\nkind = "ftp"', "destinations.pacs: kind: use dimse, stow or folder"),
+        ('[destinations.web]\nkind = "stow"\nurl = "pacs/dicom-web"', "destinations.web.url: use the URL of the"),
+        ('[destinations.web]\nkind = "stow"\nurl = "http://p"\nverify = "both"', "destinations.web.verify: storage"),
+        (
+            '[destinations.web]\nkind = "stow"\nurl = "http://p"\nusername = "a"\ntoken = "b"',
+            "destinations.web: give one of username, token and token_file",
+        ),
         ("[engine]\nbeat_s = 40", "engine.dead_after_s: "),
         ("[engine\n", "not valid TOML"),
     ],
@@ -81,6 +94,15 @@ def test_the_environment_goes_before_the_file_and_is_named_when_it_is_wrong(tmp_
     assert (settings.receive.port, settings.node.ae_title) == (4242, "OTHER")
     (problem,) = problems(file, {"DICOM_NODE__RECEIVE__PORT": "many"})
     assert problem.startswith("DICOM_NODE__RECEIVE__PORT: receive.port: ")
+
+
+def test_no_secret_is_shown(tmp_path: Path) -> None:
+    text = '[destinations.web]\nkind = "stow"\nurl = "https://p/dicom-web/studies"\nusername = "a"\npassword = "hush"'
+    settings = load_settings(write(tmp_path, text), {})
+    made = destination("web", settings.destinations["web"], settings)
+    assert isinstance(made, StowDestination)
+    assert (made.url, made.password) == ("https://p/dicom-web", "hush")
+    assert "hush" not in repr(settings) + repr(made)
 
 
 def test_a_missing_file_says_how_to_get_one(tmp_path: Path) -> None:

@@ -18,18 +18,19 @@ from pydicom.uid import (
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
     RLELossless,
+    SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
 from pynetdicom import AE, evt
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 from pynetdicom.transport import ThreadedAssociationServer
 
-from dicom_node.domain.delivery import Delivery, Destination
+from dicom_node.domain.delivery import Delivery, DimseDestination
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.uids import AETitle
 
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless)
-STORED = (SegmentationStorage, Comprehensive3DSRStorage)
+STORED = (SegmentationStorage, SecondaryCaptureImageStorage, Comprehensive3DSRStorage)
 CLASSES = (*STORED, Verification)
 
 
@@ -105,8 +106,15 @@ class MakeScp(Protocol):
     def __call__(self, **how: object) -> Scp: ...
 
 
-def destination(port: int, *, name: str = "pacs", timeout_s: float = 5.0) -> Destination:
-    return Destination(name, "dimse", "127.0.0.1", port, AETitle("PACS"), AETitle("AINODE"), timeout_s)
+def destination(port: int, *, name: str = "pacs", timeout_s: float = 5.0) -> DimseDestination:
+    return DimseDestination(
+        name=name,
+        host="127.0.0.1",
+        port=port,
+        ae_title=AETitle("PACS"),
+        calling_ae=AETitle("AINODE"),
+        timeout_s=timeout_s,
+    )
 
 
 def write_object(
@@ -125,8 +133,8 @@ def write_object(
     ds.StudyDate, ds.StudyTime, ds.StudyID, ds.AccessionNumber = "20260101", "120000", "1", "A1"
     ds.ReferringPhysicianName, ds.SeriesNumber, ds.InstanceNumber = "", 1, 1
     ds.Modality = "SR"
-    if sop_class == SegmentationStorage:
-        ds.Modality = "SEG"
+    if sop_class != Comprehensive3DSRStorage:
+        ds.Modality = "SEG" if sop_class == SegmentationStorage else "OT"
         ds.Rows, ds.Columns, ds.NumberOfFrames, ds.SamplesPerPixel = rows, 512, 1, 1
         ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
         ds.PhotometricInterpretation, ds.SegmentationType = "MONOCHROME2", "FRACTIONAL"

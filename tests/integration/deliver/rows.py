@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pydicom.uid import Comprehensive3DSRStorage, SegmentationStorage
+from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage, SegmentationStorage
 from sqlalchemy import Connection, Engine, Row, insert, select
 
 from dicom_node.db import tables as t
-from dicom_node.db.deliveries import DeliveryQueue, create_deliveries
+from dicom_node.db.deliveries import NO_CHOICE, DeliveryQueue, create_deliveries
 from dicom_node.db.engine import utc_now
 from dicom_node.domain.delivery import ResultObject
 from dicom_node.domain.job import Job
@@ -21,7 +21,11 @@ from dicom_node.domain.uids import result_id
 from tests.integration.deliver.peer import write_object
 from tests.integration.engine.rows import add_job
 
-CLASS = {OutputKind.SEG: SegmentationStorage, OutputKind.SR: Comprehensive3DSRStorage}
+CLASS = {
+    OutputKind.SEG: SegmentationStorage,
+    OutputKind.SC: SecondaryCaptureImageStorage,
+    OutputKind.SR: Comprehensive3DSRStorage,
+}
 
 
 class Queue:
@@ -50,6 +54,7 @@ def add_results(
     destinations: Sequence[str] = ("pacs",),
     kinds: Sequence[OutputKind] = (OutputKind.SR, OutputKind.SEG),
     rows: int = 64,
+    wanted: Mapping[str, Collection[OutputKind]] = NO_CHOICE,
 ) -> str:
     """Store results of a job under `spool`, with their rows and deliveries; give the job's id."""
     job_id = add_job(tx, None, "lung", destinations=destinations)
@@ -76,7 +81,7 @@ def add_results(
         columns = {name: getattr(result, name) for name in result.__slots__}
         tx.execute(insert(t.result).values(id=result_id(job_id, kind), job_id=job_id, created_at=utc_now(), **columns))
         results.append(result)
-    create_deliveries(tx, _job(job_id, destinations), results, queue)
+    create_deliveries(tx, _job(job_id, destinations), results, queue, wanted)
     return job_id
 
 

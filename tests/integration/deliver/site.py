@@ -6,14 +6,16 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from sqlalchemy import Engine
 
 from dicom_node import engine as job_engine
 from dicom_node.db import migrate
+from dicom_node.db.deliveries import NO_CHOICE
 from dicom_node.db.engine import open_engine
 from dicom_node.domain.model import OutputKind
 from dicom_node.engine import Enqueuer
@@ -25,7 +27,7 @@ SETTINGS = """\
 url = "{url}"
 [deliver]
 retry_first_s = 0.3
-retry_longest_s = 1
+retry_longest_s = {longest_s}
 give_up_after_s = {give_up_after_s}
 verify_sweep_s = 0.2
 [receive]
@@ -64,16 +66,28 @@ class Site:
         """The settings file, written by `deliverer`."""
         return self.home / "settings.toml"
 
-    def deliverer(
-        self, ports: Mapping[str, int], *, give_up_after_s: float = 3600, ae_title: str = "PACS", more: str = ""
-    ) -> subprocess.Popen[bytes]:
-        """Start a deliverer in slot 0; its log is deliver.log. `more` is put into the section of each destination."""
-        text = SETTINGS.format(url=self.url, give_up_after_s=give_up_after_s, receive_port=self.receive_port)
+    def deliverer(self, ports: Mapping[str, int], **how: Any) -> subprocess.Popen[bytes]:
+        """Write the settings, as `write_settings` does, and start a deliverer in slot 0; its log is deliver.log."""
+        self.write_settings(ports, **how)
+        return self._start("tests.integration.deliver.deliverer", str(self.settings), "0")
+
+    def write_settings(
+        self,
+        ports: Mapping[str, int],
+        *,
+        give_up_after_s: float = 3600,
+        longest_s: float = 1.0,
+        ae_title: str = "PACS",
+        more: str = "",
+        sections: str = "",
+    ) -> None:
+        """Write the settings file. `more` is put into the section of each port, `sections` are other destinations'."""
+        patience = {"give_up_after_s": give_up_after_s, "longest_s": longest_s}
+        text = SETTINGS.format(url=self.url, receive_port=self.receive_port, **patience)
         for name, port in ports.items():
             text += DESTINATION.format(name=name, port=port, ae_title=ae_title, more=more)
-        self.settings.write_text(text)
+        self.settings.write_text(text + sections)
         (self.home / "rules").mkdir(exist_ok=True)
-        return self._start("tests.integration.deliver.deliverer", str(self.settings), "0")
 
     def receiver(self) -> subprocess.Popen[bytes]:
         """Start a receiver with the settings of the deliverer, and wait until it listens."""
@@ -87,11 +101,22 @@ class Site:
         self.processes.append(process)
         return process
 
-    def results(self, *destinations: str, kinds: Sequence[OutputKind] = MADE, rows: int = 64) -> str:
+    def results(
+        self,
+        *destinations: str,
+        kinds: Sequence[OutputKind] = MADE,
+        rows: int = 64,
+        wanted: Mapping[str, Collection[OutputKind]] = NO_CHOICE,
+    ) -> str:
         """Store a job's results and enqueue their deliveries."""
+        where, spool = destinations or ("pacs",), self.home / "spool"
         with self.engine.begin() as tx:
-            where = destinations or ("pacs",)
-            return add_results(tx, self.home / "spool", self.enqueuer, destinations=where, kinds=kinds, rows=rows)
+            return add_results(tx, spool, self.enqueuer, destinations=where, kinds=kinds, rows=rows, wanted=wanted)
+
+    def ask(self, *words: str) -> str:
+        """Run a command on these settings that must succeed; its output."""
+        command = [sys.executable, "-m", "dicom_node", *words, "--settings", str(self.settings)]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
     def wait(self, met: Callable[[], object], timeout_s: float = 20.0) -> None:
         """Wait until something is the case."""

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from contextlib import ExitStack
 from typing import Any
 
@@ -27,13 +25,8 @@ def states(site: Site, job: str, destination: str = "pacs") -> list[str]:
     return [row.state for row in proofs(site.engine, job, destination)]
 
 
-def ask(site: Site, *words: str) -> str:
-    command = [sys.executable, "-m", "dicom_node", *words, "--settings", str(site.settings)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout
-
-
 def who_has(site: Site, job: str) -> list[dict[str, Any]]:
-    found: list[dict[str, Any]] = json.loads(ask(site, "who-has", job, "--json"))
+    found: list[dict[str, Any]] = json.loads(site.ask("who-has", job, "--json"))
     return found
 
 
@@ -65,7 +58,7 @@ def test_orthanc_commits_itself_and_shows_what_it_took_and_what_it_lost_is_sent_
     assert all(one["committed_at"] and one["seen_at"] for one in holders)
     with site.engine.begin() as tx:  # no worker is there to end it
         tx.execute(update(t.job).where(t.job.c.id == job).values(state="completed"))
-    story = ask(site, "explain", job)
+    story = site.ask("explain", job)
     assert "SR is missing at pacs: the destination does not commit itself to it: 0x0112" in story
     assert "SEG proven by pacs: committed and seen" in story
     assert story.strip().endswith(", committed to and seen there.")

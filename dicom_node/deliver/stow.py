@@ -1,0 +1,171 @@
+"""STOW-RS to a destination (PS3.18 section 10.5), and QIDO-RS to see whether it has the object (section 10.6).
+
+One request for each object, its bytes streamed from the file as they are. The server says of each instance whether it
+took it, and with which reason not; the reasons are those of C-STORE (PS3.18 annex I.2).
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Sequence
+from io import BytesIO
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import urllib3
+from pydicom.uid import UID
+
+from dicom_node.deliver.status import judge
+from dicom_node.deliver.stored import check_bytes, readable
+from dicom_node.deliver.web import JSON, Service, service
+from dicom_node.domain.delivery import Delivery, Sent, StowDestination
+from dicom_node.domain.proof import Proof
+from dicom_node.errors import DeliveryError
+
+TRANSFER_SYNTAX_NOT_SUPPORTED = 0xC122  # PS3.18 table 10.5.3-2
+STORED_WITH_WARNINGS = 0xB000
+SLOWEST_BYTES_PER_S = 64 * 1024
+_PIECE = 256 * 1024
+_FAILED, _REFERENCED, _OTHER = "00081198", "00081199", "0008119A"
+_FAILURE_REASON, _WARNING_REASON, _SOP_INSTANCE = "00081197", "00081196", "00081155"
+_UID_RETURNED = "00080018"
+
+
+def send(destination: StowDestination, path: Path, delivery: Delivery) -> Sent:
+    """Send one stored object; uncompressed, when the server does not take its transfer syntax.
+
+    Raises
+    ------
+    DeliveryError
+        When the server did not take it; `retry` says whether it may later.
+    """
+    check_bytes(path, delivery)
+    with service(destination) as web:
+        try:
+            return _store(web, destination, path, delivery)
+        except DeliveryError as error:
+            if error.status != TRANSFER_SYNTAX_NOT_SUPPORTED or not UID(delivery.transfer_syntax_uid).is_compressed:
+                raise
+        plain = BytesIO()
+        readable(path, destination.name).save_as(plain, enforce_file_format=True)
+        return _store(web, destination, plain.getvalue(), delivery)
+
+
+def find(destination: StowDestination, proofs: Sequence[Proof]) -> set[str]:
+    """Ask a destination which of some objects it has: one search for each series of ours.
+
+    Raises
+    ------
+    DeliveryError
+        When it does not answer, or refuses.
+    """
+    found: set[str] = set()
+    with service(destination) as web:
+        for (study, series), _ in groupby(sorted(proofs, key=_series), key=_series):
+            found |= _instances(web, destination, study, series)
+    return found & {proof.sop_instance_uid for proof in proofs}
+
+
+def echo(destination: StowDestination) -> float:
+    """Prove that the service answers a search; the seconds that it took.
+
+    Raises
+    ------
+    DeliveryError
+        When it does not.
+    """
+    started = time.monotonic()
+    with service(destination) as web:
+        answer = web.request("GET", "/studies", allowed_s=destination.timeout_s, fields={"limit": "1"})
+        if answer.status not in (200, 204):
+            raise web.refused(answer, "a search")
+    return time.monotonic() - started
+
+
+def _store(web: Service, destination: StowDestination, content: Path | bytes, delivery: Delivery) -> Sent:
+    boundary = uuid4().hex
+    head = f"--{boundary}\r\nContent-Type: application/dicom\r\n\r\n".encode()
+    foot = f"\r\n--{boundary}--\r\n".encode()
+    size = content.stat().st_size if isinstance(content, Path) else len(content)
+    answer = web.request(
+        "POST",
+        "/studies",
+        allowed_s=destination.timeout_s + size / SLOWEST_BYTES_PER_S,
+        headers={
+            "Content-Type": f'multipart/related; type="application/dicom"; boundary={boundary}',
+            "Content-Length": str(len(head) + size + len(foot)),
+        },
+        body=_pieces(head, content, foot),
+    )
+    if answer.status in (200, 202, 409):
+        return _judge(web, destination, answer, delivery.sop_instance_uid)
+    raise web.refused(answer, "a store")
+
+
+def _judge(web: Service, destination: StowDestination, answer: urllib3.BaseHTTPResponse, sop_instance_uid: str) -> Sent:
+    """Look what the response says of our instance: 200 all stored, 202 not all or with warnings, 409 none."""
+    said = _json(answer)
+    said = said if isinstance(said, dict) else {}
+    for item in _items(said, _REFERENCED):
+        if _first(item, _SOP_INSTANCE) == sop_instance_uid:
+            return Sent(int(_first(item, _WARNING_REASON) or 0x0000))
+    for item in (*_items(said, _FAILED), *_items(said, _OTHER)):
+        if _first(item, _SOP_INSTANCE) in (sop_instance_uid, None):
+            return judge(destination.name, int(_first(item, _FAILURE_REASON) or 0x0110))
+    if answer.status == 409:
+        raise web.refused(answer, "a store")
+    return Sent(0x0000 if answer.status == 200 else STORED_WITH_WARNINGS)
+
+
+def _instances(web: Service, destination: StowDestination, study: str, series: str) -> set[str]:
+    answer = web.request(
+        "GET",
+        f"/studies/{study}/series/{series}/instances",
+        allowed_s=destination.timeout_s,
+        fields={"includefield": _UID_RETURNED},
+    )
+    if answer.status in (204, 404):  # some answer 404 for a study that they do not have
+        return set()
+    if answer.status != 200:
+        raise web.refused(answer, "a search")
+    matches = _json(answer)
+    if not isinstance(matches, list):
+        raise DeliveryError(f"{destination.name} answered a search with something that is no {JSON}", retry=True)
+    return {str(_first(match, _UID_RETURNED)) for match in matches if isinstance(match, dict)}
+
+
+def _pieces(head: bytes, content: Path | bytes, foot: bytes) -> Iterator[bytes]:
+    yield head
+    if isinstance(content, bytes):
+        yield content
+    else:
+        with content.open("rb") as file:
+            while piece := file.read(_PIECE):
+                yield piece
+    yield foot
+
+
+def _json(answer: urllib3.BaseHTTPResponse) -> Any:
+    try:
+        return json.loads(answer.data) if answer.data else None
+    except ValueError:
+        return None  # XML, or a page for people: the status has to do
+
+
+def _items(ds: dict[str, Any], tag: str) -> list[dict[str, Any]]:
+    element = ds.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    return [item for item in values or () if isinstance(item, dict)]
+
+
+def _first(ds: dict[str, Any], tag: str) -> Any:
+    element = ds.get(tag)
+    values = element.get("Value") if isinstance(element, dict) else None
+    return values[0] if values else None
+
+
+def _series(proof: Proof) -> tuple[str, str]:
+    return proof.study_instance_uid, proof.series_instance_uid

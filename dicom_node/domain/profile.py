@@ -1,0 +1,80 @@
+"""What a destination can take, as it said when it was probed, and what it gets in place of what it cannot."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
+_PLAIN = (EXPLICIT, IMPLICIT)
+_PIXELS = (*_PLAIN, "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90")
+_STORAGE = "1.2.840.10008.5.1.4.1.1"
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """A SOP class that we might send, in which transfer syntaxes, and what goes in its place where it is refused."""
+
+    sop_class_uid: str
+    name: str
+    syntaxes: tuple[str, ...]
+    instead: str
+
+
+_PICTURE = "a picture (SC) with the findings drawn in, if the model makes one"
+_ADDS = "nothing: it only supplements the others"
+
+OFFERS = (
+    Offer(f"{_STORAGE}.66.4", "segmentation (SEG)", _PIXELS, _PICTURE),
+    Offer(f"{_STORAGE}.66.7", "segmentation as a label map", _PIXELS, "the segmentation in its BINARY form"),
+    Offer(f"{_STORAGE}.88.34", "report (Comprehensive 3D SR)", _PLAIN, "nothing: no report of ours can be filed there"),
+    Offer(f"{_STORAGE}.88.33", "report for viewers (Comprehensive SR)", _PLAIN, "the Comprehensive 3D SR alone"),
+    Offer(f"{_STORAGE}.30", "parametric map (PM)", _PIXELS, _PICTURE),
+    Offer(f"{_STORAGE}.7", "picture (SC)", _PIXELS, "nothing: SEG and SR have to do"),
+    Offer(f"{_STORAGE}.7.4", "pictures in one object (Multi-frame True Color SC)", _PIXELS, "single pictures"),
+    Offer(f"{_STORAGE}.11.1", "presentation state (GSPS)", _PLAIN, _ADDS),
+    Offer(f"{_STORAGE}.88.59", "key object selection (KOS)", _PLAIN, "nothing: superseded objects stay unmarked"),
+    Offer(f"{_STORAGE}.104.1", "report as a PDF", _PLAIN, _ADDS),
+    Offer(f"{_STORAGE}.481.3", "contours (RT Structure Set)", _PLAIN, _ADDS),
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Profile:
+    """What one destination said.
+
+    Attributes
+    ----------
+    where : str
+        Which peer it was; a profile of another one under the same name is worth nothing.
+    accepted : mapping of str to tuple of str, or None
+        Accepted transfer syntaxes by SOP class; None where nothing is negotiated beforehand (STOW-RS, folders).
+    echo_ms : tuple of float
+        How long it took to answer, several times.
+    commitment, query : str
+        Why storage commitment and queries do not work; empty where they do, ``"-"`` where there is no such service.
+    report : str
+        How a report of storage commitment comes, as far as it can be told.
+    """
+
+    where: str
+    probed_at: datetime
+    accepted: Mapping[str, tuple[str, ...]] | None
+    echo_ms: tuple[float, ...]
+    commitment: str
+    query: str
+    report: str = ""
+
+    def refuses(self, where: str, sop_class_uid: str) -> bool:
+        """Whether this peer said that it takes no object of a SOP class; what it was not asked about it may take."""
+        if self.where != where or self.accepted is None:
+            return False
+        return sop_class_uid in self.accepted and not self.accepted[sop_class_uid]
+
+    @property
+    def verify(self) -> str:
+        """The most that can be proven there: a value of `verify` in the settings."""
+        if self.query == "":
+            return "both" if self.commitment == "" else "query"
+        return "commitment" if self.commitment == "" else "none"
