@@ -24,7 +24,7 @@ lint: $(VENV)/dev.stamp ## ruff, mypy --strict and the import contracts
 	@$(BIN)/lint-imports
 
 .PHONY: peers
-peers: ## install Orthanc, dcmtk, dicom3tools and PostgreSQL where that is possible
+peers: ## install Orthanc, dcmtk, dicom3tools, PostgreSQL and Chromium where that is possible
 	@[ "$(PEERS)" = none ] || sh deploy/peers.sh
 
 .PHONY: clean

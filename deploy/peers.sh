@@ -11,6 +11,7 @@ need Orthanc orthanc
 ls /usr/share/orthanc/plugins/*OrthancDicomWeb* >/dev/null 2>&1 || missing="$missing orthanc-dicomweb"
 need dcmdump dcmtk
 need dciodvfy dicom3tools
+need chromium chromium
 command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 [ -n "$missing" ] || exit 0
 

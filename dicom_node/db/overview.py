@@ -83,7 +83,7 @@ def usual_s(tx: Connection, model: str) -> float | None:
 
 
 def model_seconds(tx: Connection, model: str) -> tuple[float, int] | None:
-    """How long the model itself usually computes on a series, without reading and writing; of how many attempts."""
+    """How long a loaded model usually computes on a series, without reading and writing; of how many attempts."""
     recent = (
         select(_a.steps_s)
         .join(t.job, (_j.id == _a.job_id) & (_j.attempt == _a.n))
@@ -138,7 +138,7 @@ def by_destination(tx: Connection, since: datetime) -> dict[str, dict[str, Any]]
 
 
 def _model_part(steps: dict[str, float]) -> float:
-    ours = ("read", "measure")
+    ours = ("read", "measure", "load model")  # the model stays loaded from one job to the next
     return sum(seconds for step, seconds in steps.items() if step not in ours and not step.startswith("write "))
 
 

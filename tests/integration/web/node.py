@@ -74,6 +74,10 @@ class WebNode:
     catalog: Catalog
     site: FastAPI
 
+    def desk(self, settings: Settings) -> Desk:
+        """What the site works with, under these settings."""
+        return Desk(settings, self.catalog, self.engine, self.enqueuer, self.spool, echo)
+
     def receive(self, paths: Sequence[Path], calling: str = "CT1") -> None:
         """Store a series; it is assembled and routed at once."""
         store_files(self.engine, self.spool, paths, quiet_s=0.0, by=sender(calling, f"{calling:a<36}"))
