@@ -178,7 +178,8 @@ def _start_rare(network: torch.nn.Module) -> None:
 
 def _average(averaged: torch.nn.Module, network: torch.nn.Module, keep: float) -> None:
     with torch.no_grad():
-        kept, new = list(averaged.parameters()), list(network.parameters())
+        kept: list[torch.Tensor] = list(averaged.parameters())
+        new: list[torch.Tensor] = list(network.parameters())
         torch._foreach_mul_(kept, keep)
         torch._foreach_add_(kept, new, alpha=1 - keep)
 

@@ -137,8 +137,8 @@ def _jobs(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
 
         for each in load_backgrounds(chosen.backgrounds):
             for number in range(chosen.inserted):
-                seed = [1 if chosen.set == "test" else 0, number, *each.name.encode()]
-                more = {"background": str(chosen.backgrounds), "case": each.name, "seed": seed}
+                seeds = [1 if chosen.set == "test" else 0, number, *each.name.encode()]
+                more = {"background": str(chosen.backgrounds), "case": each.name, "seed": seeds}
                 yield (
                     same
                     | more

@@ -77,7 +77,7 @@ HEAD = (
 
 
 def judge(
-    network: torch.nn.Module, inferer: Any, scans: Sequence[Scan], tasks: Sequence[str], spacing_mm: float
+    network: torch.nn.Module, inferer: Any, scans: Iterable[Scan], tasks: Sequence[str], spacing_mm: float
 ) -> Verdict:
     """Judge a network on scans that it has not seen.
 
@@ -94,7 +94,7 @@ def judge(
     spacing_mm : float
         Voxel size.
     """
-    from scripts.nodules import peaks  # the bundle's own package
+    from scripts.nodules import peaks  # type: ignore[import-not-found]  # the bundle's own package
 
     judged: list[Judged] = []
     dice: list[float] = []
@@ -163,7 +163,7 @@ def train_retinanet(scans: Sequence[Scan], plan: Plan, say: Callable[[str], None
     network = RetinaNet(
         spatial_dims=3,
         num_classes=1,
-        num_anchors=anchors.num_anchors_per_location()[0],
+        num_anchors=anchors.num_anchors_per_location()[0],  # type: ignore[no-untyped-call]
         feature_extractor=features,
         size_divisible=[16, 16, 16],
     )

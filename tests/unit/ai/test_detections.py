@@ -56,6 +56,8 @@ def test_the_process_hands_over_what_the_bundle_found(detecting: Path, finder: B
     assert found.detections == expected.detections
     assert found.instances is not None
     assert found.saliency is not None
+    assert expected.instances is not None
+    assert expected.saliency is not None
     assert np.array_equal(found.instances, expected.instances)
     assert np.array_equal(found.saliency, expected.saliency)
     assert np.array_equal(found.mask("left side"), expected.mask("left side"))

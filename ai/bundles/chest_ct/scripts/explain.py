@@ -75,4 +75,5 @@ class _CentreLogit(torch.nn.Module):
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """The centre's logit, shape (batch, 1)."""
-        return self.network(image)[(slice(None), CENTRE, *self._centre)][:, None]
+        x, y, z = self._centre
+        return torch.as_tensor(self.network(image)[:, CENTRE, x, y, z])[:, None]

@@ -119,7 +119,7 @@ class ChestInferer:
         """Left and right lung on the grid of `image`; each one connected part at the coarse voxel size."""
         size = [max(8, round(n * self._scale)) for n in image.shape[2:]]
         coarse = functional.interpolate(_smoothed(image), size=size, mode="trilinear", align_corners=False)
-        scores = torch.softmax(self._coarse(_scaled(coarse, LUNGS_HU), network.lungs).float(), dim=1)
+        scores = torch.softmax(torch.as_tensor(self._coarse(_scaled(coarse, LUNGS_HU), network.lungs)).float(), dim=1)
         labels = scores.argmax(dim=1)  # (1, x, y, z)
         largest = torch.as_tensor(KeepLargestConnectedComponent(applied_labels=[LEFT, RIGHT], independent=True)(labels))
         scores[:, 1:] *= (largest == labels)[:, None]
@@ -141,7 +141,7 @@ class ChestInferer:
         def windows(patch: torch.Tensor, coordinates: Sequence[Sequence[slice]]) -> torch.Tensor:
             if not padded and not region[tuple(coordinates[0])].any():  # one window at a time: sw_batch_size is 1
                 return torch.full((1, CHANNELS, *patch.shape[2:]), -12.0, dtype=patch.dtype, device=patch.device)
-            return network(patch)
+            return torch.as_tensor(network(patch))
 
         return torch.as_tensor(self._fine(crop, windows))
 

@@ -76,17 +76,19 @@ def find_nodules(
         box = tuple(
             slice(max(0, c - reach), min(n, c + reach + 1)) for c, n in zip(centre, heat.shape[2:], strict=True)
         )
+        at = _first(box)
         here = tuple(c - s.start for c, s in zip(centre, box, strict=True))
-        free = instances[(0, 0, *box)] == 0
-        mask = _part_at((inside[(0, 0, *box)] > 0.5) & free, here)
+        free = instances[at] == 0
+        mask = _part_at((inside[at] > 0.5) & free, here)
         if mask is None:  # a centre without a body, or one in the body of a surer nodule
             continue
         number = len(candidates) + 1
-        instances[(0, 0, *box)][mask] = number
+        instances[at][mask] = number
         around = functional.max_pool3d(mask[None, None].float(), 3, stride=1, padding=1)[0, 0] > 0
         keep = around & (free | mask)
-        membership[(0, 0, *box)][keep] = inside[(0, 0, *box)][keep].half()
-        logits = maps[(0, slice(None), *box)][:, mask].float().mean(dim=1)
+        membership[at][keep] = inside[at][keep].half()
+        x, y, z = box
+        logits = maps[0, :, x, y, z][:, mask].float().mean(dim=1)
         kinds = torch.softmax(logits[ATTENUATION], dim=0).tolist()
         candidates.append(
             Candidate(centre, score, (kinds[0], kinds[1], kinds[2]), float(torch.sigmoid(logits[SPICULATED])))
@@ -115,9 +117,10 @@ def at_half_contrast(
             continue
         low, high = marked.min(dim=0).values - 4, marked.max(dim=0).values + 5
         box = tuple(slice(max(0, int(a)), int(b)) for a, b in zip(low, high, strict=True))
-        here, mask, sure = image[(0, 0, *box)], instances[(0, 0, *box)] == number, membership[(0, 0, *box)]
+        at = _first(box)
+        here, mask, sure = image[at], instances[at] == number, membership[at]
         near = functional.max_pool3d(mask[None, None].float(), 7, stride=1, padding=3)[0, 0] > 0
-        lung = here[near & ~mask & (instances[(0, 0, *box)] == 0) & (here < _LUNG)]
+        lung = here[near & ~mask & (instances[at] == 0) & (here < _LUNG)]
         core = here[mask & (sure > 0.9)]
         if len(lung) < 20 or len(core) < 3 or float(core.median() - lung.median()) < 0.2:
             continue
@@ -126,7 +129,7 @@ def at_half_contrast(
         kept = mask & (share > 0.5)
         if not kept.any():
             continue
-        instances[(0, 0, *box)][mask & ~kept] = 0
+        instances[at][mask & ~kept] = 0
         own = functional.max_pool3d(kept[None, None].float(), 3, stride=1, padding=1)[0, 0] > 0
         sure[own] = torch.minimum(sure[own], share[own])
         sure[mask & ~own] = 0
@@ -142,6 +145,11 @@ def peaks(heat: torch.Tensor, spacing_mm: float, min_score: float) -> list[tuple
         ((score, (int(x), int(y), int(z))) for score, (_, _, x, y, z) in zip(scores, places.tolist(), strict=True)),
         key=lambda peak: (-peak[0], peak[1]),
     )
+
+
+def _first(box: tuple[slice, ...]) -> tuple[int | slice, ...]:
+    """Index of a box in the first channel of the first image."""
+    return (0, 0, *box)
 
 
 def _part_at(mask: torch.Tensor, start: tuple[int, ...]) -> torch.Tensor | None:
