@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from dicom_node.domain.finding import Findings
+from dicom_node.domain.finding import Findings, NotRun, Segment
 from dicom_node.domain.model import OutputKind
 from dicom_node.errors import ResultError
 from dicom_node.results.header import Origin
@@ -105,6 +105,25 @@ class Analysis:
         """Slices, rows, columns of the source."""
         first = self.origin.slices[0]
         return len(self.origin.slices), int(first.Rows), int(first.Columns)
+
+    @property
+    def not_run(self) -> tuple[NotRun, ...]:
+        """Whole parts of the model that were not run; what was only left out of an answer is not among them."""
+        return tuple(part for part in self.findings.not_run if part.is_part)
+
+    @property
+    def found(self) -> tuple[Segment, ...]:
+        """What was looked for and found: what was detected, where detection ran, else all that was marked."""
+        barred = {part.what for part in self.not_run}
+        detects = any(detection.name not in barred for detection in self.origin.card.detections)
+        return tuple(segment for segment in self.findings.present if segment.score is not None or not detects)
+
+    @property
+    def sought(self) -> tuple[str, ...]:
+        """Names of what was looked for, e.g. ``nodule``."""
+        barred = {part.what for part in self.not_run}
+        detected = tuple(each.label.lower() for each in self.origin.card.detections if each.name not in barred)
+        return detected or tuple(segment.label.lower() for segment in self.findings.segments)
 
     @property
     def saliency(self) -> NDArray[np.uint8] | None:

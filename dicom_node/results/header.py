@@ -17,6 +17,7 @@ from pydicom.sr.coding import Code as PydicomCode
 from pydicom.uid import UID
 
 from dicom_node import __version__
+from dicom_node.domain.codes import LOCAL_SCHEME, LOCAL_SCHEME_NAME, LOCAL_SCHEME_RESPONSIBLE
 from dicom_node.domain.finding import Code
 from dicom_node.domain.job import Job, JobInstance
 from dicom_node.domain.model import ModelCard
@@ -25,7 +26,6 @@ from dicom_node.results.source import SourceVolume, patient_and_study, received_
 from dicom_node.settings import Node
 
 PRODUCT = "dicom-node"
-OWN_SCHEME = "99DICOMNODE"
 LO_LENGTH, SH_LENGTH, ST_LENGTH = 64, 16, 1024  # PS3.5 6.2
 RESEARCH_ONLY = "(research only)"
 
@@ -245,7 +245,7 @@ def _is_local(scheme: str) -> bool:
 def _scheme(designator: str) -> Dataset:
     item = Dataset()
     item.CodingSchemeDesignator = designator
-    if designator == OWN_SCHEME:
-        item.CodingSchemeName = "Concepts of dicom-node that no public coding scheme has"
-        item.CodingSchemeResponsibleOrganization = PRODUCT
+    if designator == LOCAL_SCHEME:
+        item.CodingSchemeName = LOCAL_SCHEME_NAME
+        item.CodingSchemeResponsibleOrganization = LOCAL_SCHEME_RESPONSIBLE
     return item

@@ -30,7 +30,7 @@ from dicom_node.results.sheet import (
     rule,
     stacked,
 )
-from dicom_node.results.words import CALCULATED, NOT_FOR_DIAGNOSIS, named, not_run, valued
+from dicom_node.results.words import CALCULATED, NOT_FOR_DIAGNOSIS, named, nothing_found, valued
 
 WIDTH, _MARGIN, _GAP = 1600, 24, 14
 _INNER = WIDTH - 2 * _MARGIN
@@ -183,7 +183,8 @@ def _numbers(pen: ImageDraw.ImageDraw, raster: Raster, points_mm: Sequence[NDArr
 def _facts(analysis: Analysis, lesions: Sequence[Segment], width: int) -> Image.Image:
     findings, blocks = analysis.findings, []
     for part in findings.not_run:
-        blocks.append(padded(paragraph(f"{not_run(part)}.", width, 16, AMBER), 0, 6))
+        loud = part in analysis.not_run
+        blocks.append(padded(paragraph(f"{part.text}.", width, 16 if loud else 13, AMBER if loud else MUTED), 0, 4))
     blocks.append(paragraph(_found(analysis, lesions), width, 18))
     if findings.qualities:
         blocks += [padded(paragraph("Whole scan", width, 14, MUTED), 8, 0), *_qualities(findings.qualities, width)]
@@ -198,9 +199,8 @@ def _facts(analysis: Analysis, lesions: Sequence[Segment], width: int) -> Image.
 
 def _found(analysis: Analysis, lesions: Sequence[Segment]) -> str:
     slices = analysis.shape[0]
-    if analysis.findings.is_negative:
-        looked_for = ", ".join(segment.label for segment in analysis.findings.segments)
-        return f"No findings. None of these was found in {slices} images: {looked_for}."
+    if not analysis.found:
+        return nothing_found(analysis.sought, slices)
     if lesions:
         return f"{len(lesions)} finding{'s' if len(lesions) > 1 else ''} in {slices} images"
     return f"{len(analysis.findings.present)} structures marked in {slices} images"

@@ -17,12 +17,12 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
 from pydicom.uid import SegmentationStorage
 
-from dicom_node.domain.finding import Findings, Measurement, Segment
+from dicom_node.domain.finding import Measurement, Segment
 from dicom_node.domain.model import OutputKind
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.document import algorithm, comment, document, library_entry, qualities, sites, summary_group
-from dicom_node.results.header import LO_LENGTH, Origin, code, fit, series_description
-from dicom_node.results.words import CALCULATED, because, certainty, not_run
+from dicom_node.results.header import LO_LENGTH, code, fit, series_description
+from dicom_node.results.words import CALCULATED, because, certainty, nothing_found
 
 _POSITION = (codes.DCM.ImagePositionPatientX, codes.DCM.ImagePositionPatientY, codes.DCM.ImagePositionPatientZ)
 _OUTCOMES = {  # (something was found, all of the model ran): PS3.16 CID 6047
@@ -49,11 +49,11 @@ def build_sr(analysis: Analysis) -> Dataset:
         All slices, and all results made before it, are evidence in either case: it leads to everything (IHE AIR).
     """
     origin, findings = analysis.origin, analysis.findings
-    is_complete = not findings.is_partial
+    is_complete = not analysis.not_run
     summary = summary_group(
         origin,
-        _OUTCOMES[not findings.is_negative, is_complete],
-        _comments(origin, findings),
+        _OUTCOMES[bool(analysis.found), is_complete],
+        _comments(analysis),
         findings.qualities,
     )
     sr = document(
@@ -61,33 +61,27 @@ def build_sr(analysis: Analysis) -> Dataset:
         [summary, *(_segment_group(analysis, segment) for segment in findings.present)],
         _image_library(_used_images(analysis), has_thickness=bool(origin.patient.get("SliceThickness"))),
         [*origin.slices, *analysis.made],
-        series_description(origin, _what(findings)),
+        series_description(origin, _what(analysis)),
         is_complete=is_complete,
     )
     if not is_complete:
-        sr.CompletionFlagDescription = fit(
-            "; ".join(not_run(part) for part in findings.not_run if part.is_part), LO_LENGTH
-        )
+        sr.CompletionFlagDescription = fit("; ".join(part.text for part in analysis.not_run), LO_LENGTH)
     return sr
 
 
-def _what(findings: Findings) -> str:
-    said = ["partial"] if findings.is_partial else []
-    said += ["no findings"] if findings.is_negative else []
+def _what(analysis: Analysis) -> str:
+    said = ["partial"] if analysis.not_run else []
+    said += [] if analysis.found else ["no findings"]
     return f"SR: {', '.join(said)}" if said else "SR"
 
 
-def _comments(origin: Origin, findings: Findings) -> list[str]:
-    said = [f"{not_run(part)}." for part in findings.not_run]
-    said += because(findings.qualities)
-    if findings.is_negative:
-        looked_for = ", ".join(segment.label for segment in findings.segments)
-        said.append(f"None of these was found in {len(origin.slices)} images: {looked_for}. {origin.statement}")
-    else:
-        said.append(origin.statement)
-    if findings.qualities:
-        said.append(CALCULATED)
-    return said
+def _comments(analysis: Analysis) -> list[str]:
+    findings = analysis.findings
+    said = [f"{part.text}." for part in findings.not_run] + because(findings.qualities)
+    if not analysis.found:
+        said.append(nothing_found(analysis.sought, len(analysis.origin.slices)))
+    said.append(analysis.origin.statement)
+    return [*said, CALCULATED] if findings.qualities else said
 
 
 def _segment_group(analysis: Analysis, segment: Segment) -> Group | VolumeGroup:
@@ -145,7 +139,7 @@ def _certainty(segment: Segment) -> list[hd.sr.Measurement]:
 
 def _used_images(analysis: Analysis) -> list[Dataset]:
     origin = analysis.origin
-    if analysis.findings.is_negative:
+    if not analysis.found:
         return list(origin.slices)
     chosen: set[int] = set()
     for segment in analysis.findings.present:

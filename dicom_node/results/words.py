@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dicom_node.domain.finding import Measurement, NotRun, Quality
+from dicom_node.domain.finding import Measurement, Quality
 
 CALCULATED = "Calculated by the node from the model's outlines, classes and measurements; no reader has assessed it."
 NOT_FOR_DIAGNOSIS = "RESEARCH ONLY - NOT FOR DIAGNOSTIC USE"
@@ -12,9 +12,9 @@ _UNITS = {"[hnsf'U]": "HU", "1": "", "{ratio}": ""}
 _ML = 1000.0  # mm3
 
 
-def not_run(part: NotRun) -> str:
-    """``Nodule detection not run: slice spacing 8 mm``, ``Malignancy risk not calculated: lobe unknown``."""
-    return part.text.rstrip(".")
+def nothing_found(sought: Sequence[str], images: int) -> str:
+    """Say what was looked for: ``Nothing was found in 275 images: no nodule.``."""
+    return f"Nothing was found in {images} images: no {', no '.join(sought)}."
 
 
 def because(qualities: Sequence[Quality]) -> list[str]:

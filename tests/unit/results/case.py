@@ -17,7 +17,7 @@ from pydicom import Dataset, dcmread
 from ai.contract import Detection, LabelMap, Prediction
 from dicom_node.domain.finding import Code, Findings, Measurement, Quality, Segment
 from dicom_node.domain.job import Job, JobInstance
-from dicom_node.domain.model import Accepts, ModelCard, OutputKind, SegmentCard
+from dicom_node.domain.model import Accepts, DetectionCard, ModelCard, OutputKind, SegmentCard
 from dicom_node.domain.uids import result_uid
 from dicom_node.results import Equipment, build_results
 from dicom_node.results.analysis import Analysis
@@ -48,10 +48,15 @@ CARD = ModelCard(
         SegmentCard("right lung", "Right lung", ORGAN, LUNG, RIGHT, None, (220, 140, 90), BOTH),
     ),
 )
+MORPHOLOGY = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+NODULE = Code("27925004", "SCT", "Nodule")
 LESION = Code("52988006", "SCT", "Lesion")
 # The same outputs as things of which no anatomy is expected: boxes stay where they are when the patient is turned.
 NO_ORGANS = replace(CARD, segments=tuple(replace(each, type=LESION, laterality=None) for each in CARD.segments))
 ALL = tuple(OutputKind)
+NODULES = DetectionCard(
+    "nodule", "Nodule", "Nodule detection", MORPHOLOGY, NODULE, LUNG, within=("left lung", "right lung")
+)
 LUNG_RADS = Code("LUNGRADS2022", "99DICOMNODE", "Lung-RADS 2022 category")
 PART_SOLID = Code("PARTSOLID", "99DICOMNODE", "Part-solid")
 EQUIPMENT = Equipment("dicom-node", "0.1.0", "N-1", "General Hospital")
@@ -195,8 +200,8 @@ def _nodule(number: int, case: Case, instances: NDArray[np.uint8]) -> dict[str, 
     return {
         "output": f"nodule/{number}",
         "label": f"Nodule {number}",
-        "category": Code("49755003", "SCT", "Morphologically Abnormal Structure"),
-        "type": Code("27925004", "SCT", "Nodule"),
+        "category": MORPHOLOGY,
+        "type": NODULE,
         "region": LUNG,
         "color_rgb": (255, 200, 60),
         "tracking_id": f"Nodule {number}",

@@ -21,6 +21,7 @@ from dicom_node.work.findings import findings_from
 from tests.unit.results.case import (
     ALL,
     CARD,
+    NODULES,
     both_lungs,
     boxes,
     build,
@@ -115,7 +116,7 @@ def test_nothing_found_is_said_of_every_image(tmp_path: Path, spool: Spool) -> N
     assert sr.SeriesDescription == "AI Lung segmentation SR: no findings (research only)"
     assert _library(sr) == [ds.SOPInstanceUID for ds in case.volume.datasets]
     assert next(items(sr, "Comment")).TextValue.startswith(
-        "None of these was found in 20 images: Left lung, Right lung."
+        "Nothing was found in 20 images: no left lung, no right lung."
     )
     assert not groups(sr)
 
@@ -235,6 +236,23 @@ def test_what_was_not_calculated_is_said_in_a_complete_report(tmp_path: Path, sp
     assert sr.CompletionFlag == "COMPLETE"
     assert next(items(sr, "Comment")).TextValue == "Malignancy risk not calculated: lobe unknown."
     assert sr.SeriesDescription == "AI Lung segmentation SR (research only)"
+
+
+def test_lungs_are_no_finding_of_a_model_that_looks_for_nodules(tmp_path: Path, spool: Spool) -> None:
+    case = make_case(tmp_path / "ct")
+    card, masks = card_with(detections=(NODULES,), outputs=ALL), both_lungs(case)
+    findings = findings_from(predict(masks), card, case.volume, case.job.id)
+    built = built_of(case, predict(masks), findings, spool, card)
+    (ended,) = items(built.sr, "CAD Processing and Findings Summary")
+    assert ended.ConceptCodeSequence[0].CodeValue == "111241"
+    assert built.sr.SeriesDescription == "AI Lung segmentation SR: no findings (research only)"
+    assert next(items(built.sr, "Comment")).TextValue == "Nothing was found in 20 images: no nodule."
+    assert [group.tracking_identifier for group in groups(built.sr)] == ["Left lung", "Right lung"]
+    assert len(_library(built.sr)) == 20
+    barred = findings_from(predict(masks), card, case.volume, case.job.id, not_run={"nodule": "slice spacing 8 mm"})
+    sr = built_of(case, predict(masks), barred, spool, card).sr
+    (ended,) = items(sr, "CAD Processing and Findings Summary")
+    assert (ended.ConceptCodeSequence[0].CodeValue, sr.CompletionFlag) == ("111244", "PARTIAL")
 
 
 def test_the_report_leads_to_every_other_result(tmp_path: Path, spool: Spool) -> None:
