@@ -15,6 +15,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from dicom_node.catalog import Catalog, load_catalog
 from dicom_node.db import migrate
 from dicom_node.db.engine import open_engine
+from dicom_node.domain.delivery import Destination
 from dicom_node.errors import ConfigurationError
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
@@ -177,12 +178,15 @@ def _maintain(settings: Settings, engine: Engine, spool: Spool, slot: int, stop:
 def _web(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event) -> None:
     from dicom_node.admin.desk import Desk
     from dicom_node.admin.server import serve_site
-    from dicom_node.deliver.dimse import echo
+    from dicom_node.deliver import SENDERS
     from dicom_node.engine import Enqueuer
+
+    def ask(destination: Destination) -> float:
+        return SENDERS[destination.kind].echo(destination)
 
     enqueuer = Enqueuer(engine)
     try:
-        serve_site(Desk(settings, load_catalog(settings), engine, enqueuer, spool, echo), stop)
+        serve_site(Desk(settings, load_catalog(settings), engine, enqueuer, spool, ask), stop)
     finally:
         enqueuer.close()
 

@@ -15,6 +15,7 @@ from dicom_node.admin.pages.queue import DAY
 from dicom_node.db import overview, story
 from dicom_node.db.engine import utc_now
 from dicom_node.db.pauses import echoes, paused
+from dicom_node.domain.delivery import DimseDestination
 from dicom_node.domain.model import ModelCard
 from dicom_node.engine import JOBS, queue_of
 from dicom_node.errors import NotFoundError
@@ -66,14 +67,16 @@ def destinations(request: Request) -> list[shapes.Destination]:
     found = []
     for one in desk.catalog.destinations.values():
         echo, numbers = answers.get(one.name), counted.get(one.name, {})
+        dimse = one if isinstance(one, DimseDestination) else None
         found.append(
             shapes.Destination(
                 name=one.name,
                 kind=one.kind,
-                host=one.host,
-                port=one.port,
-                ae_title=str(one.ae_title),
-                calling_ae=str(one.calling_ae),
+                where=one.where,
+                host=dimse and dimse.host,
+                port=dimse and dimse.port,
+                ae_title=dimse and str(dimse.ae_title),
+                calling_ae=dimse and str(dimse.calling_ae),
                 paused=queue_of(one.name) in held,
                 waiting=numbers.get("waiting", 0) + numbers.get("sending", 0),
                 failed=numbers.get("failed", 0),

@@ -234,10 +234,11 @@ class Destination(BaseModel):
 
     name: str
     kind: str
-    host: str
-    port: int
-    ae_title: str
-    calling_ae: str
+    where: str
+    host: str | None
+    port: int | None
+    ae_title: str | None
+    calling_ae: str | None
     paused: bool
     waiting: int
     failed: int

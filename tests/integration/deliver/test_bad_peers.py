@@ -44,7 +44,10 @@ class Dropping:
                 if self.left == 0:
                     return
                 self.left -= 1
-            event.assoc.dul.socket.socket.shutdown(socket.SHUT_RDWR)
+            line = event.assoc.dul.socket
+            assert line is not None
+            assert line.socket is not None
+            line.socket.shutdown(socket.SHUT_RDWR)
 
 
 def test_no_object_is_lost_or_doubled_and_no_destination_waits_for_another(site: Site) -> None:
