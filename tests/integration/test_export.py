@@ -25,7 +25,7 @@ from dicom_node.domain.uids import AETitle
 from dicom_node.errors import ExportError
 from dicom_node.export import Dates, Deidentifier, Keep, Wanted, export_report
 from dicom_node.export import attributes as a
-from dicom_node.settings import DestinationSettings, Settings
+from dicom_node.settings import DimseSettings, Settings
 from tests.ct import small_ct
 from tests.integration.operated import Operated, operated
 
@@ -151,7 +151,7 @@ def test_a_name_in_a_place_that_stays_goes_and_one_that_cannot_go_stops_the_expo
     assert images(files)[0].Manufacturer == ""
     assert MARK.encode() not in b"".join(files.values())
 
-    named = {MARK: DestinationSettings(host="pacs", ae_title=AETitle("PACS"))}
+    named = {MARK: DimseSettings(host="pacs", ae_title=AETitle("PACS"))}
     node.settings = node.settings.model_copy(update={"destinations": named})
     with pytest.raises(ExportError, match=r"settings\.json would hold something of the patient"):
         exported(node, tmp_path / "second.zip")

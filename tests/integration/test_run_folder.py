@@ -12,7 +12,19 @@ from tests.ct import small_ct
 
 
 def run(folder: Path, out: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "dicom_node", "run", str(folder), "-o", str(out), "--device", "cpu", "--model", "lung_ct"]
+    command = [
+        sys.executable,
+        "-m",
+        "dicom_node",
+        "run",
+        str(folder),
+        "-o",
+        str(out),
+        "--device",
+        "cpu",
+        "--model",
+        "lung_ct",
+    ]
     return subprocess.run(command, capture_output=True, text=True, check=False)
 
 

@@ -25,8 +25,8 @@ from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine, transaction
 from dicom_node.db.listing import JobFilter, list_jobs
 from dicom_node.db.nodes import register_node
-from dicom_node.deliver.dimse import echo
-from dicom_node.domain.delivery import Sent
+from dicom_node.deliver import SENDERS
+from dicom_node.domain.delivery import Destination, Sent
 from dicom_node.domain.job import Failure
 from dicom_node.domain.people import Right, Role
 from dicom_node.engine import Enqueuer
@@ -61,6 +61,11 @@ destinations = ["pacs"]
 Modality = "CT"
 slices = { at_least = 10 }
 """
+
+
+def echo(destination: Destination) -> float:
+    """Ask a destination as the node's own web process does."""
+    return SENDERS[destination.kind].echo(destination)
 
 
 @dataclass
