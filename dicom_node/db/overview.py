@@ -138,7 +138,7 @@ def by_destination(tx: Connection, since: datetime) -> dict[str, dict[str, Any]]
 
 
 def _model_part(steps: dict[str, float]) -> float:
-    ours = ("read", "measure", "load model")  # the model stays loaded from one job to the next
+    ours = ("read", "measure", "prove", "load model")  # the model stays loaded from one job to the next
     return sum(seconds for step, seconds in steps.items() if step not in ours and not step.startswith("write "))
 
 
