@@ -35,6 +35,10 @@ TONES = {
     "stopped": "off",
     "disabled": "off",
     "paused": "warn",
+    "proven": "good",
+    "proof due": "wait",
+    "proof failed": "bad",
+    "proof no answer": "warn",
     "failed": "bad",
     "dead": "bad",
 }

@@ -58,7 +58,7 @@ class Overlay:
     size: tuple[int, int]
 
 
-def slice_png(spool: Spool, relative: str, window: tuple[float, float] | None) -> bytes:
+def slice_png(spool: Spool, relative: str, window: tuple[float, float] | None, *, frame: int = 0) -> bytes:
     """Draw one image.
 
     Parameters
@@ -67,6 +67,8 @@ def slice_png(spool: Spool, relative: str, window: tuple[float, float] | None) -
         Its file in the spool.
     window : (float, float), optional
         Centre and width, in rescaled values; None takes those of the image, or else its own range.
+    frame : int
+        Counted from 0.
 
     Raises
     ------
@@ -75,7 +77,7 @@ def slice_png(spool: Spool, relative: str, window: tuple[float, float] | None) -
     """
     ds = _read(spool, relative)
     try:
-        values = np.asarray(apply_rescale(pixel_array(ds, index=0), ds), np.float32)
+        values = np.asarray(apply_rescale(pixel_array(ds, index=frame), ds), np.float32)
     except Exception as error:  # codecs throw everything at broken bytes
         raise SpoolError(f"The pixels cannot be decoded: {type(error).__name__}.") from error
     if values.ndim != 2:

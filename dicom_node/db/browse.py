@@ -14,6 +14,7 @@ from typing import Any
 from sqlalchemy import ColumnElement, Connection, Row, Select, literal, select, tuple_
 
 from dicom_node.db import tables as t
+from dicom_node.db.holders import with_proof
 from dicom_node.domain.job import JobInstance
 from dicom_node.errors import NotFoundError
 
@@ -82,7 +83,7 @@ def list_results(tx: Connection, *, limit: int, after: After | None = None, **eq
 def list_deliveries(tx: Connection, *, limit: int, after: After | None = None, **equal: Any) -> Rows:
     """Read deliveries with the object they carry, newest first; as `list_series`."""
     columns = {"state": _d.state, "destination": _d.destination, "job": _d.job_id}
-    query = select(t.delivery, _r.kind, _r.sop_instance_uid).join(t.result, _r.id == _d.result_id)
+    query = with_proof(select(t.delivery, _r.kind, _r.sop_instance_uid).join(t.result, _r.id == _d.result_id))
     return _page(tx, query, columns, equal, _d.created_at, _d.id, after, limit)
 
 

@@ -59,6 +59,9 @@ class DeliveryOfJob(_Shape):
     last_error: str | None
     next_attempt_at: datetime | None
     finished_at: datetime | None
+    proof: str | None = None
+    committed_at: datetime | None = None
+    seen_at: datetime | None = None
 
 
 class Progress(_Shape):

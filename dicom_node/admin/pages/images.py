@@ -45,6 +45,18 @@ def overlay(
     return _png(overlay_png(read_overlay(desk.spool.path(seg.path)), slices[number].sop_instance_uid, shown))
 
 
+@router.get("/jobs/{job_id}/picture/{number}.png")
+def capture(request: Request, job_id: str, number: int) -> Response:
+    """Draw a frame of the secondary capture that is sent, counted from 0."""
+    desk = desk_of(request)
+    with desk.reading() as tx:
+        made = browse.results_of(tx, job_id).get("sc")
+    if made is None or not 0 <= number < 10_000:
+        raise NotFoundError("there is no such picture")
+    given_out(request, "pictures", job_id, job_id=job_id)
+    return _png(slice_png(desk.spool, made.path, None, frame=number))
+
+
 @router.get("/jobs/{job_id}/{kind}.dcm")
 def download(request: Request, job_id: str, kind: str) -> Response:
     """Give a result object as the file that is sent."""

@@ -29,6 +29,7 @@ from dicom_node.explain import tell
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
 _may_operate = Depends(needs(Right.OPERATE))
 
+MOST_PICTURES = 24
 DONE = {
     "scheduled": "A new job is scheduled: this one.",
     "canceled": "Canceled.",
@@ -128,6 +129,8 @@ def _read(tx: Connection, desk: Desk, one: dict[str, Any]) -> dict[str, Any]:
         "windows": WINDOWS,
         "segments": _segments(results, overlay, slices),
         "marks": _marks(slices, overlay),
+        "of_scan": _of_scan(results),
+        "pictures": _pictures(desk, results),
         "report": report,
         "report_text": as_text(report),
         "others": sorted(name for name in desk.catalog.models if name != one["model"]),
@@ -149,6 +152,23 @@ def _report(desk: Desk, results: dict[str, Any]) -> tuple[ReportLine, ...]:
         return read_report(desk.spool.path(results["sr"]["path"])) if "sr" in results else ()
     except SpoolError:
         return ()
+
+
+def _of_scan(results: dict[str, Any]) -> dict[str, Any]:
+    """What is said of the scan as a whole, and what was not run on it."""
+    said = next((result["summary"] for result in results.values()), {})
+    return {"qualities": said.get("qualities", ()), "not_run": said.get("not_run", ())}
+
+
+def _pictures(desk: Desk, results: dict[str, Any]) -> int:
+    """Count the frames of the secondary capture, as far as they are shown."""
+    if "sc" not in results:
+        return 0
+    try:
+        ds = dcmread(desk.spool.path(results["sc"]["path"]), specific_tags=["NumberOfFrames"], stop_before_pixels=True)
+        return min(MOST_PICTURES, int(ds.get("NumberOfFrames") or 1))
+    except Exception:  # noqa: BLE001 - the page says the rest
+        return 0
 
 
 def _patient(desk: Desk, path: str) -> Patient:
