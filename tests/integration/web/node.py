@@ -81,7 +81,7 @@ class WebNode:
 
     def desk(self, settings: Settings) -> Desk:
         """What the site works with, under these settings."""
-        return Desk(settings, self.catalog, self.engine, self.enqueuer, self.spool, ask)
+        return Desk(settings, self.catalog, self.engine, self.enqueuer, self.spool, echo)
 
     def receive(self, paths: Sequence[Path], calling: str = "CT1") -> None:
         """Store a series; it is assembled and routed at once."""
@@ -154,11 +154,6 @@ class WebNode:
         return browser
 
 
-def ask(destination: Destination) -> float:
-    """As app.py does."""
-    return SENDERS[destination.kind].echo(destination)
-
-
 def make_database(url: str) -> None:
     """Make the tables and three people: vera looks, otto acts, ann looks after all."""
     migrate.upgrade(url)
@@ -184,7 +179,7 @@ def web_node(home: Path, database_url: str = "sqlite:///node.db") -> Iterator[We
     engine = open_engine(settings.database.url)
     enqueuer = Enqueuer(engine)
     catalog = load_catalog(settings)
-    desk = Desk(settings, catalog, engine, enqueuer, spool, ask)
+    desk = Desk(settings, catalog, engine, enqueuer, spool, echo)
     node = WebNode(settings, engine, enqueuer, spool, catalog, build_site(desk))
     try:
         yield node

@@ -115,7 +115,7 @@ class Finder:
         blobs = (left + 2 * right).to(torch.uint8)
         return answer | {
             "blobs": blobs,
-            "blobs_membership": (left + right).half(),
+            "blobs_membership": ((image + 500) / 1000).clamp(0, 1).half(),
             "blobs_saliency": (left + 0.5 * right).half(),
             "blobs_found": found,
         }

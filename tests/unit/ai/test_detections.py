@@ -41,7 +41,8 @@ def test_each_detection_is_where_it_is_in_every_orientation(name: str, finder: B
         index = np.argwhere(mask).mean(axis=0)
         assert volume.affine[:3, :3] @ index + volume.affine[:3, 3] == pytest.approx(centre_mm, abs=0.75)
         sphere_mm3 = 4 / 3 * np.pi * radius_mm**3
-        assert mask.sum() * 9.0 == pytest.approx(sphere_mm3, rel=0.12)  # found on 3 mm voxels, drawn on finer ones
+        # Found on 3 mm voxels: linear interpolation cuts the corners of a ball of three voxels' radius.
+        assert 0.85 * sphere_mm3 < mask.sum() * 9.0 < 1.02 * sphere_mm3
         assert prediction.saliency[mask].max() == pytest.approx(spoke, abs=1)
     assert not prediction.saliency[volume.array < 0].any() or prediction.saliency[volume.array < 0].mean() < 5
 
