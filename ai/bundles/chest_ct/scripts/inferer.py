@@ -121,7 +121,10 @@ class ChestInferer:
         coarse = functional.interpolate(_smoothed(image), size=size, mode="trilinear", align_corners=False)
         scores = torch.softmax(torch.as_tensor(self._coarse(_scaled(coarse, LUNGS_HU), network.lungs)).float(), dim=1)
         labels = scores.argmax(dim=1)  # (1, x, y, z)
-        largest = torch.as_tensor(KeepLargestConnectedComponent(applied_labels=[LEFT, RIGHT], independent=True)(labels))
+        # MONAI changes what it is given, hence the copy.
+        largest = torch.as_tensor(
+            KeepLargestConnectedComponent(applied_labels=[LEFT, RIGHT], independent=True)(labels.clone())
+        )
         scores[:, 1:] *= (largest == labels)[:, None]
         answer = torch.zeros(image.shape, dtype=torch.uint8, device=image.device)
         best = torch.full(image.shape, 0.5, dtype=torch.float32, device=image.device)
