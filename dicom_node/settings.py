@@ -257,7 +257,6 @@ class Web(_Section):
     idle_s: Seconds = 1800.0
     longest_s: Seconds = 43200.0
     metrics_open: bool = False
-    viewer: Path = Path("ohif")
 
     @field_validator("proxies")
     @classmethod
@@ -486,7 +485,6 @@ def _absolute(settings: Settings, base: Path) -> Settings:
             "models": tuple(base / folder for folder in settings.models),
             "web": settings.web.model_copy(
                 update={
-                    "viewer": base / settings.web.viewer,
                     "certificate": settings.web.certificate and base / settings.web.certificate,
                     "private_key": settings.web.private_key and base / settings.web.private_key,
                 }

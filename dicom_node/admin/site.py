@@ -27,11 +27,13 @@ from dicom_node.admin.trail import Lately
 from dicom_node.db import overview
 from dicom_node.db.engine import is_away
 from dicom_node.errors import NodeError
+from dicom_node.metrics import CONTENT_TYPE, Metrics
 
 _log = logging.getLogger(__name__)
 _STATIC = Path(str(files("dicom_node.admin") / "static"))
 
 health = APIRouter(prefix="/health", include_in_schema=False)
+metrics = APIRouter(include_in_schema=False)
 
 
 def build_site(desk: Desk) -> FastAPI:
@@ -49,9 +51,10 @@ def build_site(desk: Desk) -> FastAPI:
     )
     site.state.desk = desk
     site.state.lately = Lately()
+    site.state.metrics = Metrics(desk.settings, desk.engine, desk.spool)
     site.add_middleware(Gate, desk=desk)
     site.mount("/static", _Static(directory=_STATIC))
-    for router in (health, signin.router, *PAGES, api.router, *api.ROUTERS, *dicomweb.ROUTERS):
+    for router in (health, metrics, signin.router, *PAGES, api.router, *api.ROUTERS, *dicomweb.ROUTERS):
         site.include_router(router)
     api.describe(site)
     _tell_errors(site)
@@ -76,6 +79,13 @@ def ready(request: Request) -> Response:
     if desk.spool.is_full():
         return JSONResponse({"status": "unavailable", "why": "the spool is full"}, 503)
     return JSONResponse({"status": "ok"})
+
+
+@metrics.get("/metrics")
+def scrape(request: Request) -> Response:
+    """Give the numbers to a collector, in the text format of Prometheus."""
+    counted: Metrics = request.app.state.metrics
+    return Response(counted.exposition(), media_type=CONTENT_TYPE)
 
 
 class _Static(StaticFiles):

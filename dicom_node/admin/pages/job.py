@@ -136,7 +136,6 @@ def _read(tx: Connection, desk: Desk, one: dict[str, Any]) -> dict[str, Any]:
         "others": sorted(name for name in desk.catalog.models if name != one["model"]),
         "is_over": JobState(one["state"]).is_final,
         "gone": bool(results) and not report and overlay is None,
-        "has_viewer": (desk.settings.web.viewer / "index.html").is_file(),
     }
 
 
