@@ -155,7 +155,7 @@ def _report(desk: Desk, results: dict[str, Any]) -> tuple[ReportLine, ...]:
 
 def _of_scan(results: dict[str, Any]) -> dict[str, Any]:
     """What is said of the scan as a whole, and what was not run on it."""
-    said = next((result["summary"] for result in results.values()), {})
+    said: dict[str, Any] = next((result["summary"] for result in results.values()), {})
     return {"qualities": said.get("qualities", ()), "not_run": said.get("not_run", ())}
 
 

@@ -1,0 +1,111 @@
+"""The chest pack: complete, honest about itself, and true to the rule that each lung is one part."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from pathlib import Path
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+import ai
+from ai.bundle import Bundle
+from ai.contract import Volume
+from ai.evaluate.overlap import agreement
+from ai.phantom.chest import make_phantom
+from ai.train.chest import TASKS, Plan, train_nodules
+from ai.train.chest_patches import cut_patches
+from ai.train.chest_scans import Scan
+
+BUNDLE = Path(ai.__file__).parent / "bundles" / "chest_ct"
+UNSEEN = 900_000
+
+
+def test_the_card_the_metadata_and_the_bundle_agree() -> None:
+    card = tomllib.loads((BUNDLE / "card.toml").read_text())
+    metadata = json.loads((BUNDLE / "configs" / "metadata.json").read_text())
+    outputs = metadata["network_data_format"]["outputs"]
+    assert [segment["output"] for segment in card["segments"]] == ["left lung", "right lung"]
+    assert [found["output"] for found in card["detections"]] == outputs["nodules"]["detects"] == ["nodule"]
+    classes = card["detections"][0]["classes"]
+    assert {q: list(c["answers"]) for q, c in classes.items()} == outputs["nodules"]["classes"]
+    assert card["version"] == metadata["version"]
+    assert "not for clinical use" in card["training"]
+    assert all((BUNDLE / part).is_file() for part in ("LICENSE", "docs/README.md", "models/model.pt"))
+
+
+def test_each_lung_is_one_part_on_its_own_side() -> None:
+    phantom = make_phantom(UNSEEN, (5.0, 3.0, 3.0), nodules=2)
+    volume, truth = phantom.to_volume(), phantom.lungs.numpy()
+    prediction = Bundle.load(BUNDLE).predict(volume, without=["nodule"])
+    for value, name in ((1, "left lung"), (2, "right lung")):
+        mask = prediction.mask(name)
+        found = agreement(mask, truth == value, volume.spacing_mm)
+        assert found.dice > 0.85, name
+        sizes = np.bincount(ndimage.label(mask, np.ones((3, 3, 3)))[0].ravel())[1:]
+        assert sizes.max() > 0.98 * sizes.sum(), name
+
+
+def test_nodules_can_be_left_out_and_no_lungs_mean_no_nodules() -> None:
+    bundle = Bundle.load(BUNDLE)
+    block = Volume(np.full((20, 40, 40), 40, np.float32), np.diag([5.0, 5.0, 5.0, 1.0]))
+    assert bundle.predict(block).detections == ()
+    left_out = bundle.predict(block, without=["nodule"])
+    assert (left_out.detections, left_out.instances) == ((), None)
+
+
+def balls(*radii: float) -> Scan:
+    """A lung of nothing but balls, one every 30 voxels along x, in voxels."""
+    grid = torch.stack(torch.meshgrid(*(torch.arange(n) for n in (30 * len(radii), 30, 30)), indexing="ij"))
+    centres = np.array([[30.0 * n + 15, 15.0, 15.0] for n in range(len(radii))])
+    instances = torch.zeros(grid.shape[1:], dtype=torch.uint8)
+    for number, (centre, radius) in enumerate(zip(centres, radii, strict=True), start=1):
+        away = (grid - torch.tensor(centre)[:, None, None, None]).pow(2).sum(dim=0).sqrt()
+        instances[away < radius] = number
+    return Scan(
+        hu=torch.where(instances > 0, 40, -850).to(torch.int16),
+        instances=instances,
+        lungs=torch.ones_like(instances),
+        centres=centres,
+        diameters=2 * np.array(radii),
+        attenuation=torch.arange(len(radii) + 1) % 3,
+        spiculated=torch.zeros(len(radii) + 1),
+        places=centres,
+    )
+
+
+def test_a_patch_carries_each_nodule_to_where_its_centre_is_marked() -> None:
+    scan = balls(4.0, 6.0, 8.0)
+    patches = cut_patches([scan] * 8, np.random.default_rng(3), 32)
+    assert sum(len(boxes) for boxes in patches.boxes) >= 6
+    for n, boxes in enumerate(patches.boxes):
+        for box in boxes:
+            x, y, z = (int(i) for i in torch.round((box[:3] + box[3:]) / 2))
+            assert patches.heat[n, x, y, z] > 0.999
+            assert patches.inside[n, x, y, z]
+            assert patches.image[n, 0, x, y, z] > 0.5  # dense, as the ball was
+            radius = float(box[3] - box[0]) / 2
+            kind = int(np.argmin(np.abs(np.array([4.0, 6.0, 8.0]) - radius))) + 1
+            assert int(patches.attenuation[n, x, y, z]) == kind % 3
+
+
+def test_training_on_the_cpu_repeats_itself() -> None:
+    sys.path.insert(0, str(BUNDLE))
+    from scripts.network import ChestNet  # type: ignore[import-not-found]
+
+    scans = [balls(4.0, 6.0), balls(5.0)]
+    plan = Plan(steps=6, batch=2, size=32, spacing_mm=5.0, tasks=TASKS)
+
+    def train() -> tuple[list[str], dict[str, torch.Tensor]]:
+        torch.manual_seed(1)
+        network = ChestNet([8, 16], [8, 12, 16], 1).nodules
+        told: list[str] = []
+        state = train_nodules(network, scans, plan, told.append).state_dict()
+        return told, state
+
+    first, second = train(), train()
+    assert "step 6/6" in first[0][-1]
+    assert all(torch.equal(a, b) for a, b in zip(first[1].values(), second[1].values(), strict=True))
