@@ -37,7 +37,7 @@ from dicom_node.work.worker import Worker
 
 _CHUNK = 1024 * 1024
 _MOST_OUTSTANDING = 32  # instances
-_QUIET_S = 0.001
+_QUIET_S = 1e-6  # all files are here before the series is looked at: the shortest wait that the clock can tell
 _META_STARTS = 132  # preamble and "DICM" (PS3.10 7.1)
 _META_LENGTH = 12  # (0002,0000) UL: File Meta Information Group Length, itself 12 bytes long
 
