@@ -43,6 +43,7 @@ _LOADERS = ("LoadImaged", "LoadImageD", "LoadImageDict", "LoadImage")
 _NETWORK_KEYS = ("network", "network_def", "net")
 _PREPROCESSING_KEYS = ("preprocessing", "transforms", "pre_transforms")
 _POSTPROCESSING_KEYS = ("postprocessing", "post_transforms")
+_FORBIDDEN = " (a model may open no connection, start no process and read no file outside its bundle)"
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -104,7 +105,8 @@ class Bundle:
         except ModelError:
             raise
         except Exception as error:  # a configuration is code, so it may fail in any way
-            raise BundleError(f"The bundle {root.name} cannot be loaded: {_first_line(error)}") from error
+            hint = _FORBIDDEN if isinstance(_deepest(error), PermissionError) else ""
+            raise BundleError(f"The bundle {root.name} cannot be loaded: {_first_line(error)}{hint}") from error
         names = tuple(channels.values())
         return cls(
             name=str(metadata.get("name", root.name)),
@@ -200,7 +202,10 @@ def _explained(name: str) -> Iterator[None]:
         cause = _deepest(error)  # MONAI wraps what its transforms raise
         if isinstance(cause, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(cause):
             raise ModelOutOfMemory(f"The model {name} asked for more memory than it may have.") from error
-        raise ModelCrashed(f"The model {name} failed with {type(cause).__name__}: {_first_line(error)}") from error
+        hint = _FORBIDDEN if isinstance(cause, PermissionError) else ""
+        raise ModelCrashed(
+            f"The model {name} failed with {type(cause).__name__}: {_first_line(error)}{hint}"
+        ) from error
 
 
 def _deepest(error: BaseException) -> BaseException:

@@ -7,20 +7,24 @@ no open files but its own, its answers are JSON and plain bytes that are checked
 
 from __future__ import annotations
 
+import contextlib
 import json
 import logging
 import os
+import pwd
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -42,11 +46,13 @@ from ai.outputs import values_in
 
 _log = logging.getLogger(__name__)
 
+Confine = Literal["auto", "always", "never"]
+
 _POLL_S = 0.2
 _TAIL_BYTES = 16_384
 _LONGEST_ANSWER = 1_048_576
 _KEPT_ENVIRONMENT = (
-    *("PATH", "HOME", "TMPDIR", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL"),
+    *("PATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL"),
     *("OMP_NUM_THREADS", "MKL_NUM_THREADS", "CUDA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"),
 )
 _ERRORS: Mapping[str, type[ModelError]] = {
@@ -68,10 +74,28 @@ class ModelProcess:
         A torch device: ``cpu``, ``cuda:0``; ``auto`` is the GPU where there is one.
     memory_mib : int, optional
         Main memory that the child may fill, beyond what it shares with us. No limit without it.
+    confine : {"auto", "always", "never"}
+        Whether the child is shut in (`ai.confine`): where the system can, always (else nothing is run), or never.
+    account : str
+        Account of the system that the child takes on; ours without it. Only a node that runs as root can change it.
     """
 
-    def __init__(self, bundle_path: Path, *, device: str = "cpu", memory_mib: int | None = None) -> None:
-        self._order = {"bundle": str(bundle_path.resolve()), "device": device, "memory_mib": memory_mib}
+    def __init__(
+        self,
+        bundle_path: Path,
+        *,
+        device: str = "cpu",
+        memory_mib: int | None = None,
+        confine: Confine = "auto",
+        account: str = "",
+    ) -> None:
+        self._order = {
+            "bundle": str(bundle_path.resolve()),
+            "device": device,
+            "memory_mib": memory_mib,
+            "confine": confine,
+            "account": account,
+        }
         self._name = bundle_path.name
         self._child: _Child | None = None
         self._one_at_a_time = threading.Lock()
@@ -149,7 +173,7 @@ class ModelProcess:
         if child is None or not child.alive:
             self.close()
             child = self._child = _Child(self._order, self._name)
-            load_s = float(child.hear(wait)["loaded_s"])
+            load_s = child.started(wait)
         child.give(volume.array)
         child.say(
             {
@@ -195,8 +219,9 @@ class _Child:
         self._received = b""
         self._control, theirs = socket.socketpair()
         self._volume, self._labels = os.memfd_create("volume"), os.memfd_create("labels")
+        self._scratch = _scratch(order["account"])
         descriptors = {"control": theirs.fileno(), "volume": self._volume, "labels": self._labels}
-        line = json.dumps({**order, **descriptors, "parent": os.getpid()})
+        line = json.dumps({**order, **descriptors, "scratch": str(self._scratch), "parent": os.getpid()})
         started: list[subprocess.Popen[bytes] | OSError] = []
         running = threading.Event()
         # Linux ends a child with PR_SET_PDEATHSIG when the *thread* that started it ends, so a thread stays for it.
@@ -218,6 +243,15 @@ class _Child:
     @property
     def alive(self) -> bool:
         return self._process.poll() is None
+
+    def started(self, wait: _Wait) -> float:
+        """Wait until the bundle is loaded; return the seconds that it took."""
+        said = self.hear(wait)
+        if said["confined"]:
+            _log.info("model %s is shut in: %s", self._name, ", ".join(map(str, said["confined"])))
+        else:
+            _log.warning("model %s is not shut in: %s", self._name, said["why_not"])
+        return float(said["loaded_s"])
 
     def give(self, array: NDArray[np.float32]) -> None:
         """Lay the voxels where the child can see them."""
@@ -324,7 +358,7 @@ class _Child:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
                 pass_fds=descriptors,
-                env={**environment, "PYTHONPATH": home},
+                env={**environment, "PYTHONPATH": home, "HOME": str(self._scratch), "TMPDIR": str(self._scratch)},
                 start_new_session=True,  # a group of its own, so that what the model starts dies with it
             )
         except OSError as error:
@@ -344,6 +378,17 @@ class _Child:
         self._control.close()
         for descriptor in (self._volume, self._labels):
             os.close(descriptor)
+        shutil.rmtree(self._scratch, ignore_errors=True)
+
+
+def _scratch(account: str) -> Path:
+    """Make the only folder that a child may write into; it goes with the child."""
+    folder = Path(tempfile.mkdtemp(prefix="dicom-node-model-"))
+    if account and os.getuid() == 0:
+        with contextlib.suppress(KeyError):  # the child says it better
+            entry = pwd.getpwnam(account)
+            os.chown(folder, entry.pw_uid, entry.pw_gid)
+    return folder
 
 
 def _prediction(

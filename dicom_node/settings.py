@@ -128,6 +128,8 @@ class Work(_Section):
     workers: int = Field(1, ge=1, le=64)
     device: str = "auto"
     memory_mib: int | None = Field(None, ge=256)
+    confine: Literal["auto", "always", "never"] = "auto"
+    account: str = ""
     max_attempts: int = Field(3, ge=1, le=20)
     retry_first_s: Seconds = 10.0
     retry_longest_s: Seconds = 600.0

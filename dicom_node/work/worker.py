@@ -194,7 +194,14 @@ class Worker:
             self.close()
         if self._model is None:
             work = self._settings.work
-            self._model = _WarmModel(card, ModelProcess(card.bundle, device=work.device, memory_mib=work.memory_mib))
+            process = ModelProcess(
+                card.bundle,
+                device=work.device,
+                memory_mib=work.memory_mib,
+                confine=work.confine,
+                account=work.account,
+            )
+            self._model = _WarmModel(card, process)
         if self._model.process.pid is None:  # about to be read from disk
             _refuse_changed(card)
         return self._model.process
