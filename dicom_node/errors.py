@@ -6,10 +6,11 @@
     |- ConfigurationError           a setting, rule, card or destination is wrong; names file and key    (exit status 2)
     |- NotFoundError                an operator named something that is not there                        (exit status 1)
     |- ConflictError                an operator asked for a step that the state forbids                  (exit status 1)
-    |- StoreError                   a C-STORE that was not stored; carries the DIMSE status
+    |- StoreError                   an instance that was not stored; carries the DIMSE status
     |  |- OutOfResources            0xA700  disk full, database away: the peer shall send again
     |  |- DataSetMismatch           0xA900  data set and command disagree
     |  |- CannotUnderstand          0xC000  no usable identity in the data set
+    |  |- UnknownTransferSyntax     0xC122  a transfer syntax that the standard does not know
     |  `- DuplicateDiffers          0x0111  same SOP Instance UID with other bytes: the first is kept
     |- ProtocolError                a peer broke the upper layer protocol or DIMSE; costs its association
     |- GeometryError                a series that cannot be one volume; the text says why
@@ -54,7 +55,7 @@ class ConflictError(NodeError):
 
 
 class StoreError(NodeError):
-    """A C-STORE request that was not stored (statuses: PS3.4 B.2.3, PS3.7 annex C)."""
+    """An instance that was not stored (statuses: PS3.4 B.2.3, PS3.7 annex C, PS3.18 table I.2-2)."""
 
     status: int = 0x0110
     retry = True
@@ -77,6 +78,13 @@ class CannotUnderstand(StoreError):
     """The data set has no usable identity: a UID of instance, series or study is missing or malformed."""
 
     status = 0xC000
+    retry = False
+
+
+class UnknownTransferSyntax(StoreError):
+    """The instance is encoded in a way that the standard does not know."""
+
+    status = 0xC122
     retry = False
 
 

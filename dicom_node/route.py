@@ -118,6 +118,7 @@ def _values(
         **facts,
         "calling_ae": series.calling_ae,
         "called_ae": series.called_ae,
+        "account": series.account,
     }
 
 

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -28,11 +29,10 @@ from dicom_node.db.instances import Sender
 from dicom_node.db.listing import JobFilter, list_jobs, list_series
 from dicom_node.domain.rule import Condition, Operator, Rule
 from dicom_node.errors import ConfigurationError, NotFoundError
-from dicom_node.receive.arrival import Arrival
-from dicom_node.receive.dimse import C_STORE_RQ, SUCCESS, Command
-from dicom_node.receive.store import Storage
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
+from dicom_node.store.arrival import Arrival
+from dicom_node.store.storage import SUCCESS, Storage
 from dicom_node.work.worker import Worker
 
 _CHUNK = 1024 * 1024
@@ -200,12 +200,12 @@ class _Inbox:
         """Wait until another instance may be under way."""
         self._room.acquire()
 
-    def __call__(self, command: Command, status: int, comment: str) -> None:
-        """Take the answer to one C-STORE."""
+    def take(self, sop_instance_uid: str, status: int, comment: str) -> None:
+        """Take the answer for one instance."""
         if status == SUCCESS:
             self.stored += 1
         else:
-            self.refused.append(f"{command.sop_instance_uid}: {comment}")
+            self.refused.append(f"{sop_instance_uid}: {comment}")
         self._room.release()
 
 
@@ -216,9 +216,8 @@ def _arrival(path: Path, sender: Sender, inbox: _Inbox) -> Arrival | None:
         syntax = str(meta.TransferSyntaxUID)
     except (InvalidDicomError, AttributeError, EOFError, OSError):
         return None  # no Part 10 file: a folder of images has a DICOMDIR, notes, thumbnails
-    command = Command(C_STORE_RQ, 1, True, sop_class, sop_instance)
-    arrival = Arrival(sender, command, sop_class, syntax, inbox)
-    arrival.check_command()
+    arrival = Arrival(sender, sop_class, sop_instance, syntax, partial(inbox.take, sop_instance))
+    arrival.check_announced()
     return arrival
 
 

@@ -258,6 +258,9 @@ class Web(_Section):
     hosts: tuple[str, ...] = ()
     idle_s: Seconds = 1800.0
     longest_s: Seconds = 43200.0
+    store_request_mib: int = Field(4096, ge=1)
+    store_instance_mib: int = Field(2048, ge=1, le=4096)
+    store_instances: int = Field(5000, ge=1, le=50_000)
     metrics_open: bool = False
 
     @field_validator("proxies")

@@ -31,7 +31,6 @@ COOKIE = "dicom-node-session"
 _TOUCH_EVERY = timedelta(seconds=60)
 _MIB = 1024 * 1024
 _MOST_BODY = 16 * _MIB
-_MOST_STORED = 4096 * _MIB  # one STOW-RS request
 
 _POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self'; connect-src 'self'; form-action 'self'; "
@@ -67,8 +66,7 @@ class Gate:
         if refusal is not None:
             await refusal(scope, receive, guarded)
             return
-        limit = _MOST_STORED if scope["path"].startswith("/dicom-web/") else _MOST_BODY
-        await self._app(scope, _limited(receive, limit), guarded)
+        await self._app(scope, _limited(receive, self._most(scope["path"])), guarded)
 
     async def _look(self, scope: Scope) -> Response | None:
         """Find who asks; what to answer instead of going on, if anything."""
@@ -76,8 +74,9 @@ class Gate:
         hosts = self._desk.settings.web.hosts
         if hosts and request.url.hostname not in hosts:
             return problem(400, "Unknown host", "This node does not answer to that host name.")
-        if _declared(request.headers) > (_MOST_STORED if scope["path"].startswith("/dicom-web/") else _MOST_BODY):
-            return problem(413, "Too large", f"A request may have {_MOST_BODY // _MIB} MiB.")
+        most = self._most(scope["path"])
+        if _declared(request.headers) > most:
+            return problem(413, "Too large", f"A request may have {most // _MIB} MiB.")
         try:
             visitor = await run_in_threadpool(self._visitor, request)
         except SQLAlchemyError:
@@ -91,6 +90,10 @@ class Gate:
             return _sign_in(request)
         scope.setdefault("state", {})["visitor"] = visitor
         return None
+
+    def _most(self, path: str) -> int:
+        """How long a body may be, in bytes: STOW-RS has a limit of its own."""
+        return self._desk.settings.web.store_request_mib * _MIB if path.startswith("/dicom-web/") else _MOST_BODY
 
     def _visitor(self, request: Request) -> Visitor | None:
         kind, _, credential = request.headers.get("authorization", "").partition(" ")

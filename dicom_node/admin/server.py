@@ -25,8 +25,9 @@ def serve_site(desk: Desk, stop: Event) -> None:
         When the port cannot be had.
     """
     web = desk.settings.web
+    site = build_site(desk)
     config = uvicorn.Config(
-        build_site(desk),
+        site,
         host=web.address,
         port=web.port,
         ssl_certfile=web.certificate,
@@ -52,6 +53,7 @@ def serve_site(desk: Desk, stop: Event) -> None:
             stop_when(stop, thread)
     server.should_exit = True
     thread.join(_STOP_S + 2)
+    site.state.shelf.stop(_STOP_S)
     if not stop.is_set():
         raise OSError(f"the web server on port {web.port} ended by itself")
 

@@ -18,6 +18,7 @@ from starlette.types import Scope
 import dicom_node
 from dicom_node.admin import api, dicomweb, signin
 from dicom_node.admin.desk import Desk, desk_of
+from dicom_node.admin.dicomweb.shelf import Shelf
 from dicom_node.admin.gate import Gate, TooLargeError
 from dicom_node.admin.guard import check_form
 from dicom_node.admin.pages import ROUTERS as PAGES
@@ -51,6 +52,7 @@ def build_site(desk: Desk) -> FastAPI:
     )
     site.state.desk = desk
     site.state.lately = Lately()
+    site.state.shelf = Shelf(desk)
     site.state.metrics = Metrics(desk.settings, desk.engine, desk.spool)
     site.add_middleware(Gate, desk=desk)
     site.mount("/static", _Static(directory=_STATIC))

@@ -124,6 +124,7 @@ def _ask(row: Row[Any], rule: Rule, as_is: Sequence[Rule], desk: Desk) -> Replay
     facts: dict[str, Values] = {key: (found[key],) for key in FACTS if isinstance(found.get(key), (int, float, bool))}
     facts["calling_ae"] = (row.calling_ae,) if row.calling_ae else ()
     facts["called_ae"] = (row.called_ae,) if row.called_ae else ()
+    facts["account"] = (row.account,) if row.account else ()
     match, *before = ask_rules_of_header(row.header, row.path, facts, [rule, *as_is], desk.spool)
     return Replayed(row, match, any(one.matched for one in before))
 

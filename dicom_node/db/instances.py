@@ -31,7 +31,7 @@ class Stored(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Sender:
-    """The association that an instance came by."""
+    """The association or request that an instance came by. `account`: who signed in to send it; empty for DIMSE."""
 
     id: str
     calling_ae: str
@@ -39,6 +39,12 @@ class Sender:
     address: str
     implementation: str
     started_at: datetime
+    account: str = ""
+
+    @property
+    def actor(self) -> str:
+        """As the audit trail names who did it."""
+        return f"user {self.account}" if self.account else "node"
 
 
 @dataclass(frozen=True, slots=True)
@@ -163,6 +169,7 @@ def _ensure_association(tx: Connection, sender: Sender) -> None:
         "called_ae": sender.called_ae,
         "peer_address": sender.address,
         "implementation": sender.implementation[:96],
+        "account": sender.account,
         "started_at": sender.started_at,
     }
     _insert_new(tx, t.association, row)
@@ -199,8 +206,12 @@ def _ensure_series(tx: Connection, one: NewInstance, now: datetime, quiet_s: flo
     }
     if _insert_new(tx, t.series, series):
         detail = {"study": one.study_instance_uid, "series": one.series_instance_uid, "from": one.sender.calling_ae}
-        started = AuditEvent(Event.SERIES_STARTED, one.sender.id, series_id=series["id"], detail=detail)
-        record(tx, started)
+        record(
+            tx,
+            AuditEvent(
+                Event.SERIES_STARTED, one.sender.id, series_id=series["id"], actor=one.sender.actor, detail=detail
+            ),
+        )
     return str(tx.scalars(_SERIES, which).one())
 
 
@@ -239,7 +250,8 @@ def _grow(tx: Connection, series_id: str, arrived: list[NewInstance], now: datet
     tx.execute(_GROWN, growth)
     if before.state == "complete":
         detail = {"revision": before.revision, "late_instances": len(arrived)}
-        record(tx, AuditEvent(Event.SERIES_REOPENED, arrived[0].sender.id, series_id=series_id, detail=detail))
+        by = arrived[0].sender
+        record(tx, AuditEvent(Event.SERIES_REOPENED, by.id, series_id=series_id, actor=by.actor, detail=detail))
 
 
 def _tell_difference(tx: Connection, one: NewInstance, found: Row[Any, Any, Any]) -> None:
@@ -248,8 +260,14 @@ def _tell_difference(tx: Connection, one: NewInstance, found: Row[Any, Any, Any]
         "kept": {"sha256": found.sha256, "transfer_syntax": found.transfer_syntax_uid},
         "refused": {"sha256": one.sha256, "transfer_syntax": one.transfer_syntax_uid},
     }
-    series_id = found.series_id
-    record(tx, AuditEvent(Event.INSTANCE_DUPLICATE_DIFFERS, one.sender.id, series_id=series_id, detail=detail))
+    told = AuditEvent(
+        Event.INSTANCE_DUPLICATE_DIFFERS,
+        one.sender.id,
+        series_id=found.series_id,
+        actor=one.sender.actor,
+        detail=detail,
+    )
+    record(tx, told)
 
 
 def _insert_new(tx: Connection, table: Table, row: dict[str, Any]) -> bool:

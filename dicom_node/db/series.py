@@ -32,8 +32,8 @@ class StoredInstance:
 class ClosedSeries:
     """A series at the moment it was closed; the row is ours until the transaction ends.
 
-    `expected_count` is the Number of Series Related Instances (0020,1209), where a header told. The AE titles are those
-    of every association that brought an instance.
+    `expected_count` is the Number of Series Related Instances (0020,1209), where a header told. The AE titles and
+    accounts are those of every association that brought an instance.
     """
 
     id: str
@@ -45,6 +45,7 @@ class ClosedSeries:
     expected_count: int | None
     calling_ae: tuple[str, ...]
     called_ae: tuple[str, ...]
+    account: tuple[str, ...]
     instances: tuple[StoredInstance, ...]
 
 
@@ -91,6 +92,7 @@ def close_series(tx: Connection, series_id: str, now: datetime, quiet_s: float) 
         expected_count=expected,
         calling_ae=tuple(sorted({caller.calling_ae for caller in callers})),
         called_ae=tuple(sorted({caller.called_ae for caller in callers})),
+        account=tuple(sorted({caller.account for caller in callers if caller.account})),
         instances=instances,
     )
 
@@ -116,6 +118,7 @@ def read_closed(tx: Connection, series_id: str) -> ClosedSeries | None:
         expected_count=row.expected_count or _announced(instances),
         calling_ae=tuple(sorted({one.calling_ae for one in by})),
         called_ae=tuple(sorted({one.called_ae for one in by})),
+        account=tuple(sorted({one.account for one in by if one.account})),
         instances=instances,
     )
 
@@ -124,7 +127,7 @@ def closed_since(tx: Connection, since: datetime, limit: int) -> Sequence[Row[An
     """Read series that were closed since a time, the newest first, each with its first instance and who sent that."""
     i, a = t.instance.c, t.association.c
     first = select(func.min(i.id)).where(i.series_id == _s.id).correlate(t.series).scalar_subquery()
-    columns = (i.header, i.path, a.calling_ae, a.called_ae, t.study.c.accession_number)
+    columns = (i.header, i.path, a.calling_ae, a.called_ae, a.account, t.study.c.accession_number)
     return tx.execute(
         select(t.series, *columns)
         .join(t.study, t.study.c.id == _s.study_id)
@@ -180,7 +183,7 @@ def _instances(tx: Connection, series_id: str) -> tuple[StoredInstance, ...]:
 def _associations(tx: Connection, series_id: str) -> list[Row[Any]]:
     a = t.association.c
     brought = exists().where(t.instance.c.association_id == a.id, t.instance.c.series_id == series_id)
-    return list(tx.execute(select(a.calling_ae, a.called_ae).where(brought)))
+    return list(tx.execute(select(a.calling_ae, a.called_ae, a.account).where(brought)))
 
 
 def _announced(instances: Iterable[StoredInstance]) -> int | None:

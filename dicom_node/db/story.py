@@ -132,6 +132,7 @@ def _arrivals(tx: Connection, series_id: str) -> Rows:
             a.called_ae,
             a.peer_address,
             a.end_reason,
+            a.account,
             i.transfer_syntax_uid,
             func.count().label("instances"),
             func.min(i.received_at).label("first"),
@@ -139,7 +140,7 @@ def _arrivals(tx: Connection, series_id: str) -> Rows:
         )
         .select_from(t.instance.outerjoin(t.association, a.id == i.association_id))
         .where(i.series_id == series_id)
-        .group_by(a.id, a.calling_ae, a.called_ae, a.peer_address, a.end_reason, i.transfer_syntax_uid)
+        .group_by(a.id, a.calling_ae, a.called_ae, a.peer_address, a.end_reason, a.account, i.transfer_syntax_uid)
         .order_by(func.min(i.received_at))
     ).all()
 

@@ -93,7 +93,8 @@ _ID = String(36)
 _UID = String(64)
 _AE = String(16)
 
-# One peer's connection. Written with the first instance it stored, or when it ends without one.
+# One peer's connection, or one STOW-RS request. Written with the first instance it stored, or when it ends without one.
+# account: who signed in to send it; empty for a peer that has an AE title only.
 association = Table(
     "association",
     metadata,
@@ -102,6 +103,7 @@ association = Table(
     Column("called_ae", _AE, nullable=False),
     Column("peer_address", String(64), nullable=False),
     Column("implementation", String(96), nullable=False, server_default=""),
+    Column("account", String(40), nullable=False, server_default=""),
     Column("started_at", UTCDateTime, nullable=False),
     Column("ended_at", UTCDateTime),
     Column("end_reason", String(200)),

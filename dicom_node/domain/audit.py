@@ -17,6 +17,7 @@ class Event(StrEnum):
     ASSOCIATION_REJECTED = "association rejected"
     INSTANCE_REFUSED = "instance refused"
     INSTANCE_DUPLICATE_DIFFERS = "instance refused: same UID, other bytes"
+    INSTANCES_STORED = "instances stored over the web"
     SERIES_STARTED = "series started"
     SERIES_REOPENED = "series reopened"
     SERIES_COMPLETE = "series complete"

@@ -18,7 +18,7 @@ Scalar = str | int | float | bool
 Values = tuple[Scalar, ...]
 
 # What assembly knows of a series beyond its attributes; docs/rules.md says what each one means.
-FACTS: tuple[str, ...] = ("slices", "slice_spacing_mm", "complete", "calling_ae", "called_ae")
+FACTS: tuple[str, ...] = ("slices", "slice_spacing_mm", "complete", "calling_ae", "called_ae", "account")
 _LONGEST_SHOWN = 64
 
 

@@ -124,6 +124,8 @@ def _arrival(row: Row[Any]) -> str:
     if row.id is None:
         return f"{what}, read from files"
     ended = f" ({row.end_reason})" if row.end_reason else ""
+    if row.account:
+        return f"STOW-RS from {row.account} ({row.peer_address}): {what}{ended}"
     return f"association from {row.calling_ae} ({row.peer_address}) to {row.called_ae}: {what}{ended}"
 
 

@@ -89,6 +89,12 @@ def _received(message: Element, row: Row[Any], by: Reporter) -> None:
     _ae(message, by.ae_title, _DESTINATION, host=by.host)
 
 
+def _handed_over(message: Element, row: Row[Any], by: Reporter) -> None:
+    address = str(row.detail.get("address") or "")
+    _participant(message, row.actor, role=_SOURCE, requestor=True, host=address)
+    _ae(message, by.ae_title, _DESTINATION, host=by.host)
+
+
 def _sent(message: Element, row: Row[Any], by: Reporter) -> None:
     _ae(message, by.ae_title, _SOURCE, requestor=True, host=by.host)
     _ae(message, str(row.detail.get("destination") or "unknown"), _DESTINATION)
@@ -163,6 +169,7 @@ _KINDS: dict[str, _Kind] = {
     Event.ASSOCIATION_REJECTED: _Kind(
         ("110113", "Security Alert"), "E", _stranger, ("110126", "Node Authentication"), MINOR_FAILURE
     ),
+    Event.INSTANCES_STORED: _Kind(_TRANSFERRED, "C", _handed_over),
     Event.SERIES_COMPLETE: _Kind(_TRANSFERRED, "C", _received),
     Event.DELIVERY_DONE: _Kind(_TRANSFERRED, "R", _sent),
     Event.DELIVERY_FAILED: _Kind(_TRANSFERRED, "R", _sent, outcome=SERIOUS_FAILURE),

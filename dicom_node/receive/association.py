@@ -20,7 +20,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr
 
 from dicom_node.db.engine import utc_now
 from dicom_node.db.instances import RELEASED, Sender
-from dicom_node.errors import ProtocolError
+from dicom_node.errors import DataSetMismatch, ProtocolError
 from dicom_node.receive import dimse
 from dicom_node.receive.admission import (
     Rejection,
@@ -31,9 +31,9 @@ from dicom_node.receive.admission import (
     negotiate,
     peer_max_pdu,
 )
-from dicom_node.receive.arrival import Arrival
 from dicom_node.receive.commitment import EventReport
 from dicom_node.receive.dimse import Command
+from dicom_node.store.arrival import Arrival
 
 logger = logging.getLogger(__name__)
 
@@ -255,8 +255,11 @@ class Association:
     def _begin_store(self, command: Command) -> None:
         assert self.sender is not None
         abstract_syntax, transfer_syntax = self._contexts[self._context_id]
-        arrival = Arrival(self.sender, command, abstract_syntax, transfer_syntax, self._answer_later)
-        arrival.check_command()
+        announced = command.sop_class_uid, command.sop_instance_uid
+        arrival = Arrival(self.sender, *announced, transfer_syntax, partial(self._answer_later, command))
+        arrival.check_announced()
+        if arrival.error is None and command.sop_class_uid != abstract_syntax:
+            arrival.error = DataSetMismatch("SOP class of the command is not that of the context")
         self.attempted += 1
         self._arrival = arrival
 

@@ -44,6 +44,11 @@ class EventReport:
             raise ProtocolError(f"a report of more than {LONGEST_REPORT} bytes")
 
 
+def answer_report(report: EventReport, engine: Engine) -> None:
+    """Note a report and answer it."""
+    report.answer(report.command, *take_report(report, engine))
+
+
 def take_report(report: EventReport, engine: Engine) -> tuple[int, str]:
     """Note a report.
 

@@ -23,12 +23,12 @@ from dicom_node.db.audit import record
 from dicom_node.db.instances import end_association
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.receive.admission import Rejection, Services, refuse, services
-from dicom_node.receive.arrival import Arrival
 from dicom_node.receive.association import Association, State
-from dicom_node.receive.commitment import EventReport
-from dicom_node.receive.store import Storage
+from dicom_node.receive.commitment import EventReport, answer_report
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
+from dicom_node.store.arrival import Arrival
+from dicom_node.store.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -298,7 +298,7 @@ class Connection:
 
     def report(self, report: EventReport) -> None:
         """Note a report of storage commitment that is complete."""
-        self._storage.report(report)
+        self._storage.do(partial(answer_report, report))
 
     def ended(self, association: Association, reason: str) -> None:
         """Record the end of an association that tried to store something."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,6 +19,7 @@ from dicom_node import engine as job_engine
 from dicom_node import operate
 from dicom_node.admin.credentials import TOKEN_PREFIX, digest, draw_secret, hash_password
 from dicom_node.admin.desk import Desk
+from dicom_node.admin.server import serve_site
 from dicom_node.admin.site import build_site
 from dicom_node.assemble import Assembler
 from dicom_node.catalog import Catalog, load_catalog
@@ -35,6 +38,7 @@ from dicom_node.settings import Settings, load_settings
 from dicom_node.spool import Spool
 from dicom_node.work.worker import Worker
 from tests.ct import small_ct
+from tests.node import free_port, wait_for
 from tests.stored import sender, store_files
 
 PASSWORD = "correct horse battery"
@@ -154,6 +158,28 @@ class WebNode:
         return browser
 
 
+@contextmanager
+def serving(node: WebNode, **web: Any) -> Iterator[str]:
+    """Serve its pages on a free port, as `dicom-node web` does; the address."""
+    port = free_port()
+    settings = node.settings.model_copy(update={"web": node.settings.web.model_copy(update={"port": port, **web})})
+    stop = threading.Event()
+    thread = threading.Thread(target=serve_site, args=(node.desk(settings), stop))
+    thread.start()
+    try:
+        wait_for(lambda: _answers(port), 20)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop.set()
+        thread.join(20)
+    assert not thread.is_alive()
+
+
+def _answers(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
 def make_database(url: str) -> None:
     """Make the tables and three people: vera looks, otto acts, ann looks after all."""
     migrate.upgrade(url)
@@ -168,10 +194,10 @@ def make_database(url: str) -> None:
 
 
 @contextmanager
-def web_node(home: Path, database_url: str = "sqlite:///node.db") -> Iterator[WebNode]:
-    """Open one on a database that `make_database` made; a relative one is in `home`/node."""
+def web_node(home: Path, database_url: str = "sqlite:///node.db", *, more: str = "") -> Iterator[WebNode]:
+    """Open one on a database that `make_database` made; a relative one is in `home`. `more`: of its settings."""
     (home / "rules").mkdir(parents=True, exist_ok=True)
-    (home / "settings.toml").write_text(f'{SETTINGS}[database]\nurl = "{database_url}"\n')
+    (home / "settings.toml").write_text(f'{SETTINGS}[database]\nurl = "{database_url}"\n{more}')
     (home / "rules" / "chest_ct.toml").write_text(RULE)
     settings = load_settings(home / "settings.toml", {})
     spool = Spool(settings.spool.path, 0)

@@ -6,17 +6,14 @@ PICTURES=docs/images pytest tests/integration/web/test_chromium.py
 from __future__ import annotations
 
 import os
-import socket
-import threading
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from dicom_node.admin.server import serve_site
-from tests.integration.web.node import PASSWORD, WebNode
-from tests.node import free_port, wait_for
+from tests.integration.web.node import PASSWORD, WebNode, serving
+from tests.node import wait_for
 from tests.peers.missing import need
 
 Filled = tuple[WebNode, dict[str, str]]
@@ -27,24 +24,8 @@ PICTURES = os.environ.get("PICTURES", "")
 def address(filled: Filled) -> Iterator[str]:
     """Where the filled node is served, by the server that `dicom-node web` runs."""
     node, _ = filled
-    web = node.settings.web.model_copy(update={"port": free_port()})
-    desk = node.desk(node.settings.model_copy(update={"web": web}))
-    stop = threading.Event()
-    thread = threading.Thread(target=serve_site, args=(desk, stop))
-    thread.start()
-    where = f"http://127.0.0.1:{web.port}"
-    try:
-        wait_for(lambda: answers(web.port), 20)
+    with serving(node) as where:
         yield where
-    finally:
-        stop.set()
-        thread.join(20)
-    assert not thread.is_alive()
-
-
-def answers(port: int) -> bool:
-    with socket.socket() as probe:
-        return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
 @pytest.fixture(scope="module")

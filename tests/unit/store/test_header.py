@@ -27,7 +27,7 @@ from pydicom.uid import (
 
 from dicom_node.domain.study import HEADER
 from dicom_node.errors import CannotUnderstand
-from dicom_node.receive.header import read_header
+from dicom_node.store.header import read_header
 
 FILES = sorted((Path(__file__).parents[2] / "data" / "transfer_syntaxes").glob("*.dcm"))
 

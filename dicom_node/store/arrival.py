@@ -1,4 +1,4 @@
-"""One C-STORE on its way: what it says of itself, its file, and what the file turns out to be."""
+"""One instance on its way: what is said of it, its file, and what the file turns out to be."""
 
 from __future__ import annotations
 
@@ -10,27 +10,30 @@ from typing import Protocol
 from dicom_node.db.instances import NewInstance, Sender
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_uid
 from dicom_node.errors import CannotUnderstand, DataSetMismatch, OutOfResources, StoreError
-from dicom_node.receive.dimse import Command
-from dicom_node.receive.header import read_header
 from dicom_node.spool import Incoming, Spool
+from dicom_node.store.header import read_header
 
 LONGEST_WAIT_BYTES = 4 * 1024 * 1024
 _LOOK_AT_DISK_EVERY = 16 * 1024 * 1024
 
 
 class Answer(Protocol):
-    """Takes the status of a C-STORE, from another thread."""
+    """Takes the status of a store, from another thread."""
 
-    def __call__(self, command: Command, status: int, comment: str) -> None:
-        """Give the answer to a request."""
+    def __call__(self, status: int, comment: str) -> None:
+        """Give the answer to whoever sent the instance."""
 
 
 @dataclass(slots=True, eq=False)
 class Arrival:
-    """One C-STORE on its way: filled by the disk thread, ended by the commit thread.
+    """One instance on its way: filled by the disk thread, ended by the commit thread.
 
     Attributes
     ----------
+    sop_class_uid, sop_instance_uid : str
+        As announced, by a command set or by file meta information; the data set has to say the same.
+    study_instance_uid : str
+        The only study that the sender means; empty for any.
     queued, written : int
         Bytes handed to the disk thread and done with by it; each is written by one thread only.
     on_room : callable, optional
@@ -38,10 +41,11 @@ class Arrival:
     """
 
     sender: Sender
-    command: Command
-    abstract_syntax_uid: str
+    sop_class_uid: str
+    sop_instance_uid: str
     transfer_syntax_uid: str
     answer: Answer
+    study_instance_uid: str = ""
     queued: int = 0
     written: int = 0
     on_room: Callable[[], None] | None = None
@@ -55,12 +59,10 @@ class Arrival:
         """Whether the network is so far ahead of the disk that it should wait."""
         return self.queued - self.written > LONGEST_WAIT_BYTES
 
-    def check_command(self) -> None:
-        """Compare the command set with the presentation context; what is wrong becomes `error`."""
-        if not is_uid(self.command.sop_instance_uid) or not is_uid(self.command.sop_class_uid):
-            self.error = CannotUnderstand("the command has no usable SOP Class and SOP Instance UID")
-        elif self.command.sop_class_uid != self.abstract_syntax_uid:
-            self.error = DataSetMismatch("SOP class of the command is not that of the context")
+    def check_announced(self) -> None:
+        """Look at the UIDs that were announced; what is wrong becomes `error`."""
+        if not is_uid(self.sop_instance_uid) or not is_uid(self.sop_class_uid):
+            self.error = CannotUnderstand("no usable SOP Class and SOP Instance UID are announced")
 
     def append(self, data: bytes, spool: Spool) -> None:
         """Write the next piece of the data set.
@@ -80,12 +82,12 @@ class Arrival:
         self.file.write(data)
 
     def identify(self) -> None:
-        """Read who the instance is, and check it against the command.
+        """Read who the instance is, and check it against what was announced.
 
         Raises
         ------
         CannotUnderstand, DataSetMismatch
-            If it has no identity, or another than the command says.
+            If it has no identity, or another than was announced.
         """
         if self.file is None:
             raise CannotUnderstand("the data set is empty")
@@ -100,12 +102,11 @@ class Arrival:
 
 def file_prefix(arrival: Arrival) -> bytes:
     """Write what stands before the data set in a file: preamble and file meta information (PS3.10 7.1)."""
-    command = arrival.command
     meta = b"".join(
         (
             _meta(0x0001, b"OB", b"\0\1"),
-            _meta(0x0002, b"UI", command.sop_class_uid.encode()),
-            _meta(0x0003, b"UI", command.sop_instance_uid.encode()),
+            _meta(0x0002, b"UI", arrival.sop_class_uid.encode()),
+            _meta(0x0003, b"UI", arrival.sop_instance_uid.encode()),
             _meta(0x0010, b"UI", arrival.transfer_syntax_uid.encode()),
             _meta(0x0012, b"UI", IMPLEMENTATION_CLASS_UID.encode()),
             _meta(0x0013, b"SH", IMPLEMENTATION_VERSION_NAME.encode()),
@@ -123,17 +124,18 @@ def _meta(number: int, vr: bytes, value: bytes) -> bytes:
 
 
 def _instance(arrival: Arrival, file: Incoming) -> NewInstance:
-    command = arrival.command
     header = read_header(file, arrival.transfer_syntax_uid)
     uids = {}
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):
         uids[keyword] = str(header.get(keyword, ""))
         if not is_uid(uids[keyword]):
             raise CannotUnderstand(f"the data set has no usable {keyword}")
-    if uids["SOPClassUID"] != command.sop_class_uid:
-        raise DataSetMismatch("SOP Class UIDs of data set and command differ")
-    if uids["SOPInstanceUID"] != command.sop_instance_uid:
-        raise DataSetMismatch("SOP Instance UIDs of data set and command differ")
+    if uids["SOPClassUID"] != arrival.sop_class_uid:
+        raise DataSetMismatch("the data set has another SOP Class UID than was announced")
+    if uids["SOPInstanceUID"] != arrival.sop_instance_uid:
+        raise DataSetMismatch("the data set has another SOP Instance UID than was announced")
+    if arrival.study_instance_uid and uids["StudyInstanceUID"] != arrival.study_instance_uid:
+        raise DataSetMismatch("the data set belongs to another study than the request is for")
     return NewInstance(
         sender=arrival.sender,
         study_instance_uid=uids["StudyInstanceUID"],

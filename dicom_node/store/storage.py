@@ -1,8 +1,8 @@
 """Store instances: 0x0000 is a promise, given once the file is synced and the row committed.
 
-Two threads stand behind the loop of a receiver, so that neither a slow disk nor a slow database keeps it from
-answering: one writes what arrives, one syncs and commits. The second takes everything that has become complete
-meanwhile, from all associations, and pays for the disk once: group commit.
+Two threads stand behind the loop of whoever talks to peers, so that neither a slow disk nor a slow database keeps it
+from answering: one writes what arrives, one syncs and commits. The second takes everything that has become complete
+meanwhile, from all peers, and pays for the disk once: group commit.
 
 ==========================================  ======================================================================
 status (PS3.4 B.2.3, PS3.7 annex C)          when
@@ -11,7 +11,7 @@ status (PS3.4 B.2.3, PS3.7 annex C)          when
 0x0111 duplicate SOP instance                stored before with other bytes, which are kept
 0x0110 processing failure                    what nobody foresaw; the log has the traceback
 0xA700 out of resources                      disk full, or database away: the peer shall send again
-0xA900 data set does not match SOP class     data set, command set and presentation context disagree
+0xA900 data set does not match SOP class     the data set is not what was announced, or not of the announced study
 0xC000 cannot understand                     no usable UIDs, or elements that cannot be walked
 ==========================================  ======================================================================
 """
@@ -21,7 +21,7 @@ from __future__ import annotations
 import logging
 import queue
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from threading import Thread
 from typing import Any
@@ -33,10 +33,8 @@ from dicom_node.db.engine import is_away
 from dicom_node.db.instances import NewInstance, Stored, store_instances
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.errors import DuplicateDiffers, OutOfResources, StoreError
-from dicom_node.receive.arrival import Arrival
-from dicom_node.receive.commitment import EventReport, take_report
-from dicom_node.receive.dimse import SUCCESS
 from dicom_node.spool import Spool
+from dicom_node.store.arrival import Arrival
 
 logger = logging.getLogger(__name__)
 
@@ -44,7 +42,16 @@ MOST_AT_ONCE = 64
 MOST_UNTOLD = 10_000
 _TELL_AGAIN_S = 5.0
 
+SUCCESS = 0x0000
+
 Note = Callable[[Connection], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Task:
+    """Something else that the commit thread does with the database."""
+
+    run: Callable[[Engine], None]
 
 
 class Storage:
@@ -61,7 +68,7 @@ class Storage:
         self._engine = engine
         self._quiet_s = quiet_s
         self._disk: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._commits: queue.SimpleQueue[Arrival | EventReport | Note | None] = queue.SimpleQueue()
+        self._commits: queue.SimpleQueue[Arrival | Task | Note | None] = queue.SimpleQueue()
         self._untold: list[Note] = []  # for the audit trail, not yet committed
         self._threads = [
             Thread(target=self._write_all, name="write", daemon=True),
@@ -100,9 +107,9 @@ class Storage:
         """Forget a data set whose rest will not come."""
         self._disk.put(arrival.discard)
 
-    def report(self, report: EventReport) -> None:
-        """Note a report of storage commitment; `report.answer` is called once that is settled."""
-        self._commits.put(report)
+    def do(self, run: Callable[[Engine], None]) -> None:
+        """Have the commit thread do something with the database, after what was handed over before."""
+        self._commits.put(Task(run))
 
     def tell(self, note: Note) -> None:
         """Write something to the database, later if it is away."""
@@ -155,14 +162,14 @@ class Storage:
                     arrival.error = arrival.error or StoreError("processing failure")
             for arrival in arrivals:
                 _answer(arrival)
-            for report in (item for item in items if isinstance(item, EventReport)):
-                report.answer(report.command, *take_report(report, self._engine))
+            for task in (item for item in items if isinstance(item, Task)):
+                task.run(self._engine)
             self._untold += [item for item in items if callable(item)]
             self._tell()
 
-    def _gather(self) -> list[Arrival | EventReport | Note | None]:
+    def _gather(self) -> list[Arrival | Task | Note | None]:
         """Wait for something to do, then take what else is there."""
-        items: list[Arrival | EventReport | Note | None] = []
+        items: list[Arrival | Task | Note | None] = []
         try:
             items.append(self._commits.get(timeout=_TELL_AGAIN_S if self._untold else None))
             while items[-1] is not None and len(items) < MOST_AT_ONCE:
@@ -266,9 +273,9 @@ def _refuse(arrivals: Sequence[Arrival], error: StoreError) -> None:
 
 def _answer(arrival: Arrival) -> None:
     if arrival.error is None:
-        arrival.answer(arrival.command, SUCCESS, "")
+        arrival.answer(SUCCESS, "")
     else:
-        arrival.answer(arrival.command, arrival.error.status, str(arrival.error))
+        arrival.answer(arrival.error.status, str(arrival.error))
 
 
 def _record_refusal(arrival: Arrival, tx: Connection) -> None:
@@ -276,10 +283,11 @@ def _record_refusal(arrival: Arrival, tx: Connection) -> None:
     if isinstance(arrival.error, DuplicateDiffers):
         return  # store_instances has told it, with both checksums
     detail: dict[str, Any] = {
-        "instance": arrival.command.sop_instance_uid[:64],
+        "instance": arrival.sop_instance_uid[:64],
         "status": f"0x{arrival.error.status:04X}",
         "reason": str(arrival.error),
         "from": arrival.sender.calling_ae,
         "address": arrival.sender.address,
     }
-    record(tx, AuditEvent(Event.INSTANCE_REFUSED, association_id=arrival.sender.id, detail=detail))
+    who = arrival.sender
+    record(tx, AuditEvent(Event.INSTANCE_REFUSED, association_id=who.id, actor=who.actor, detail=detail))

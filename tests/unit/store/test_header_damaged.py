@@ -15,7 +15,7 @@ from pydicom.multival import MultiValue
 
 from dicom_node.domain.study import HEADER
 from dicom_node.errors import CannotUnderstand
-from dicom_node.receive.header import read_header
+from dicom_node.store.header import read_header
 
 FILES = [
     "CT_small.dcm",

@@ -1,0 +1,7 @@
+"""The durable road of an instance, however it came (C-STORE, STOW-RS, a folder): file synced, row committed, answered.
+
+::
+
+    arrival.py  one instance on its way      header.py  the attributes that are kept of it
+    storage.py  the two threads that make it durable, and the statuses that they answer
+"""
