@@ -31,6 +31,8 @@ class OutputKind(StrEnum):
     SEG = "seg"
     PM = "pm"
     SC = "sc"
+    RTSTRUCT = "rtstruct"
+    GSPS = "gsps"
     SR = "sr"
 
 

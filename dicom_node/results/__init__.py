@@ -16,9 +16,12 @@ from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis, Marks
 from dicom_node.results.anatomy import prove_anatomy
+from dicom_node.results.gsps import build_gsps
 from dicom_node.results.header import Equipment, Origin, equipment_of, file_bytes
+from dicom_node.results.outline_proof import prove_gsps, prove_rtstruct
 from dicom_node.results.pm import build_pm
-from dicom_node.results.proof import PROOFS
+from dicom_node.results.proof import prove_pm, prove_seg
+from dicom_node.results.rtstruct import build_rtstruct
 from dicom_node.results.sc import build_sc
 from dicom_node.results.seg import build_seg
 from dicom_node.results.source import SourceVolume
@@ -26,13 +29,21 @@ from dicom_node.results.sr import build_sr
 from dicom_node.results.unanalysed import MOST_LISTED, build_unanalysed
 from dicom_node.spool import Spool
 
-__all__ = ["BUILDERS", "Equipment", "build_report", "build_results", "equipment_of"]
+__all__ = ["BUILDERS", "PROOFS", "Equipment", "build_report", "build_results", "equipment_of"]
 
 BUILDERS: dict[OutputKind, Callable[[Analysis], Dataset | None]] = {  # the SR refers to those before it
     OutputKind.SEG: build_seg,
     OutputKind.PM: build_pm,
     OutputKind.SC: build_sc,
+    OutputKind.RTSTRUCT: build_rtstruct,
+    OutputKind.GSPS: build_gsps,
     OutputKind.SR: build_sr,
+}
+PROOFS: dict[OutputKind, Callable[[bytes, Analysis], None]] = {  # of every kind with a place in the patient
+    OutputKind.SEG: prove_seg,
+    OutputKind.PM: prove_pm,
+    OutputKind.RTSTRUCT: prove_rtstruct,
+    OutputKind.GSPS: prove_gsps,
 }
 
 

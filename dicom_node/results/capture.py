@@ -4,15 +4,22 @@ from __future__ import annotations
 
 from io import BytesIO
 
-import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import ExplicitVRLittleEndian, SecondaryCaptureImageStorage
+from pydicom.uid import SecondaryCaptureImageStorage
 
-from dicom_node.results.header import Origin, complete, copy_body_part, fit, instance_attributes
+from dicom_node.results.header import (
+    Origin,
+    complete,
+    copy_body_part,
+    fit,
+    instance_attributes,
+    plain_object,
+    references,
+)
 
 
 def capture(origin: Origin, rgb: NDArray[np.uint8], part: str, position: int, description: str, what: str) -> Dataset:
@@ -33,21 +40,13 @@ def capture(origin: Origin, rgb: NDArray[np.uint8], part: str, position: int, de
         RGB, uncompressed; it names every image of the source, and says that something is written in its pixels.
     """
     attributes = instance_attributes(origin, part, position, description)
-    equipment = attributes.pop("contributing_equipment")
-    image = hd.SOPClass(
-        study_instance_uid=origin.slices[0].StudyInstanceUID,
-        sop_class_uid=SecondaryCaptureImageStorage,
-        modality="OT",
-        transfer_syntax_uid=ExplicitVRLittleEndian,
-        **attributes,
-    )
-    image.ContributingEquipmentSequence = equipment
+    image = plain_object(origin, SecondaryCaptureImageStorage, "OT", attributes)
     image.ConversionType = "WSD"
     image.ImageType = ["DERIVED", "SECONDARY"]
     image.PatientOrientation = ""  # several planes on one page
     image.BurnedInAnnotation = "YES"
     image.DerivationDescription = fit(what, 1024)
-    image.SourceImageSequence = [_reference(header) for header in origin.slices]
+    image.SourceImageSequence = references(origin.slices)
     for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         if keyword in origin.slices[0]:
             setattr(image, keyword, origin.slices[0][keyword].value)
@@ -72,9 +71,3 @@ def png(data: bytes) -> bytes:
     out = BytesIO()
     Image.fromarray(np.asarray(image.pixel_array, np.uint8)).save(out, "PNG", optimize=True)
     return out.getvalue()
-
-
-def _reference(header: Dataset) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
-    return item

@@ -14,7 +14,7 @@ from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
-from pydicom.uid import UID
+from pydicom.uid import UID, ExplicitVRLittleEndian
 
 from dicom_node import __version__
 from dicom_node.domain.codes import LOCAL_SCHEME, LOCAL_SCHEME_NAME, LOCAL_SCHEME_RESPONSIBLE
@@ -144,6 +144,27 @@ def instance_attributes(origin: Origin, part: str, position: int, description: s
     }
 
 
+def plain_object(origin: Origin, sop_class_uid: str, modality: str, attributes: dict[str, Any]) -> hd.SOPClass:
+    """Begin an object of a class for which highdicom has no builder.
+
+    Parameters
+    ----------
+    attributes : dict
+        As `instance_attributes` gives them.
+    """
+    given = dict(attributes)
+    equipment = given.pop("contributing_equipment")
+    begun = hd.SOPClass(
+        study_instance_uid=origin.slices[0].StudyInstanceUID,
+        sop_class_uid=sop_class_uid,
+        modality=modality,
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        **given,
+    )
+    begun.ContributingEquipmentSequence = equipment
+    return begun
+
+
 def complete(result: Dataset, origin: Origin) -> None:
     """Fill in what highdicom leaves to the caller, and replace what it takes from the clock or from chance.
 
@@ -159,8 +180,8 @@ def complete(result: Dataset, origin: Origin) -> None:
         result.copy_patient_and_study_information(origin.patient)
         if offset := origin.patient.get("TimezoneOffsetFromUTC"):
             result.TimezoneOffsetFromUTC = offset
-    result.InstanceCreationDate = result.ContentDate
-    result.InstanceCreationTime = result.ContentTime
+    result.InstanceCreationDate = result.SeriesDate
+    result.InstanceCreationTime = result.SeriesTime
     for item in result.ContributingEquipmentSequence:
         if item.get("ManufacturerModelName") == "highdicom":
             del item.ContributionDateTime
@@ -174,6 +195,21 @@ def copy_body_part(result: Dataset, origin: Origin) -> None:
     for keyword in ("BodyPartExamined", "Laterality"):
         if origin.patient.get(keyword):
             setattr(result, keyword, origin.patient[keyword].value)
+
+
+def references(images: Sequence[Dataset]) -> list[Dataset]:
+    """Name images by class and instance, as the many sequences of references want it."""
+    items = []
+    for image in images:
+        item = Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+        items.append(item)
+    return items
+
+
+def content_label(origin: Origin) -> str:
+    """Make a label (CS) of the model's name, e.g. for Content Label (0070,0080)."""
+    return re.sub(r"[^A-Z0-9_ ]", "_", origin.card.name.upper())[:16].strip() or "AI"
 
 
 def fix_dimension_uid(result: Dataset, uid: str) -> None:

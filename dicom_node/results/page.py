@@ -134,13 +134,14 @@ def _drawn(analysis: Analysis, raster: Raster, segments: Sequence[Segment]) -> I
 
 
 def _grey(analysis: Analysis, indices: NDArray[np.float64]) -> NDArray[np.uint8]:
-    center, width = _window(analysis)
+    center, width = window(analysis)
     low = center - width / 2
     grey = np.clip((sample(analysis.volume.array, indices, low) - low) / width * 255, 0, 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
-def _window(analysis: Analysis) -> tuple[float, float]:
+def window(analysis: Analysis) -> tuple[float, float]:
+    """Center and width that suit what the model looks at."""
     if analysis.origin.slices[0].Modality != "CT":
         some = analysis.volume.array[:: 1 + analysis.shape[0] // 20]
         low, high = (float(v) for v in np.percentile(some, (1, 99)))

@@ -6,7 +6,7 @@ hold there exactly what the model said. A result that does not is never sent.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -15,12 +15,11 @@ from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
-from dicom_node.domain.model import OutputKind
 from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis
 
 # A slice may lie a quarter of a step or of a pixel, or 0.1 mm, from its place on the grid (domain/geometry.py).
-_VOXELS, _MM = 0.3, 0.15
+VOXELS, MM = 0.3, 0.15
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +54,7 @@ def prove_seg(data: bytes, analysis: Analysis) -> None:
             frame = frame_of.pop((segment.number, k), None)
             if frame is None:
                 if expected.any():
-                    raise ResultError(f"segment {segment.number} has no frame for slice {_uid(analysis, k)}")
+                    raise ResultError(f"segment {segment.number} has no frame for slice {named_slice(analysis, k)}")
             elif not np.array_equal(_unpack(packed, frame.index * size, size), expected.ravel()):
                 raise ResultError(f"frame {frame.index + 1} of the segmentation differs from what the model marked")
     if frame_of:
@@ -73,17 +72,19 @@ def prove_pm(data: bytes, analysis: Analysis) -> None:
         frame = frame_of.get(k)
         if frame is None:
             if expected.any():
-                raise ResultError(f"the parametric map has no frame for slice {_uid(analysis, k)}")
+                raise ResultError(f"the parametric map has no frame for slice {named_slice(analysis, k)}")
         elif not np.array_equal(pixels[frame.index], expected):
             raise ResultError(f"frame {frame.index + 1} of the parametric map differs from what the model said")
 
 
-PROOFS: Mapping[OutputKind, Callable[[bytes, Analysis], None]] = {OutputKind.SEG: prove_seg, OutputKind.PM: prove_pm}
+def slices_by_uid(analysis: Analysis) -> dict[str, int]:
+    """Number of each slice by its SOP Instance UID."""
+    return {str(header.SOPInstanceUID): k for k, header in enumerate(analysis.origin.slices)}
 
 
 def _frames(result: Dataset, analysis: Analysis, what: str) -> Iterator[Frame]:
     """Yield each frame with the slice that it names, once it is proved to lie there and nowhere else."""
-    slice_of = {str(header.SOPInstanceUID): k for k, header in enumerate(analysis.origin.slices)}
+    slice_of = slices_by_uid(analysis)
     if str(result.FrameOfReferenceUID) != str(analysis.origin.slices[0].FrameOfReferenceUID):
         raise ResultError(f"the {what} has another frame of reference than its source")
     seen: set[tuple[int, int]] = set()
@@ -111,7 +112,7 @@ def _prove_place(result: Dataset, item: Dataset, shared: Dataset, analysis: Anal
     """Compare three corners of a frame, mapped onto the grid of the source, with those of the slice."""
     position = [float(x) for x in item.PlanePositionSequence[0].ImagePositionPatient]
     if position != [float(x) for x in analysis.origin.slices[k].ImagePositionPatient]:
-        raise ResultError(f"{name} is not where slice {_uid(analysis, k)} is")
+        raise ResultError(f"{name} is not where slice {named_slice(analysis, k)} is")
     _, rows, columns = analysis.shape
     if (int(result.Rows), int(result.Columns)) != (rows, columns):
         raise ResultError(f"{name} has {result.Rows} x {result.Columns} pixels, its source {rows} x {columns}")
@@ -121,8 +122,10 @@ def _prove_place(result: Dataset, item: Dataset, shared: Dataset, analysis: Anal
     inverse = np.linalg.inv(analysis.volume.affine)
     found = (np.array(position) + steps) @ inverse[:3, :3].T + inverse[:3, 3]
     expected = np.array([[k, 0, 0], [k, 0, columns - 1], [k, rows - 1, 0]])
-    if (np.abs(found - expected) > np.maximum(_VOXELS, _MM / np.array(analysis.volume.spacing_mm))).any():
-        raise ResultError(f"{name} does not cover slice {_uid(analysis, k)}: its corners lie elsewhere in the patient")
+    if (np.abs(found - expected) > np.maximum(VOXELS, MM / np.array(analysis.volume.spacing_mm))).any():
+        raise ResultError(
+            f"{name} does not cover slice {named_slice(analysis, k)}: its corners lie elsewhere in the patient"
+        )
 
 
 def _group(item: Dataset, shared: Dataset, keyword: str) -> Dataset:
@@ -130,7 +133,8 @@ def _group(item: Dataset, shared: Dataset, keyword: str) -> Dataset:
     return group
 
 
-def _uid(analysis: Analysis, k: int) -> str:
+def named_slice(analysis: Analysis, k: int) -> str:
+    """SOP Instance UID of a slice."""
     return str(analysis.origin.slices[k].SOPInstanceUID)
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +18,7 @@ from dicom_node.results.header import (
     Origin,
     code,
     complete,
+    content_label,
     copy_body_part,
     fit,
     fix_dimension_uid,
@@ -55,7 +54,7 @@ def build_seg(analysis: Analysis) -> Dataset | None:
         segmentation_type="BINARY",
         segment_descriptions=[_describe(origin, segment) for segment in segments],
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        content_label=re.sub(r"[^A-Z0-9_ ]", "_", origin.card.name.upper())[:16].strip() or "AI",
+        content_label=content_label(origin),
         content_description=fit(f"{origin.card.title} {RESEARCH_ONLY}", LO_LENGTH),
         omit_empty_frames=True,
         **instance_attributes(origin, "seg", 1, series_description(origin, "SEG")),

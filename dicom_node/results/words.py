@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dicom_node.domain.finding import Measurement, Quality
+from dicom_node.domain.finding import Measurement, Quality, Segment
 
 CALCULATED = "Calculated by the node from the model's outlines, classes and measurements; no reader has assessed it."
 NOT_FOR_DIAGNOSIS = "RESEARCH ONLY - NOT FOR DIAGNOSTIC USE"
 _UNITS = {"[hnsf'U]": "HU", "1": "", "{ratio}": ""}
 _ML = 1000.0  # mm3
+_LONG_AXIS = "103339001"  # SCT
 
 
 def nothing_found(sought: Sequence[str], images: int) -> str:
@@ -25,6 +26,12 @@ def because(qualities: Sequence[Quality]) -> list[str]:
 def certainty(score: float) -> str:
     """Say what the score of a detection is, and what it is not."""
     return f"Certainty {score:.0%}: the model's own score, not calibrated, and no probability of malignancy."
+
+
+def titled(segment: Segment) -> str:
+    """``Nodule 1: 8.4 mm``: the name of a finding, and its longest diameter where it has one."""
+    longest = next((each for each in segment.measurements if each.name.value == _LONG_AXIS), None)
+    return f"{segment.label}: {valued(longest)}" if longest and longest.value is not None else segment.label
 
 
 def named(measurement: Measurement) -> str:

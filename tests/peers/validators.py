@@ -30,12 +30,12 @@ _FALSE_ALARM = re.compile("|".join(f"(?:{pattern})" for pattern in FALSE_ALARMS)
 
 
 def problems(*objects: bytes, sources: list[Path]) -> list[str]:
-    """Check result objects with dciodvfy, dcentvfy, dsrdump, dcmqi and pydicom.
+    """Check result objects with dciodvfy, dcentvfy, dsrdump, dcmpschk, dcmqi and pydicom.
 
     Parameters
     ----------
     objects : bytes
-        Result files: SEG, PM, SC, SR.
+        Result files of any kind.
     sources : list of pathlib.Path
         The images that they were made from.
 
@@ -64,6 +64,8 @@ def _messages(path: Path, modality: str, sources: list[Path], scratch: Path) -> 
     if modality == "SR":
         yield from _run("dsrdump", str(path), only_errors=True)
         yield from _must("tid1500reader", "--inputDICOM", str(path), "--outputMetadata", str(scratch / "sr.json"))
+    if modality == "PR":
+        yield from _must("dcmpschk", str(path))
     if modality == "SEG":
         arguments = ("--outputDirectory", str(scratch), "--prefix", "seg", "-t", "nii", "--mergeSegments")
         yield from _must("segimage2itkimage", "--inputDICOM", str(path), *arguments)

@@ -7,6 +7,7 @@ anything of arrays, affines or the order of slices.
 
 from __future__ import annotations
 
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from dicom_node.work.findings import findings_from
 from tests.ct import Change, small_ct
 from tests.stored import spool_files
 from tests.unit.results.case import NODULES, Case, built_of, card_with, job_on
+from tests.unit.results.test_rtstruct import enclosed
 
 AIR, LUNG, BODY, NODULE = -1000, -850, 40, 25
-CARD = card_with(outputs=(OutputKind.SEG, OutputKind.PM), detections=(NODULES,))
+CARD = card_with(outputs=(OutputKind.SEG, OutputKind.PM, OutputKind.RTSTRUCT, OutputKind.GSPS), detections=(NODULES,))
 Vector = NDArray[np.float64]
 C, S = np.cos(np.deg2rad(25)), np.sin(np.deg2rad(25))
 
@@ -148,7 +150,7 @@ def test_every_voxel_of_every_result_lies_where_the_patient_has_it(name: str, tm
     case = read(paths, spool)
     prediction = predict(case, shift_mm)
     built = built_of(case, prediction, findings_from(prediction, CARD, case.volume, case.job.id), spool, CARD)
-    assert list(built.files) == ["seg", "pm"]
+    assert list(built.files) == ["seg", "pm", "rtstruct", "gsps"]
     assert [s.laterality.meaning for s in built.findings.present if s.laterality] == ["Left", "Right", "Left", "Right"]
     sources = {ds.SOPInstanceUID: ds for ds in map(dcmread, paths)}
     expected = {uid: truth(ds, shift_mm) for uid, ds in sources.items()}
@@ -164,6 +166,13 @@ def test_every_voxel_of_every_result_lies_where_the_patient_has_it(name: str, tm
     for (_, uid), pixels in frames(built.pm).items():
         stored = sources[uid].pixel_array.astype(int)
         assert np.array_equal(pixels, np.where(expected[uid]["Nodule"], np.clip(stored, 0, 255), 0))
+    structures = dcmread(BytesIO(built.files["rtstruct"]))
+    for roi in structures.StructureSetROISequence:
+        voxels = enclosed(case, structures, int(roi.ROINumber))
+        assert voxels.max() == 1
+        for ds, pixels in zip(case.volume.datasets, voxels, strict=True):
+            label = "Nodule" if str(roi.ROIName).startswith("Nodule") else str(roi.ROIName)
+            assert not ((pixels > 0) & ~expected[ds.SOPInstanceUID][label]).any()
 
 
 def frames(result: Dataset) -> dict[tuple[str, str], NDArray[Any]]:

@@ -11,8 +11,7 @@ import pytest
 from pydicom import Dataset, dcmread
 
 from dicom_node.errors import ResultError
-from dicom_node.results import BUILDERS
-from dicom_node.results import proof as proof_module
+from dicom_node.results import BUILDERS, PROOFS
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.header import Origin, file_bytes
 from dicom_node.results.pm import build_pm
@@ -134,8 +133,8 @@ def test_what_is_not_proved_is_kept_in_quarantine_and_not_among_the_results(tmp_
         built_of(case, prediction, replace(findings, segments=(*exchanged, *found)), spool, card_with(outputs=ALL))
     assert not list((spool.root / "results").iterdir())
     kept = {path.name for path in (spool.root / "quarantine" / case.job.id).iterdir()}
-    assert kept == {"seg.dcm", "pm.dcm", "sc.dcm", "sr.dcm"}
+    assert kept == {f"{kind}.dcm" for kind in ALL}
 
 
 def test_every_kind_with_a_place_in_the_patient_is_proved() -> None:
-    assert {kind.value for kind in BUILDERS} - {kind.value for kind in proof_module.PROOFS} == {"sc", "sr"}
+    assert {kind.value for kind in BUILDERS} - {kind.value for kind in PROOFS} == {"sc", "sr"}

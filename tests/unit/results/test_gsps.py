@@ -1,0 +1,136 @@
+"""Outlines on the original images, for viewers that apply presentation states."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from io import BytesIO
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydicom import Dataset, dcmread
+from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
+from skimage.measure import grid_points_in_poly
+
+from dicom_node.domain.model import OutputKind
+from dicom_node.errors import ResultError
+from dicom_node.results.gsps import build_gsps
+from dicom_node.results.header import file_bytes
+from dicom_node.results.outline_proof import prove_gsps
+from dicom_node.spool import Spool
+from tests.peers.validators import problems
+from tests.unit.results.case import CARD, analysis_of, boxes, build, built_of, card_with, make_case, nodules
+from tests.unit.results.test_rtstruct import riddled
+
+ONLY = replace(CARD, outputs=(OutputKind.GSPS,))
+
+
+def test_outlines_enclose_the_pixels_of_each_finding_on_its_own_image(tmp_path: Path) -> None:
+    case = make_case(tmp_path / "ct", rows=60, columns=66)
+    masks = riddled(case)
+    analysis = analysis_of(case, masks)
+    state = build_gsps(analysis)
+    assert state is not None
+    number = {ds.SOPInstanceUID: k for k, ds in enumerate(case.volume.datasets)}
+    found = {layer.GraphicLayer: np.zeros(case.volume.array.shape, int) for layer in state.GraphicLayerSequence}
+    for annotation in state.GraphicAnnotationSequence:
+        for graphic in annotation.get("GraphicObjectSequence", ()):
+            points = np.array(graphic.GraphicData).reshape(-1, 2)
+            assert (points >= 0).all()
+            assert (
+                points <= [66, 60]
+            ).all()  # PS3.3 C.10.5.1.2: from the outer corner of the first to that of the last
+            k = number[annotation.ReferencedImageSequence[0].ReferencedSOPInstanceUID]
+            enclosed = grid_points_in_poly((60, 66), points[:, ::-1] - 0.5, binarize=False)  # type: ignore[no-untyped-call]
+            found[annotation.GraphicLayer][k] += enclosed == 1
+    for layer, mask in zip(("1 LEFT LUNG", "2 RIGHT LUNG"), masks.values(), strict=True):
+        assert np.array_equal(found[layer] % 2 == 1, mask)
+    shown = {item.ReferencedSOPInstanceUID for item in state.ReferencedSeriesSequence[0].ReferencedImageSequence}
+    assert {number[uid] for uid in shown} == set(range(2, 16))
+
+
+def test_findings_alone_are_outlined_and_named_in_a_window_that_shows_them(tmp_path: Path, spool: Spool) -> None:
+    case = make_case(tmp_path / "ct", spacing_mm=(2.5, 1.5, 1.2))
+    prediction, findings = nodules(case)
+    card = replace(ONLY, detections=card_with().detections)
+    state = dcmread(BytesIO(built_of(case, prediction, findings, spool, card).files["gsps"]))
+    assert state.SOPClassUID == GrayscaleSoftcopyPresentationStateStorage
+    assert [item.GraphicLayer for item in state.GraphicLayerSequence][-1] == "NOTICE"
+    texts = {t.UnformattedTextValue for a in state.GraphicAnnotationSequence for t in a.TextObjectSequence}
+    assert texts >= {"Nodule 1: 8.4 mm", "Nodule 2", "RESEARCH ONLY - NOT FOR DIAGNOSTIC USE"}
+    assert (state.RescaleSlope, state.RescaleIntercept, state.RescaleType) == (1, -1024, "HU")
+    assert (state.SoftcopyVOILUTSequence[0].WindowCenter, state.SoftcopyVOILUTSequence[0].WindowWidth) == (-500, 1600)
+    assert list(state.DisplayedAreaSelectionSequence[0].PresentationPixelSpacing) == [1.5, 1.2]
+
+
+def test_the_validators_find_nothing_to_say_and_nothing_found_makes_no_state(tmp_path: Path, spool: Spool) -> None:
+    case = make_case(tmp_path / "ct")
+    prediction, findings = nodules(case)
+    built = built_of(case, prediction, findings, spool, ONLY)
+    assert problems(built.files["gsps"], sources=case.sources) == []
+    assert build(case, boxes(case), spool, ONLY).files == {}
+
+
+def test_images_that_are_scaled_differently_get_no_state(tmp_path: Path) -> None:
+    case = make_case(tmp_path / "ct")
+    case.volume.datasets[3].RescaleSlope = 2
+    assert build_gsps(analysis_of(case, riddled(case))) is None
+
+
+def graphic(state: Dataset) -> Dataset:
+    found: Dataset = state.GraphicAnnotationSequence[0].GraphicObjectSequence[0]
+    return found
+
+
+def shift_by_half_a_pixel(state: Dataset) -> None:
+    graphic(state).GraphicData = [v + 0.6 for v in graphic(state).GraphicData]
+
+
+def transpose(state: Dataset) -> None:
+    graphic(state).GraphicData = np.array(graphic(state).GraphicData).reshape(-1, 2)[:, ::-1].ravel().tolist()
+
+
+def name_another_image(state: Dataset) -> None:
+    first, second = state.GraphicAnnotationSequence[:2]
+    first.ReferencedImageSequence = second.ReferencedImageSequence
+
+
+def name_no_image(state: Dataset) -> None:
+    del state.GraphicAnnotationSequence[0].ReferencedImageSequence
+
+
+def leave_open(state: Dataset) -> None:
+    graphic(state).GraphicData = graphic(state).GraphicData[:-2]
+
+
+def drop_one(state: Dataset) -> None:
+    del state.GraphicAnnotationSequence[2]
+
+
+def exchange_layers(state: Dataset) -> None:
+    state.GraphicAnnotationSequence[0].GraphicLayer = "2 RIGHT LUNG"
+
+
+@pytest.mark.parametrize(
+    "lie",
+    [
+        shift_by_half_a_pixel,
+        transpose,
+        name_another_image,
+        name_no_image,
+        leave_open,
+        drop_one,
+        exchange_layers,
+    ],
+)
+def test_outlines_that_lie_are_found_out(lie: Callable[[Dataset], None], tmp_path: Path) -> None:
+    case = make_case(tmp_path / "ct")
+    analysis = analysis_of(case, riddled(case))
+    built = build_gsps(analysis)
+    assert built is not None
+    state = dcmread(BytesIO(file_bytes(built)))
+    prove_gsps(file_bytes(state), analysis)
+    lie(state)
+    with pytest.raises(ResultError):
+        prove_gsps(file_bytes(state), analysis)
