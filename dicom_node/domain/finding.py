@@ -64,6 +64,17 @@ class NotRun:
         return f"{self.what} {self.how}: {self.why}"
 
 
+Point = tuple[float, float, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Axes:
+    """Where callipers were set for the long and the short axis: both ends of each, LPS in mm."""
+
+    long_ends_mm: tuple[Point, Point]
+    short_ends_mm: tuple[Point, Point]
+
+
 @dataclass(frozen=True, slots=True)
 class Segment:
     """One structure that the model marked, or one thing that it detected.
@@ -82,6 +93,8 @@ class Segment:
         What is said of it in codes.
     score : float or None
         How sure the model is that it is there, 0 to 1; None for a structure that everybody has.
+    axes : Axes or None
+        Where its axes were measured; None when they were not.
     """
 
     output: str
@@ -99,6 +112,7 @@ class Segment:
     measurements: tuple[Measurement, ...]
     qualities: tuple[Quality, ...] = ()
     score: float | None = None
+    axes: Axes | None = None
 
 
 @dataclass(frozen=True, slots=True)

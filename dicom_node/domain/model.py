@@ -33,6 +33,7 @@ class OutputKind(StrEnum):
     SC = "sc"
     RTSTRUCT = "rtstruct"
     GSPS = "gsps"
+    VIEWER_SR = "viewer_sr"
     SR = "sr"
 
 

@@ -21,12 +21,14 @@ from dicom_node.results.header import Equipment, Origin, equipment_of, file_byte
 from dicom_node.results.outline_proof import prove_gsps, prove_rtstruct
 from dicom_node.results.pm import build_pm
 from dicom_node.results.proof import prove_pm, prove_seg
+from dicom_node.results.proof_sr import prove_viewer_sr
 from dicom_node.results.rtstruct import build_rtstruct
 from dicom_node.results.sc import build_sc
 from dicom_node.results.seg import build_seg
 from dicom_node.results.source import SourceVolume
 from dicom_node.results.sr import build_sr
 from dicom_node.results.unanalysed import MOST_LISTED, build_unanalysed
+from dicom_node.results.viewer_sr import build_viewer_sr
 from dicom_node.spool import Spool
 
 __all__ = ["BUILDERS", "PROOFS", "Equipment", "build_report", "build_results", "equipment_of"]
@@ -37,6 +39,7 @@ BUILDERS: dict[OutputKind, Callable[[Analysis], Dataset | None]] = {  # the SR r
     OutputKind.SC: build_sc,
     OutputKind.RTSTRUCT: build_rtstruct,
     OutputKind.GSPS: build_gsps,
+    OutputKind.VIEWER_SR: build_viewer_sr,
     OutputKind.SR: build_sr,
 }
 PROOFS: dict[OutputKind, Callable[[bytes, Analysis], None]] = {  # of every kind with a place in the patient
@@ -44,6 +47,7 @@ PROOFS: dict[OutputKind, Callable[[bytes, Analysis], None]] = {  # of every kind
     OutputKind.PM: prove_pm,
     OutputKind.RTSTRUCT: prove_rtstruct,
     OutputKind.GSPS: prove_gsps,
+    OutputKind.VIEWER_SR: prove_viewer_sr,
 }
 
 

@@ -112,6 +112,11 @@ class Analysis:
         return tuple(part for part in self.findings.not_run if part.is_part)
 
     @property
+    def lacks(self) -> str:
+        """What was not run and why; empty when all was."""
+        return "; ".join(part.text for part in self.not_run)
+
+    @property
     def found(self) -> tuple[Segment, ...]:
         """What was looked for and found: what was detected, where detection ran, else all that was marked."""
         barred = {part.what for part in self.not_run}

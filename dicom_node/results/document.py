@@ -7,6 +7,7 @@ from typing import Any
 
 import highdicom as hd
 from highdicom.sr import MeasurementsAndQualitativeEvaluations as Group
+from highdicom.sr import PlanarROIMeasurementsAndQualitativeEvaluations as PlanarGroup
 from highdicom.sr import VolumetricROIMeasurementsAndQualitativeEvaluations as VolumeGroup
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
@@ -27,14 +28,17 @@ _PROCEDURES = {  # CID 100
 
 def document(
     origin: Origin,
-    groups: Sequence[Group | VolumeGroup],
+    groups: Sequence[Group | PlanarGroup | VolumeGroup],
     library: Dataset | None,
     evidence: Sequence[Dataset],
     description: str,
     *,
-    is_complete: bool,
+    lacks: str = "",
+    part: str = "sr",
+    position: int = 2,
+    sop_class: type[hd.sr.Comprehensive3DSR | hd.sr.ComprehensiveSR] = hd.sr.Comprehensive3DSR,
 ) -> Dataset:
-    """Write a Comprehensive 3D SR: preliminary, unverified. Only a human reader verifies.
+    """Write a report: preliminary, unverified. Only a human reader verifies.
 
     Parameters
     ----------
@@ -48,8 +52,12 @@ def document(
         Every instance that the report refers to or rests on.
     description : str
         Series Description (0008,103E).
-    is_complete : bool
-        False makes Completion Flag (0040,A491) PARTIAL.
+    lacks : str
+        What is missing makes Completion Flag (0040,A491) PARTIAL.
+    part, position
+        As `header.instance_attributes` has them.
+    sop_class : type
+        A Comprehensive SR has no points in three dimensions, and more archives take it.
     """
     report = hd.sr.MeasurementReport(
         observation_context=_observer(origin),
@@ -59,17 +67,19 @@ def document(
     )
     if library is not None:
         report[0].ContentSequence.insert(-1, library)  # TID 1500: before the measurements
-    sr = hd.sr.Comprehensive3DSR(
+    sr = sop_class(
         evidence=evidence,
         content=report[0],
-        is_complete=is_complete,
+        is_complete=not lacks,
         is_final=False,
         is_verified=False,
         performed_procedure_codes=[],
         requested_procedures=_requests(origin),
         transfer_syntax_uid=ExplicitVRLittleEndian,
-        **instance_attributes(origin, "sr", 2, description),
+        **instance_attributes(origin, part, position, description),
     )
+    if lacks:
+        sr.CompletionFlagDescription = fit(lacks, LO_LENGTH)
     _empty_unmeasured(sr)
     complete(sr, origin)
     return sr

@@ -5,7 +5,6 @@ A report is written whether or not anything was found: a missing result could no
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import highdicom as hd
@@ -20,11 +19,11 @@ from pydicom.uid import SegmentationStorage
 from dicom_node.domain.finding import Measurement, Segment
 from dicom_node.domain.model import OutputKind
 from dicom_node.results.analysis import Analysis
-from dicom_node.results.document import algorithm, comment, document, library_entry, qualities, sites, summary_group
-from dicom_node.results.header import LO_LENGTH, code, fit, series_description
+from dicom_node.results.document import algorithm, comment, document, qualities, sites, summary_group
+from dicom_node.results.header import code, series_description
+from dicom_node.results.library import image_library
 from dicom_node.results.words import CALCULATED, because, certainty, nothing_found
 
-_POSITION = (codes.DCM.ImagePositionPatientX, codes.DCM.ImagePositionPatientY, codes.DCM.ImagePositionPatientZ)
 _OUTCOMES = {  # (something was found, all of the model ran): PS3.16 CID 6047
     (True, True): codes.cid6047.AllAlgorithmsSucceededWithFindings,
     (False, True): codes.cid6047.AllAlgorithmsSucceededWithoutFindings,
@@ -49,24 +48,20 @@ def build_sr(analysis: Analysis) -> Dataset:
         All slices, and all results made before it, are evidence in either case: it leads to everything (IHE AIR).
     """
     origin, findings = analysis.origin, analysis.findings
-    is_complete = not analysis.not_run
     summary = summary_group(
         origin,
-        _OUTCOMES[bool(analysis.found), is_complete],
+        _OUTCOMES[bool(analysis.found), not analysis.not_run],
         _comments(analysis),
         findings.qualities,
     )
-    sr = document(
+    return document(
         origin,
         [summary, *(_segment_group(analysis, segment) for segment in findings.present)],
-        _image_library(_used_images(analysis), has_thickness=bool(origin.patient.get("SliceThickness"))),
+        image_library(origin, _used_images(analysis)),
         [*origin.slices, *analysis.made],
         series_description(origin, _what(analysis)),
-        is_complete=is_complete,
+        lacks=analysis.lacks,
     )
-    if not is_complete:
-        sr.CompletionFlagDescription = fit("; ".join(part.text for part in analysis.not_run), LO_LENGTH)
-    return sr
 
 
 def _what(analysis: Analysis) -> str:
@@ -147,35 +142,3 @@ def _used_images(analysis: Analysis) -> list[Dataset]:
         areas, first = np.count_nonzero(crop.voxels, axis=(1, 2)), crop.start[0]
         chosen |= {first, first + int(areas.argmax()), first + len(areas) - 1}
     return [origin.slices[index] for index in sorted(chosen)]
-
-
-def _image_library(images: Sequence[Dataset], *, has_thickness: bool) -> Dataset:
-    """List images with what they share stated once, for their group (PS3.16 TID 1600): a fifth of the size.
-
-    Slices of one volume differ in nothing but their position.
-    """
-    library = hd.sr.ImageLibrary(images[:1])[0]
-    (group,) = library.ContentSequence
-    *of_group, first = group.ContentSequence
-    said = {_concept(item) for item in of_group} | {concept.value for concept in _POSITION}
-    said |= set() if has_thickness else {codes.DCM.SliceThickness.value}
-    shared = [item for item in first.ContentSequence if _concept(item) not in said]
-    differ = [axis for axis in range(3) if len({float(image.ImagePositionPatient[axis]) for image in images}) > 1]
-    shared += [_position(images[0], axis) for axis in range(3) if axis not in differ]
-    entries = [library_entry(image, [_position(image, axis) for axis in differ]) for image in images]
-    group.ContentSequence = hd.sr.ContentSequence([*of_group, *shared, *entries])
-    return library
-
-
-def _position(image: Dataset, axis: int) -> hd.sr.NumContentItem:
-    return hd.sr.NumContentItem(
-        name=_POSITION[axis],
-        value=float(image.ImagePositionPatient[axis]),
-        unit=codes.UCUM.Millimeter,
-        relationship_type="HAS ACQ CONTEXT",
-    )
-
-
-def _concept(item: Dataset) -> str:
-    names = item.get("ConceptNameCodeSequence")
-    return str(names[0].CodeValue) if names else ""

@@ -43,16 +43,14 @@ def build_unanalysed(origin: Origin, failed: FailedJob) -> Dataset:
     """
     comment = _comment(origin, failed)
     outcome = codes.cid6047.NoAlgorithmsSucceededWithoutFindings
-    sr = document(
+    return document(
         origin,
         [summary_group(origin, outcome, [comment])],
         _image_library(origin, failed.job.instances[: len(origin.slices)]),
         origin.slices,
         _description(origin, failed.failure),
-        is_complete=False,
+        lacks=f"NOT ANALYSED: {failed.failure.value}",
     )
-    sr.CompletionFlagDescription = f"NOT ANALYSED: {failed.failure.value}"
-    return sr
 
 
 def _description(origin: Origin, failure: Failure) -> str:

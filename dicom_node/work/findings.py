@@ -12,8 +12,8 @@ from ai.contract import Prediction
 from ai.measure.diameter import axial_axis
 from ai.measure.place import heights_mm, third_of
 from dicom_node.domain import codes
-from dicom_node.domain.finding import Code, Findings, Measurement, NotRun, Quality, Segment
-from dicom_node.domain.model import Derived, DetectionCard, ModelCard, SegmentCard
+from dicom_node.domain.finding import Axes, Code, Findings, Measurement, NotRun, Quality, Segment
+from dicom_node.domain.model import Derived, DetectionCard, Measure, ModelCard, SegmentCard
 from dicom_node.domain.uids import result_uid
 from dicom_node.errors import ConfigurationError
 from dicom_node.volume import Volume
@@ -191,7 +191,12 @@ def _detected(found: Found, n: int, tracking_uid: str, calculated: Calculated, k
         measurements=(*measured, *calculated.measurements[n]),
         qualities=(*answer_qualities(found), *kind.zone(found), *calculated.qualities[n]),
         score=round(found.score, 4),
+        axes=_axes(found.marked) if Measure.LONG_AXIS in card.measurements else None,
     )
+
+
+def _axes(it: Marked) -> Axes | None:
+    return Axes(it.diameters.long_ends_mm, it.diameters.short_ends_mm) if it.diameters else None
 
 
 def _labels(found: Sequence[Found]) -> list[str]:

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
 from ai.contract import Detection, LabelMap, Prediction
-from dicom_node.domain.finding import Code, Findings, Measurement, Quality, Segment
+from dicom_node.domain.finding import Axes, Code, Findings, Measurement, Quality, Segment
 from dicom_node.domain.job import Job, JobInstance
 from dicom_node.domain.model import Accepts, DetectionCard, ModelCard, OutputKind, SegmentCard
 from dicom_node.domain.uids import result_uid
@@ -88,6 +88,10 @@ class Built:
     @property
     def sr(self) -> Dataset:
         return dcmread(BytesIO(self.files["sr"]))
+
+    @property
+    def viewer_sr(self) -> Dataset:
+        return dcmread(BytesIO(self.files["viewer_sr"]))
 
     @property
     def pm(self) -> Dataset:
@@ -190,7 +194,8 @@ def nodules(case: Case) -> tuple[Prediction, Findings]:
         ),
         **_nodule(1, case, instances),
     )
-    second = Segment(number=4, laterality=RIGHT, measurements=(), qualities=(), **_nodule(2, case, instances))
+    sizes = (*_size("Long Axis", "103339001", 4.2), *_size("Short Axis", "103340004", 3.1))
+    second = Segment(number=4, laterality=RIGHT, measurements=sizes, **_nodule(2, case, instances))
     highest = Quality(LUNG_RADS, Code("4A", "99DICOMNODE", "4A"), "the highest of 2 nodules")
     return prediction, Findings((*lungs.segments, first, second), (highest,))
 
@@ -209,7 +214,19 @@ def _nodule(number: int, case: Case, instances: NDArray[np.uint8]) -> dict[str, 
         "voxels": voxels,
         "volume_ml": round(voxels * 2.5 * 1.5 * 1.5 / 1000, 3),
         "score": 0.93 if number == 1 else 0.41,
+        "axes": _axes(case, (9, 30.5, 44.5), 8.42, 6.06) if number == 1 else _axes(case, (5, 21, 26), 4.2, 3.1),
     }
+
+
+def _axes(case: Case, center: tuple[float, float, float], long_mm: float, short_mm: float) -> Axes:
+    """Long axis along the rows of a slice, short axis across them."""
+    affine = case.volume.affine
+    middle = affine[:3, :3] @ center + affine[:3, 3]
+    ends = []
+    for axis, length_mm in ((2, long_mm), (1, short_mm)):
+        half = affine[:3, axis] / np.linalg.norm(affine[:3, axis]) * length_mm / 2
+        ends.append((tuple(map(float, middle - half)), tuple(map(float, middle + half))))
+    return Axes(*ends)  # type: ignore[arg-type]  # of three numbers each
 
 
 def _size(meaning: str, value: str, size_mm: float) -> tuple[Measurement]:

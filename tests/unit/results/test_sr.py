@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from io import BytesIO
 from pathlib import Path
 
 import highdicom as hd
 import pytest
-from pydicom import Dataset
+from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 from pydicom.uid import Comprehensive3DSRStorage
 
@@ -259,5 +260,5 @@ def test_the_report_leads_to_every_other_result(tmp_path: Path, spool: Spool) ->
     case = make_case(tmp_path / "ct")
     built = built_of(case, *nodules(case), spool, card_with(outputs=ALL))
     evidence = {uid for _, _, uid, _ in hd.sr.Comprehensive3DSR.from_dataset(built.sr).get_evidence()}
-    others = {result.SOPInstanceUID for result in (built.seg, built.pm, built.sc)}
+    others = {dcmread(BytesIO(data)).SOPInstanceUID for kind, data in built.files.items() if kind != "sr"}
     assert evidence == others | {ds.SOPInstanceUID for ds in case.volume.datasets}

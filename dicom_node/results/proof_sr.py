@@ -1,0 +1,101 @@
+"""The drawings of a report for viewers, read back from its own bytes without the library that wrote them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from io import BytesIO
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import dcmread
+from pydicom.dataset import Dataset
+from scipy.ndimage import binary_fill_holes, label
+from skimage.draw import polygon2mask
+
+from dicom_node.domain.finding import Point, Segment
+from dicom_node.errors import ResultError
+from dicom_node.results.analysis import Analysis
+
+_TRACKING_UID, _IMAGE_REGION, _LONG_AXIS, _SHORT_AXIS = "112040", "111030", "103339001", "103340004"
+_MM = 0.15  # what a coordinate of 32 bits and a length in tenths of a millimetre may be off
+
+Points = NDArray[np.float64]
+
+
+def prove_viewer_sr(data: bytes, analysis: Analysis) -> None:
+    """Read the points of a report back and map them into the patient, by the header of the image that they lie on.
+
+    Parameters
+    ----------
+    data : bytes
+        The file as it will be stored and sent.
+    analysis : Analysis
+        What it was built from.
+
+    Raises
+    ------
+    ResultError
+        If an axis has not the ends that were measured, or not the length that is given for it, or if an outline does
+        not enclose what the model marked on its image.
+    """
+    segments = {segment.tracking_uid: segment for segment in analysis.findings.present}
+    slices = {str(header.SOPInstanceUID): k for k, header in enumerate(analysis.origin.slices)}
+    for uid, item in _drawings(dcmread(BytesIO(data))):
+        segment, points = segments.get(uid), np.array(_scoord(item).GraphicData, float).reshape(-1, 2) - 0.5
+        k = slices.get(str(_scoord(item).ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID))
+        if segment is None or k is None:
+            raise ResultError("the report for viewers draws something that was not found, or on no image of the source")
+        if _concept(item) == _IMAGE_REGION:
+            _prove_outline(points, analysis, segment, k)
+        else:
+            _prove_axis(_in_patient(points, analysis.origin.slices[k]), item, segment)
+
+
+def _drawings(sr: Dataset) -> Iterator[tuple[str, Dataset]]:
+    """Yield each region, and each number with its coordinates, with the finding that it is about."""
+    measurements = next(item for item in sr.ContentSequence if _concept(item) == "126010")
+    for group in measurements.ContentSequence:
+        uid = next(str(item.UID) for item in group.ContentSequence if _concept(item) == _TRACKING_UID)
+        for item in group.ContentSequence:
+            if item.ValueType in ("NUM", "SCOORD"):
+                yield uid, item
+
+
+def _scoord(item: Dataset) -> Dataset:
+    found: Dataset = item if item.ValueType == "SCOORD" else item.ContentSequence[0]
+    return found
+
+
+def _concept(item: Dataset) -> str:
+    return str(item.ConceptNameCodeSequence[0].CodeValue)
+
+
+def _in_patient(points: Points, header: Dataset) -> Points:
+    """PS3.3 C.7.6.2.1.1: LPS in mm of points (column, row), counted from the centre of the first pixel."""
+    cosines = np.array(header.ImageOrientationPatient, float)
+    down, across = (float(mm) for mm in header.PixelSpacing)
+    in_plane = points[:, :1] * cosines[:3] * across + points[:, 1:] * cosines[3:] * down
+    return np.asarray(in_plane + np.array(header.ImagePositionPatient, float), np.float64)
+
+
+def _prove_axis(ends: Points, item: Dataset, segment: Segment) -> None:
+    assert segment.axes is not None
+    expected: dict[str, tuple[Point, Point]] = {
+        _LONG_AXIS: segment.axes.long_ends_mm,
+        _SHORT_AXIS: segment.axes.short_ends_mm,
+    }
+    given = float(item.MeasuredValueSequence[0].NumericValue)
+    if np.abs(ends - np.array(expected[_concept(item)])).max() > _MM:
+        raise ResultError(f"the report for viewers draws an axis of {segment.label} elsewhere than it was measured")
+    if abs(float(np.linalg.norm(ends[1] - ends[0])) - given) > _MM:
+        raise ResultError(f"the report for viewers draws an axis of {segment.label} that is not {given} mm long")
+
+
+def _prove_outline(points: Points, analysis: Analysis, segment: Segment, k: int) -> None:
+    """Compare what an outline encloses with that part of the mask which it goes round."""
+    marked = analysis.mask(segment.output)[k]
+    parts, _ = label(marked)  # parts that touch at a corner only are two, as for the outline
+    inside = polygon2mask(marked.shape, points[:, ::-1])  # type: ignore[no-untyped-call]
+    part = np.bincount(parts[inside & marked], minlength=1).argmax() if (inside & marked).any() else 0
+    if not part or not np.array_equal(inside, binary_fill_holes(parts == part)):
+        raise ResultError(f"the report for viewers does not outline {segment.label} as the model marked it")
