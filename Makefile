@@ -16,6 +16,10 @@ demo: $(VENV)/run.stamp ## a real chest CT through node and PACS, with a table a
 test: peers $(VENV)/dev.stamp ## all tests, real peers included (PEERS=none: those that need no peer)
 	@PEERS=$(PEERS) $(BIN)/python -m pytest $(ARGS)
 
+.PHONY: conformance
+conformance: $(VENV)/dev.stamp ## write the tables of docs/conformance.md anew, from the code
+	@$(BIN)/python -m dicom_node.conformance docs/conformance.md
+
 .PHONY: lint
 lint: $(VENV)/dev.stamp ## ruff, mypy --strict and the import contracts
 	@$(BIN)/ruff check .

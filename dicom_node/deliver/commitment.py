@@ -20,10 +20,11 @@ from dicom_node.domain.delivery import DimseDestination
 from dicom_node.domain.proof import CommitmentReport, Proof
 from dicom_node.errors import DeliveryError
 
+SERVICE = str(StorageCommitmentPushModel)
 INSTANCE = "1.2.840.10008.1.20.1.1"  # the well-known SOP instance (PS3.4 J.3.5)
 LINGER_S = 2.0  # a peer that reports on the same association does it at once, or not at all
 _REQUEST = 1  # Action Type ID (PS3.4 J.3.2)
-_PERMANENT = {0x0118, 0x0122, 0x0123, 0x0211}  # no such class, not supported, no such action, unrecognised
+PERMANENT = {0x0118, 0x0122, 0x0123, 0x0211}  # no such class, not supported, no such action, unrecognised
 
 logger = logging.getLogger(__name__)
 
@@ -97,6 +98,6 @@ def _check(destination: DimseDestination, answer: Dataset) -> None:
     comment = f": {answer.ErrorComment}" if answer.get("ErrorComment") else ""
     raise DeliveryError(
         f"{destination.name} answered the request for storage commitment with 0x{status:04X}{comment}",
-        retry=status not in _PERMANENT,
+        retry=status not in PERMANENT,
         status=status,
     )

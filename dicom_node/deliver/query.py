@@ -16,8 +16,9 @@ from dicom_node.domain.delivery import DimseDestination
 from dicom_node.domain.proof import Proof
 from dicom_node.errors import DeliveryError
 
-_PENDING = (0xFF00, 0xFF01)
-_PERMANENT = {0xA900, 0x0122}  # the identifier does not match the class; the class is not supported
+SERVICE = str(StudyRootFind)
+PENDING = (0xFF00, 0xFF01)
+PERMANENT = {0xA900, 0x0122}  # the identifier does not match the class; the class is not supported
 
 
 def find(destination: DimseDestination, proofs: Sequence[Proof]) -> set[str]:
@@ -55,7 +56,7 @@ def instances_of(conversation: Conversation, destination: DimseDestination, stud
         last = Dataset()
         for status, match in conversation.assoc.send_c_find(_identifier(study, series), StudyRootFind):
             last = status
-            if match is not None and status.get("Status") in _PENDING:
+            if match is not None and status.get("Status") in PENDING:
                 found.add(str(match.get("SOPInstanceUID", "")))
         return last
 
@@ -64,7 +65,7 @@ def instances_of(conversation: Conversation, destination: DimseDestination, stud
         comment = f": {answer.ErrorComment}" if answer.get("ErrorComment") else ""
         raise DeliveryError(
             f"{destination.name} answered C-FIND with 0x{answer.Status:04X}{comment}",
-            retry=answer.Status not in _PERMANENT,
+            retry=answer.Status not in PERMANENT,
             status=answer.Status,
         )
     return found

@@ -19,8 +19,8 @@ LONGEST_WAIT_S = 3600.0
 
 # Failure Reason (0008,1197) of a storage commitment (PS3.3 C.14.1.1).
 DUPLICATE_TRANSACTION_UID = 0x0131
-_FINAL = {0x0119: "class and instance conflict", 0x0122: "the SOP class is not supported"}
-_LOST = {0x0110: "processing failure", 0x0112: "no such object instance", 0x0213: "resource limitation"}
+FINAL = {0x0119: "class and instance conflict", 0x0122: "the SOP class is not supported"}
+LOST = {0x0110: "processing failure", 0x0112: "no such object instance", 0x0213: "resource limitation"}
 
 
 class Verify(StrEnum):
@@ -216,13 +216,13 @@ def after_query(proof: Proof, policy: ProofPolicy, now: datetime, *, is_found: b
 
 def reason_text(reason: int) -> str:
     """Say a Failure Reason (0008,1197) in words."""
-    words = (_LOST | _FINAL).get(reason, "no reason that the standard knows")
+    words = (LOST | FINAL).get(reason, "no reason that the standard knows")
     return f"0x{reason:04X} ({words})"
 
 
 def _refused(proof: Proof, policy: ProofPolicy, reason: int) -> Verdict:
     why = f"the destination does not commit itself to it: {reason_text(reason)}"
-    if reason in _FINAL:
+    if reason in FINAL:
         return GiveUp(ProofState.FAILED, why)
     return _again(proof, policy, why)
 

@@ -27,7 +27,9 @@ MAX_PDU = 128 * 1024
 MOST_ITEMS = 10_000  # 128 contexts with every transfer syntax there is are 6,000
 _FIXED = 74
 _CONTEXT, _USER_INFORMATION = 0x20, 0x50
-_APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
+# Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 table 9-21)
+NOT_DICOM, NOT_CALLED, NOT_ALLOWED, TOO_MANY = (1, 1, 2), (1, 1, 7), (1, 1, 3), (2, 3, 2)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,19 +102,19 @@ def refuse(request: A_ASSOCIATE, address: str, settings: Settings) -> Rejection 
     Rejection or None
         None when it may.
     """
-    if request.application_context_name != _APPLICATION_CONTEXT:
-        return Rejection(1, 1, 2, "the application context is not DICOM's")
+    if request.application_context_name != APPLICATION_CONTEXT:
+        return Rejection(*NOT_DICOM, "the application context is not DICOM's")
     calling, called = request.calling_ae_title, request.called_ae_title
     receive = settings.receive
     ours = receive.called_ae or (settings.node.ae_title,)
     if called not in ours:
-        return Rejection(1, 1, 7, f"called AE title {called} is not ours ({', '.join(ours)})")
+        return Rejection(*NOT_CALLED, f"called AE title {called} is not ours ({', '.join(ours)})")
     allowed = services(request, address, settings)
     if allowed.stores or allowed.reports:
         return None
     if any(peer.ae_title == calling for peer in receive.peers):
-        return Rejection(1, 1, 3, f"calling AE title {calling} may not send from {address}")
-    return Rejection(1, 1, 3, f"calling AE title {calling} is not in receive.peers")
+        return Rejection(*NOT_ALLOWED, f"calling AE title {calling} may not send from {address}")
+    return Rejection(*NOT_ALLOWED, f"calling AE title {calling} is not in receive.peers")
 
 
 def services(request: A_ASSOCIATE, address: str, settings: Settings) -> Services:
@@ -159,11 +161,11 @@ def _ours(
         if abstract_syntax in roles:
             reports.scu_role, reports.scp_role = False, True
         return [reports]
-    if abstract_syntax != Verification and (not allowed.stores or abstract_syntax not in _storage_classes()):
+    if abstract_syntax != Verification and (not allowed.stores or abstract_syntax not in storage_classes()):
         return []
-    syntaxes = [s for s in proposed.transfer_syntax if s in _transfer_syntaxes()]
+    syntaxes = [s for s in proposed.transfer_syntax if s in transfer_syntaxes()]
     # with none in common, any of ours makes the answer say that it was for the transfer syntaxes
-    return [build_context(abstract_syntax, [*(syntaxes or _transfer_syntaxes())])]
+    return [build_context(abstract_syntax, [*(syntaxes or transfer_syntaxes())])]
 
 
 def acceptance(
@@ -171,7 +173,7 @@ def acceptance(
 ) -> A_ASSOCIATE:
     """Build the A-ASSOCIATE response that accepts."""
     answer = A_ASSOCIATE()
-    answer.application_context_name = UID(_APPLICATION_CONTEXT)
+    answer.application_context_name = UID(APPLICATION_CONTEXT)
     answer.calling_ae_title = request.calling_ae_title
     answer.called_ae_title = request.called_ae_title
     answer.result, answer.result_source = 0x00, 0x01
@@ -209,10 +211,12 @@ def _within(address: str, network: str) -> bool:
 
 
 @cache
-def _storage_classes() -> frozenset[UID]:
+def storage_classes() -> frozenset[UID]:
+    """Every class that a peer may send: all of PS3.4 B.5 that pynetdicom knows."""
     return frozenset(cx.abstract_syntax for cx in AllStoragePresentationContexts if cx.abstract_syntax is not None)
 
 
 @cache
-def _transfer_syntaxes() -> frozenset[UID]:
+def transfer_syntaxes() -> frozenset[UID]:
+    """Every transfer syntax that we take: files are kept as they come."""
     return frozenset(UID(uid) for uid in ALL_TRANSFER_SYNTAXES)

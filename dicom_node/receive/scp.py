@@ -22,7 +22,7 @@ from sqlalchemy import Engine
 from dicom_node.db.audit import record
 from dicom_node.db.instances import end_association
 from dicom_node.domain.audit import AuditEvent, Event
-from dicom_node.receive.admission import Rejection, Services, refuse, services
+from dicom_node.receive.admission import TOO_MANY, Rejection, Services, refuse, services
 from dicom_node.receive.association import Association, State
 from dicom_node.receive.commitment import EventReport, answer_report
 from dicom_node.settings import Settings
@@ -103,7 +103,7 @@ class Receiver:
         """Why this peer gets no association, which is recorded; None when it does."""
         rejection = refuse(request, address, self._settings)
         if rejection is None and self._associations() >= self._settings.receive.max_associations:
-            rejection = Rejection(2, 3, 2, "receive.max_associations are open")
+            rejection = Rejection(*TOO_MANY, "receive.max_associations are open")
         if rejection is not None:
             self._record_rejection(request, address, rejection)
         return rejection
