@@ -262,6 +262,7 @@ class Web(_Section):
     store_instance_mib: int = Field(2048, ge=1, le=4096)
     store_instances: int = Field(5000, ge=1, le=50_000)
     metrics_open: bool = False
+    ohif: Path = Path("ohif")
 
     @field_validator("proxies")
     @classmethod
@@ -488,12 +489,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
             "audit": settings.audit.model_copy(update=_placed(settings.audit, base)),
             "rules": base / settings.rules,
             "models": tuple(base / folder for folder in settings.models),
-            "web": settings.web.model_copy(
-                update={
-                    "certificate": settings.web.certificate and base / settings.web.certificate,
-                    "private_key": settings.web.private_key and base / settings.web.private_key,
-                }
-            ),
+            "web": settings.web.model_copy(update=_placed(settings.web, base)),
             "destinations": {name: _absolute_paths(d, base) for name, d in settings.destinations.items()},
         }
     )

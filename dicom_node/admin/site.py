@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 import dicom_node
-from dicom_node.admin import api, dicomweb, signin
+from dicom_node.admin import api, dicomweb, ohif, signin
 from dicom_node.admin.desk import Desk, desk_of
 from dicom_node.admin.dicomweb.shelf import Shelf
 from dicom_node.admin.gate import Gate, TooLargeError
@@ -56,7 +56,7 @@ def build_site(desk: Desk) -> FastAPI:
     site.state.metrics = Metrics(desk.settings, desk.engine, desk.spool)
     site.add_middleware(Gate, desk=desk)
     site.mount("/static", _Static(directory=_STATIC))
-    for router in (health, metrics, signin.router, *PAGES, api.router, *api.ROUTERS, *dicomweb.ROUTERS):
+    for router in (health, metrics, signin.router, *PAGES, api.router, *api.ROUTERS, *dicomweb.ROUTERS, ohif.router):
         site.include_router(router)
     api.describe(site)
     _tell_errors(site)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import dicom_node
-from dicom_node.cli import audit, destinations, export, files, jobs, metrics, people, retain, roles, setup
+from dicom_node.cli import audit, destinations, export, files, jobs, metrics, ohif, people, retain, roles, setup
 
 
 class InOrder(click.Group):
@@ -50,6 +50,7 @@ for _command in (
     roles.web,
     setup.db,
     people.user,
+    ohif.ohif,
     jobs.jobs,
     jobs.explain,
     destinations.who_has,
