@@ -15,6 +15,8 @@
     |- ProtocolError                a peer broke the upper layer protocol or DIMSE; costs its association
     |- GeometryError                a series that cannot be one volume; the text says why
     |- NotEligible                  a volume that the model was not made for; the text says why
+    |- SignInRefused                an OpenID provider vouches for nobody who may come in; the text says why
+    |- ProviderAway                 the OpenID provider does not answer                                  (retry)
     |- SpoolError                   a spooled file is missing or unreadable                              (retry)
     |- ModelFailed                  the model did not answer, or not usefully                            (as given)
     |- NotificationError            a channel did not take a notification                                 (as given)
@@ -117,6 +119,16 @@ class GeometryError(NodeError):
 
 class NotEligible(NodeError):
     """The series is one volume, but not of a kind that the model was made for. No model runs on it."""
+
+
+class SignInRefused(NodeError):
+    """An OpenID provider, or what it says, lets somebody not in."""
+
+
+class ProviderAway(NodeError):
+    """The OpenID provider does not answer, or not as one."""
+
+    retry = True
 
 
 class SpoolError(NodeError):

@@ -31,6 +31,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
 from dicom_node.domain.model import OutputKind
+from dicom_node.domain.people import Role
 from dicom_node.domain.proof import Verify
 from dicom_node.domain.uids import AETitle
 from dicom_node.errors import ConfigurationError
@@ -283,6 +284,59 @@ class Web(_Section):
         return self
 
 
+class OidcRoles(_Section):
+    """Which groups have which role; who is in several has the highest."""
+
+    viewer: tuple[str, ...] = ()
+    operator: tuple[str, ...] = ()
+    admin: tuple[str, ...] = ()
+
+
+class Oidc(_Section):
+    """Sign-in with the hospital's accounts (OpenID Connect)."""
+
+    issuer: str
+    client_id: str
+    client_secret: SecretStr = SecretStr("")
+    client_secret_file: Path | None = None
+    name: str = "hospital account"
+    scopes: tuple[str, ...] = ("openid", "profile")
+    name_claim: str = "preferred_username"
+    groups_claim: str = "groups"
+    roles: OidcRoles
+    ca: Path | None = None
+
+    @model_validator(mode="after")
+    def _usable(self) -> Self:
+        if not self.may_ask(self.issuer):
+            raise ValueError("issuer: use the https address that the provider calls itself by")
+        if self.client_secret.get_secret_value() and self.client_secret_file is not None:
+            raise ValueError("give one of client_secret and client_secret_file")
+        if "openid" not in self.scopes:
+            raise ValueError('scopes: "openid" has to be among them')
+        if not (self.roles.viewer or self.roles.operator or self.roles.admin):
+            raise ValueError("roles: no group has a role, so that nobody could sign in")
+        return self
+
+    def may_ask(self, url: str) -> bool:
+        """Whether a web address is one that secrets may go to: HTTPS, or this machine."""
+        parts = urlsplit(url)
+        return bool(parts.hostname) and (
+            parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or ""))
+        )
+
+    def secret(self) -> str:
+        """Read the client secret: from its file each time, since somebody may renew it. Empty for a public client."""
+        if self.client_secret_file is not None:
+            return self.client_secret_file.read_text(encoding="utf-8").strip()
+        return self.client_secret.get_secret_value()
+
+    def role_of(self, groups: set[str]) -> Role | None:
+        """Find the highest role that one of some groups has."""
+        highest_first = (Role.ADMIN, Role.OPERATOR, Role.VIEWER)
+        return next((role for role in highest_first if groups & {*getattr(self.roles, role.value)}), None)
+
+
 class DestinationSettings(_Section):
     """What destinations of every kind have."""
 
@@ -396,6 +450,7 @@ class Settings(_Section):
     audit: Audit = Audit()
     notify: Notify = Notify()
     web: Web = Web()
+    oidc: Oidc | None = None
     logs: Logs = Logs()
     rules: Path = Path("rules")
     models: tuple[Path, ...] = ()
@@ -489,6 +544,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
             "audit": settings.audit.model_copy(update=_placed(settings.audit, base)),
             "rules": base / settings.rules,
             "models": tuple(base / folder for folder in settings.models),
+            "oidc": settings.oidc and settings.oidc.model_copy(update=_placed(settings.oidc, base)),
             "web": settings.web.model_copy(update=_placed(settings.web, base)),
             "destinations": {name: _absolute_paths(d, base) for name, d in settings.destinations.items()},
         }

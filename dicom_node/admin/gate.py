@@ -24,7 +24,7 @@ from dicom_node.db import accounts
 from dicom_node.db.engine import utc_now
 from dicom_node.domain.people import Visitor
 
-PUBLIC = ("/login", "/health/live", "/health/ready")
+PUBLIC = ("/login", "/login/oidc", "/login/oidc/callback", "/login/oidc/out", "/health/live", "/health/ready")
 PUBLIC_FOLDER = "/static/"
 SAFE = ("GET", "HEAD", "OPTIONS")
 COOKIE = "dicom-node-session"

@@ -61,6 +61,7 @@ def page(request: Request, template: str, status: int = 200, /, **values: Any) -
         "visitor": visitor,
         "csrf": visitor.csrf if visitor else "",
         "node": desk.settings.node,
+        "oidc": desk.settings.oidc,
         "version": dicom_node.__version__,
         "path": request.url.path,
         "now": utc_now(),

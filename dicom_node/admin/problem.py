@@ -14,6 +14,8 @@ from dicom_node.errors import (
     GeometryError,
     NodeError,
     NotFoundError,
+    ProviderAway,
+    SignInRefused,
     SpoolError,
 )
 
@@ -23,6 +25,8 @@ STATUS: dict[type[NodeError], int] = {
     ConfigurationError: 409,
     GeometryError: 422,
     DeliveryError: 502,
+    ProviderAway: 502,
+    SignInRefused: 403,
     SpoolError: 410,  # the row is there, the file is gone
 }
 

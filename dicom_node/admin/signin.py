@@ -8,7 +8,7 @@ from fastapi import APIRouter, Form, HTTPException, Request
 from starlette.responses import RedirectResponse, Response
 
 from dicom_node.admin.credentials import digest, draw_secret, hash_password, needs_rehash, verify_password
-from dicom_node.admin.desk import Desk, desk_of
+from dicom_node.admin.desk import desk_of
 from dicom_node.admin.gate import cookie_name
 from dicom_node.admin.paper import page
 from dicom_node.db import accounts
@@ -21,13 +21,13 @@ router = APIRouter(include_in_schema=False)
 
 
 @router.get("/login")
-def form(request: Request, next: str = "/") -> Response:  # noqa: A002 - as the link says
+def form(request: Request, next: str = "/", out: bool = False) -> Response:  # noqa: A002 - as the link says
     """Show the form; whoever is signed in goes on."""
     if request.state.visitor is not None:
-        return RedirectResponse(_inside(next), 303)
+        return RedirectResponse(inside(next), 303)
     with desk_of(request).reading() as tx:
         nobody = not accounts.list_accounts(tx)
-    return page(request, "login.html", next=_inside(next), nobody=nobody)
+    return page(request, "login.html", next=inside(next), nobody=nobody, out=out)
 
 
 @router.post("/login")
@@ -38,7 +38,7 @@ def sign_in(
     next: Annotated[str, Form(max_length=2000)] = "/",  # noqa: A002
 ) -> Response:
     """Check name and password, and begin a session."""
-    desk, address = desk_of(request), _address(request)
+    desk, address = desk_of(request), address_of(request)
     typed = digest(name.strip().lower())
     with desk.reading() as tx:
         failed = accounts.count_failures(tx, typed, address, WINDOW_S)
@@ -50,8 +50,12 @@ def sign_in(
     if not verify_password(known.password_hash if known else None, password) or known is None:
         with desk.writing() as tx:
             accounts.record_failure(tx, typed, address, account.name if account else "", WINDOW_S)
-        return page(request, "login.html", 401, next=_inside(next), failed=True, name=name[:40], nobody=False)
-    return _begin(request, desk, known, password, _inside(next))
+        return page(request, "login.html", 401, next=inside(next), failed=True, name=name[:40], nobody=False)
+    if needs_rehash(known.password_hash):
+        rehashed = hash_password(password)
+        with desk.writing() as tx:
+            accounts.keep_rehashed(tx, known.id, rehashed)
+    return begin(request, known, inside(next))
 
 
 @router.post("/logout")
@@ -61,31 +65,30 @@ def sign_out(request: Request) -> Response:
     if visitor.session:
         with desk_of(request).writing() as tx:
             accounts.close_session(tx, visitor)
-    answer = RedirectResponse("/login", 303)
+    answer = RedirectResponse("/login?out=true" if desk_of(request).settings.oidc else "/login", 303)
     answer.delete_cookie(cookie_name(request), secure=request.url.scheme == "https", httponly=True, samesite="lax")
     answer.headers["clear-site-data"] = '"cache"'
     return answer
 
 
-def _begin(request: Request, desk: Desk, account: Account, password: str, then: str) -> Response:
-    secret = draw_secret()
-    rehashed = hash_password(password) if needs_rehash(account.password_hash) else None
-    longest_s = desk.settings.web.longest_s
+def begin(request: Request, account: Account, then: str, *, by: str = "") -> Response:
+    """Begin a session and go on. `by`: who vouched for the account, when it was not a password of ours."""
+    desk, secret = desk_of(request), draw_secret()
     with desk.writing() as tx:
-        if rehashed:
-            accounts.keep_rehashed(tx, account.id, rehashed)
-        accounts.open_session(tx, account, digest(secret), draw_secret(), _address(request), longest_s)
+        csrf, address, longest_s = draw_secret(), address_of(request), desk.settings.web.longest_s
+        accounts.open_session(tx, account, digest(secret), csrf, address, longest_s, by)
     answer = RedirectResponse(then, 303)
     https = request.url.scheme == "https"
     answer.set_cookie(cookie_name(request), secret, httponly=True, secure=https, samesite="lax", path="/")
     return answer
 
 
-def _inside(target: str) -> str:
+def address_of(request: Request) -> str:
+    """Where a request comes from."""
+    return request.client.host[:64] if request.client else ""
+
+
+def inside(target: str) -> str:
     """Keep a target that is a path of ours; anything else becomes the first page."""
     fine = target.startswith("/") and not target.startswith(("//", "/\\")) and target.isprintable()
     return target if fine and "\\" not in target else "/"
-
-
-def _address(request: Request) -> str:
-    return request.client.host[:64] if request.client else ""

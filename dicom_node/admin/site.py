@@ -16,7 +16,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 import dicom_node
-from dicom_node.admin import api, dicomweb, ohif, signin
+from dicom_node.admin import api, dicomweb, ohif, signin, single_sign_on
 from dicom_node.admin.desk import Desk, desk_of
 from dicom_node.admin.dicomweb.shelf import Shelf
 from dicom_node.admin.gate import Gate, TooLargeError
@@ -24,6 +24,7 @@ from dicom_node.admin.guard import check_form
 from dicom_node.admin.pages import ROUTERS as PAGES
 from dicom_node.admin.paper import page
 from dicom_node.admin.problem import problem, speaks_json, status_of, title_of
+from dicom_node.admin.provider import Provider
 from dicom_node.admin.trail import Lately
 from dicom_node.db import overview
 from dicom_node.db.engine import is_away
@@ -53,10 +54,12 @@ def build_site(desk: Desk) -> FastAPI:
     site.state.desk = desk
     site.state.lately = Lately()
     site.state.shelf = Shelf(desk)
+    site.state.provider = Provider(desk.settings.oidc) if desk.settings.oidc else None
     site.state.metrics = Metrics(desk.settings, desk.engine, desk.spool)
     site.add_middleware(Gate, desk=desk)
     site.mount("/static", _Static(directory=_STATIC))
-    for router in (health, metrics, signin.router, *PAGES, api.router, *api.ROUTERS, *dicomweb.ROUTERS, ohif.router):
+    people = signin.router, single_sign_on.router
+    for router in (health, metrics, *people, *PAGES, api.router, *api.ROUTERS, *dicomweb.ROUTERS, ohif.router):
         site.include_router(router)
     api.describe(site)
     _tell_errors(site)

@@ -105,14 +105,40 @@ def keep_rehashed(tx: Connection, account_id: str, password_hash: str) -> None:
     tx.execute(update(t.account).where(_a.id == account_id).values(password_hash=password_hash))
 
 
-def open_session(tx: Connection, account: Account, digest: str, csrf: str, address: str, longest_s: float) -> None:
-    """Begin a session, and forget those that are over."""
+def sign_in_from_outside(tx: Connection, name: str, role: Role, subject: str, *, actor: str) -> Account:
+    """Find or make the account of somebody whom an OpenID provider vouches for; its role is what the provider says now.
+
+    Raises
+    ------
+    ConflictError
+        When the name belongs to somebody else here, or the account is disabled.
+    """
+    row = tx.execute(select(t.account).where(_a.subject == subject)).one_or_none()
+    if row is None:
+        if find_account(tx, name) is not None:
+            raise ConflictError(f"The name {name} belongs to another account here. Ask the node's administrator.")
+        made = add_account(tx, name, role, "", actor=actor)
+        tx.execute(update(t.account).where(_a.id == made.id).values(subject=subject))
+        return made
+    if row.state != _ACTIVE:
+        raise ConflictError(f"The account {row.name} is disabled here. Ask the node's administrator.")
+    if row.role != role.value:
+        tx.execute(update(t.account).where(_a.id == row.id).values(role=role.value))
+        record(tx, AuditEvent(Event.ACCOUNT_CHANGED, actor=actor, detail={"account": row.name, "role": role.value}))
+    return Account(row.id, row.name, role, row.password_hash, True)
+
+
+def open_session(
+    tx: Connection, account: Account, digest: str, csrf: str, address: str, longest_s: float, by: str = ""
+) -> None:
+    """Begin a session, and forget those that are over. `by`: who vouched, when it was not a password of ours."""
     now = utc_now()
     tx.execute(delete(t.web_session).where(_s.created_at < now - timedelta(seconds=longest_s)))
     row = {"id": digest, "account_id": account.id, "csrf": csrf, "address": address}
     tx.execute(insert(t.web_session).values(**row, created_at=now, seen_at=now))
     tx.execute(update(t.account).where(_a.id == account.id).values(signed_in_at=now))
-    record(tx, AuditEvent(Event.LOGIN, actor=f"user {account.name}", detail={"address": address}))
+    told = {"address": address, **({"by": by} if by else {})}
+    record(tx, AuditEvent(Event.LOGIN, actor=f"user {account.name}", detail=told))
 
 
 def find_session(tx: Connection, digest: str, idle_s: float, longest_s: float) -> tuple[Visitor, datetime] | None:

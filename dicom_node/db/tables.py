@@ -416,6 +416,7 @@ notification = Table(
 )
 
 # People who may sign in to the web pages, and what they hold. A secret is kept as its SHA-256 (or argon2id) only.
+# subject: issuer and sub of who signs in at the OpenID provider; null for an account of our own. Such have no password.
 account = Table(
     "account",
     metadata,
@@ -427,8 +428,23 @@ account = Table(
     Column("created_at", UTCDateTime, nullable=False),
     Column("password_at", UTCDateTime, nullable=False),
     Column("signed_in_at", UTCDateTime),
+    Column("subject", String(400)),
     CheckConstraint("role IN ('viewer', 'operator', 'admin')", name="role"),
     CheckConstraint("state IN ('active', 'disabled')", name="state"),
+)
+
+Index("ix_account_subject", account.c.subject, unique=True)
+
+# A sign-in at the OpenID provider; state and browser are SHA-256 of what the address and the cookie hold.
+login_attempt = Table(
+    "login_attempt",
+    metadata,
+    Column("state", String(64), primary_key=True),
+    Column("browser", String(64), nullable=False),
+    Column("nonce", String(64), nullable=False),
+    Column("verifier", String(64), nullable=False),
+    Column("target", String(2000), nullable=False),
+    Column("at", UTCDateTime, nullable=False, index=True),
 )
 
 # id: SHA-256 of what the cookie holds.
