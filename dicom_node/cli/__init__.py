@@ -53,6 +53,7 @@ for _command in (
     ohif.ohif,
     jobs.jobs,
     jobs.explain,
+    jobs.report,
     destinations.who_has,
     jobs.retry,
     jobs.cancel,

@@ -89,6 +89,35 @@ def explain(settings_file: Path, identifier: str, as_json: bool) -> None:
         click.echo(click.style(story.answer, bold=True))
 
 
+@click.command(cls=Command, example="dicom-node report 7f3a09c1\ndicom-node report 7f3a09c1 | mail -s result ward")
+@with_settings
+@click.argument("job")
+@click.option("--viewer", is_flag=True, help="The report for viewers, not the whole one.")
+@click.option("--patient", is_flag=True, help="Say whose it is, too; without, nothing in it names the patient.")
+def report(settings_file: Path, job: str, viewer: bool, patient: bool) -> None:
+    """Print the structured report of a job as text, read from the object that is sent.
+
+    JOB is its id; the first characters are enough. A job that failed has a report that says so.
+    """
+    from dicom_node import app
+    from dicom_node.db.browse import results_of
+    from dicom_node.db.interventions import find_job
+    from dicom_node.domain.model import OutputKind
+    from dicom_node.errors import NotFoundError, SpoolError
+    from dicom_node.results.text import as_text, report_lines
+
+    settings, kind = read_settings(settings_file), OutputKind.VIEWER_SR if viewer else OutputKind.SR
+    with database(settings) as tx:
+        made = results_of(tx, find_job(tx, job).id).get(kind)
+    if made is None:
+        raise NotFoundError(f"job {job} has made no {kind} (yet)")
+    try:
+        data = app.open_spool(settings).path(made.path).read_bytes()
+    except OSError as error:
+        raise SpoolError(f"The report is not in the spool any more: {error.strerror}.") from error
+    click.echo(as_text(report_lines(data, patient=patient)))
+
+
 @click.command(cls=Command, example="dicom-node retry 7f3a09c1\ndicom-node retry 7f3a09c1 --model chest_ct")
 @with_settings
 @click.argument("job")

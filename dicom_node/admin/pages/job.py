@@ -17,7 +17,6 @@ from dicom_node.admin.guard import needs
 from dicom_node.admin.paper import page
 from dicom_node.admin.picture import WINDOWS, Overlay, read_overlay
 from dicom_node.admin.progress import progress_of
-from dicom_node.admin.report import ReportLine, as_text, read_report
 from dicom_node.admin.trail import viewed
 from dicom_node.db import browse, story
 from dicom_node.db.listing import JobFilter, list_jobs
@@ -25,6 +24,7 @@ from dicom_node.domain.job import JobState
 from dicom_node.domain.people import Right
 from dicom_node.errors import NotFoundError, SpoolError
 from dicom_node.explain import tell
+from dicom_node.results.text import ReportLine, as_text, report_lines
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
 _may_operate = Depends(needs(Right.OPERATE))
@@ -148,8 +148,8 @@ def _overlay(desk: Desk, results: dict[str, Any]) -> Overlay | None:
 
 def _report(desk: Desk, results: dict[str, Any]) -> tuple[ReportLine, ...]:
     try:
-        return read_report(desk.spool.path(results["sr"]["path"])) if "sr" in results else ()
-    except SpoolError:
+        return report_lines(desk.spool.path(results["sr"]["path"]).read_bytes()) if "sr" in results else ()
+    except (SpoolError, OSError):
         return ()
 
 
