@@ -76,6 +76,7 @@ def _answer(bundle: Bundle, request: Mapping[str, Any], order: Mapping[str, Any]
         "detections": [asdict(detection) for detection in prediction.detections],
         "instances": prediction.instances is not None,
         "saliency": prediction.saliency is not None,
+        "probabilities": list(prediction.probabilities),
         "steps_s": dict(prediction.steps_s),
         "device": prediction.device,
     }
@@ -89,11 +90,11 @@ def _take_volume(request: Mapping[str, Any], descriptor: int) -> Volume:
 
 
 def _give_maps(prediction: Prediction, descriptor: int) -> None:
-    """Lay down the label maps, then the instances, then the saliency: a byte for each voxel of each."""
+    """Lay down label maps, instances, saliency, then the probabilities: a byte for each voxel of each."""
     os.ftruncate(descriptor, 0)
     offset = 0
     maps = [*(label_map.array for label_map in prediction.label_maps), prediction.instances, prediction.saliency]
-    for array in maps:
+    for array in (*maps, *prediction.probabilities.values()):
         voxels = memoryview(b"") if array is None else np.ascontiguousarray(array).data.cast("B")
         while voxels:
             written = os.pwrite(descriptor, voxels, offset)

@@ -35,7 +35,7 @@ from ai.contract import (
     Volume,
 )
 from ai.detections import detections_in, instances_key
-from ai.outputs import label_maps, output_key, output_names
+from ai.outputs import label_maps, output_key, output_names, probabilities
 from ai.regrid import to_grid
 
 _LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -162,6 +162,7 @@ class Bundle:
             data = self._postprocessing(data)
             fed = _on_source_grid(_output(data, self._output_key), image, *grid)
             maps = label_maps(fed, self._channels)
+            likely = probabilities(fed, self._channels)
             detected = detections_in(data, self._instances_key, image, grid, without)
             clock.lap("postprocess")
         back = tuple(LabelMap(_slices_first(array), names) for array, names in maps)
@@ -172,6 +173,7 @@ class Bundle:
             detected.found,
             None if detected.instances is None else _slices_first(detected.instances),
             None if detected.saliency is None else _slices_first(detected.saliency),
+            {name: _slices_first(array) for name, array in likely.items()},
         )
 
     def _leave_out(self, without: Collection[str]) -> None:

@@ -10,6 +10,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.ndimage import find_objects
+
+Box = tuple[slice, slice, slice]
+_NOWHERE: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
 
 
 class ModelError(Exception):
@@ -118,6 +122,8 @@ class Prediction:
         one by one.
     saliency : numpy.ndarray of uint8, shape (slices, rows, columns), optional
         What spoke for each detection, in and around it: 0 nothing, 255 the most that spoke for any one of them.
+    probabilities : mapping of str to numpy.ndarray of uint8, shape (slices, rows, columns)
+        Of the outputs of which the model says how likely each voxel belongs to them: 0 not at all, 255 certainly.
     steps_s : mapping of str to float
         Seconds spent in each step, in order: ``load`` (zero when the model was warm), ``preprocess``, ``infer``,
         ``postprocess``.
@@ -131,30 +137,74 @@ class Prediction:
     detections: tuple[Detection, ...] = ()
     instances: NDArray[np.uint8] | None = None
     saliency: NDArray[np.uint8] | None = None
+    probabilities: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    _boxes: dict[int, list[Box | None]] = field(default_factory=dict, init=False, repr=False)
 
     def mask(self, name: str) -> NDArray[np.bool_]:
-        """Voxels of one output.
+        """Voxels of one output, shape (slices, rows, columns); see `box` and `within` for a small part of them.
 
         Parameters
         ----------
         name : str
             The bundle's name of the output.
 
-        Returns
-        -------
-        numpy.ndarray of bool, shape (slices, rows, columns)
+        Raises
+        ------
+        ModelInvalidOutput
+            If the model has no output of that name.
+        """
+        array, value = self._find(name)
+        return np.asarray(array == value, dtype=np.bool_)
+
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Size of the grid of one output.
 
         Raises
         ------
         ModelInvalidOutput
             If the model has no output of that name.
         """
+        return self._find(name)[0].shape
+
+    def box(self, name: str) -> Box:
+        """Find the smallest box that holds every voxel of one output; of no size when there is none.
+
+        All outputs of a map are found in one pass over it, once: a mask of the whole grid for each of a hundred
+        organs would take longer than the model.
+
+        Raises
+        ------
+        ModelInvalidOutput
+            If the model has no output of that name.
+        """
+        array, value = self._find(name)
+        if id(array) not in self._boxes:
+            self._boxes[id(array)] = find_objects(array)
+        boxes = self._boxes[id(array)]
+        return (boxes[value - 1] if value <= len(boxes) else None) or _NOWHERE
+
+    def within(self, name: str, box: Box) -> NDArray[np.bool_]:
+        """Voxels of one output in a box of the grid.
+
+        Raises
+        ------
+        ModelInvalidOutput
+            If the model has no output of that name.
+        """
+        array, value = self._find(name)
+        return np.asarray(array[box] == value, dtype=np.bool_)
+
+    def probability(self, name: str) -> NDArray[np.uint8] | None:
+        """How likely each voxel belongs to one output, 0 to 255; None where the model does not say it."""
+        return self.probabilities.get(name)
+
+    def _find(self, name: str) -> tuple[NDArray[np.uint8], int]:
         for label_map in self.label_maps:
             for value, output in label_map.names.items():
                 if output == name:
-                    return np.asarray(label_map.array == value, dtype=np.bool_)
+                    return label_map.array, value
         for number, detection in enumerate(self.detections, start=1):
             if f"{detection.output}/{number}" == name and self.instances is not None:
-                return np.asarray(self.instances == number, dtype=np.bool_)
+                return self.instances, number
         known = ", ".join(sorted(name for label_map in self.label_maps for name in label_map.names.values()))
         raise ModelInvalidOutput(f"The model has no output named {name!r}; it has: {known or 'none'}.")

@@ -90,6 +90,27 @@ def label_maps(output: NDArray[np.generic], names: Mapping[int, str]) -> list[tu
     return [(mask.astype(np.uint8), {1: names[channel]}) for channel, mask in masks.items()]
 
 
+def probabilities(output: NDArray[np.generic], names: Mapping[int, str]) -> dict[str, NDArray[np.uint8]]:
+    """Take the probabilities out of a post-processed output that `label_maps` takes.
+
+    Parameters
+    ----------
+    output : numpy.ndarray, shape (channels, a, b, c)
+    names : mapping of int to str
+        From `output_names`.
+
+    Returns
+    -------
+    dict of str to numpy.ndarray of uint8, shape (a, b, c)
+        0 to 255 for 0 to 1. Empty where the output holds decisions (labels, masks) or scores that are no shares of 1.
+    """
+    if len(output) == 1 or not np.issubdtype(output.dtype, np.floating) or _is_binary(output):
+        return {}
+    if output.min() < 0 or output.max() > 1:
+        return {}
+    return {name: np.rint(255 * output[channel].astype(np.float32)).astype(np.uint8) for channel, name in names.items()}
+
+
 def values_in(labels: NDArray[np.uint8]) -> set[int]:
     """Values that occur in `labels`, plane by plane: counting all at once would take eight times its memory."""
     counts = np.zeros(256, dtype=np.int64)

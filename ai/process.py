@@ -398,12 +398,14 @@ def _prediction(
     named = [{int(value): str(name) for value, name in names.items()} for names in answer["label_maps"]]
     found = tuple(_detection(entry) for entry in answer["detections"])
     extra = [bool(answer[name]) for name in ("instances", "saliency")]
-    arrays = list(take(int(np.prod(shape)) * (len(named) + sum(extra))).reshape(-1, *shape))
+    likely = [str(name) for name in answer["probabilities"]]
+    arrays = list(take(int(np.prod(shape)) * (len(named) + sum(extra) + len(likely))).reshape(-1, *shape))
     maps = [LabelMap(_checked(arrays.pop(0), set(names)), names) for names in named]
     instances = _checked(arrays.pop(0), set(range(1, len(found) + 1))) if extra[0] else None
     saliency = arrays.pop(0) if extra[1] else None
+    probabilities = dict(zip(likely, arrays, strict=True))
     steps_s = {"load": load_s, **{str(step): float(seconds) for step, seconds in answer["steps_s"].items()}}
-    return Prediction(tuple(maps), steps_s, str(answer["device"]), found, instances, saliency)
+    return Prediction(tuple(maps), steps_s, str(answer["device"]), found, instances, saliency, probabilities)
 
 
 def _detection(entry: Mapping[str, Any]) -> Detection:

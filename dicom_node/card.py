@@ -9,10 +9,11 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
 
 from ai.digest import bundle_digest, weights_digest
 from dicom_node.domain.eligibility import Accepts, Contrast
+from dicom_node.domain.encoding import refuse_encodings
 from dicom_node.domain.finding import Code
 from dicom_node.domain.model import ClassCard, Derived, DetectionCard, Measure, ModelCard, OutputKind, SegmentCard
 from dicom_node.domain.nodule import Attenuation, Margin
@@ -120,6 +121,12 @@ class Card(Table):
     segments: tuple[_Segment, ...] = ()
     detections: tuple[_Detection, ...] = ()
     outputs: Annotated[tuple[OutputKind, ...], Field(min_length=1)] = (OutputKind.SEG, OutputKind.SR)
+
+    @field_validator("outputs")
+    @classmethod
+    def _no_encodings(cls, outputs: tuple[OutputKind, ...]) -> tuple[OutputKind, ...]:
+        refuse_encodings(outputs)
+        return outputs
 
 
 def card_problems(card: Card, bundle: Path) -> list[str]:

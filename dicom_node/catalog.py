@@ -125,6 +125,7 @@ def destination(name: str, section: AnyDestination, settings: Settings) -> Desti
         "name": name,
         "timeout_s": section.timeout_s,
         "objects": frozenset(section.objects),
+        "seg": section.seg,
         "proof": ProofPolicy(section.verify, section.verify_after_s, section.verify_timeout_s, section.verify_resends),
     }
     match section:

@@ -30,6 +30,7 @@ from pydantic import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from dicom_node.domain.encoding import Encoding, refuse_encodings
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.people import Role
 from dicom_node.domain.proof import Verify
@@ -342,10 +343,17 @@ class DestinationSettings(_Section):
 
     timeout_s: Seconds = 30.0
     objects: tuple[OutputKind, ...] = ()
+    seg: Encoding = Encoding.BINARY
     verify: Verify = Verify.NONE
     verify_after_s: Seconds = 10.0
     verify_timeout_s: Seconds = 3600.0
     verify_resends: int = Field(3, ge=0, le=100)
+
+    @field_validator("objects")
+    @classmethod
+    def _no_encodings(cls, objects: tuple[OutputKind, ...]) -> tuple[OutputKind, ...]:
+        refuse_encodings(objects)
+        return objects
 
 
 class DimseSettings(DestinationSettings):

@@ -10,7 +10,7 @@ from collections.abc import Collection, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, Protocol
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, delete, func, insert, select, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
@@ -18,7 +18,16 @@ from dicom_node.db.engine import utc_now
 from dicom_node.db.nodes import is_alive
 from dicom_node.db.proofs import begin_proof, end_proof, fail_proof, note_resent
 from dicom_node.domain.audit import AuditEvent, Event
-from dicom_node.domain.delivery import INSTEAD, Delivery, DeliveryState, ResultObject, Sent
+from dicom_node.domain.delivery import (
+    INSTEAD,
+    Delivery,
+    DeliveryState,
+    ResultObject,
+    Sent,
+    kinds_for,
+    stands_aside,
+)
+from dicom_node.domain.encoding import Encoding, encoded, plain
 from dicom_node.domain.job import Job
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.proof import NO_PROOF, Proof, ProofPolicy
@@ -29,6 +38,7 @@ MOST_LOST = 10  # attempts that ended with their sender before we believe that t
 EARLY = timedelta(seconds=5)  # how far ahead of its time the engine may dispatch: on SQLite it keeps whole seconds
 
 NO_CHOICE: Mapping[str, Collection[OutputKind]] = {}
+ALL_BINARY: Mapping[str, Encoding] = {}
 
 _d, _a = t.delivery, t.delivery_attempt
 _WAITING, _SENDING = DeliveryState.WAITING.value, DeliveryState.SENDING.value
@@ -49,6 +59,7 @@ def create_deliveries(
     results: Sequence[ResultObject],
     enqueuer: DeliveryQueue,
     wanted: Mapping[str, Collection[OutputKind]] = NO_CHOICE,
+    encodings: Mapping[str, Encoding] = ALL_BINARY,
 ) -> None:
     """Write a delivery for each result and destination of a job, and enqueue the first to each destination.
 
@@ -56,14 +67,18 @@ def create_deliveries(
     ----------
     wanted : mapping of str to collection of OutputKind
         What a destination gets; one that is not named, or with an empty collection, gets everything.
+    encodings : mapping of str to Encoding
+        How a destination wants segmentations; one that is not named wants BINARY.
     """
+    made = {result.kind: result for result in results}
     order = list(OutputKind)
-    in_order = sorted(results, key=lambda result: order.index(result.kind))
     for destination in dict.fromkeys(job.destinations):
-        kinds = wanted.get(destination)
-        for position, result in enumerate(in_order):
-            if not kinds or result.kind in kinds:
-                _insert(tx, job.id, result_id(job.id, result.kind), destination, position)
+        encoding = encodings.get(destination, Encoding.BINARY)
+        chosen = kinds_for(made, wanted.get(destination, ()), encoding)
+        for kind in chosen:
+            _insert(tx, job.id, result_id(job.id, kind), destination, order.index(kind))
+        if OutputKind.SEG in chosen and encoding is not Encoding.BINARY:
+            _note_encoding(tx, job, destination, encoding, made[OutputKind.SEG])
         enqueue_next(tx, job.id, destination, enqueuer)
 
 
@@ -130,13 +145,18 @@ def finish_retry(tx: Connection, delivery: Delivery, error: NodeError, delay_s: 
 def finish_failed(tx: Connection, delivery: Delivery, error: NodeError, enqueuer: DeliveryQueue) -> bool:
     """Record that the delivery failed for good; the other objects of the job still go. False: not ours any more."""
     status: int | None = getattr(error, "status", None)
-    row = _end(tx, delivery, DeliveryState.FAILED, "failed", status, str(error))
+    is_refused: bool = getattr(error, "is_refused", False)
+    aside = stands_aside(delivery.kind, status, is_refused=is_refused)
+    row = _end(tx, delivery, DeliveryState.CANCELED if aside else DeliveryState.FAILED, "failed", status, str(error))
     if row is None:
         return False
     fail_proof(tx, row.id, str(error))
-    if getattr(error, "is_refused", False):
-        _send_instead(tx, row)
-    record(tx, _event(Event.DELIVERY_FAILED, row, delivery.attempt, status=status, error=str(error)))
+    if aside or is_refused:
+        _send_instead(tx, row, str(error))
+    if aside:
+        _exchange_report(tx, row)
+    else:
+        record(tx, _event(Event.DELIVERY_FAILED, row, delivery.attempt, status=status, error=str(error)))
     enqueue_next(tx, row.job_id, row.destination, enqueuer)
     return True
 
@@ -159,7 +179,7 @@ def resend(
         If all of them are being sent.
     """
     groups = sorted({_need(tx, one) for one in delivery_ids})
-    wanted = [row for group in groups for row in _siblings(tx, *group) if row.id in delivery_ids]
+    wanted = [row for group in groups for row in _not_aside(_siblings(tx, *group)) if row.id in delivery_ids]
     free = [row for row in wanted if row.state != _SENDING]
     if wanted and not free:
         raise ConflictError("it is being sent at this moment")
@@ -213,15 +233,51 @@ def _insert(tx: Connection, job_id: str, result: str, destination: str, position
     return row
 
 
-def _send_instead(tx: Connection, row: Row[Any]) -> None:
+def _note_encoding(tx: Connection, job: Job, destination: str, encoding: Encoding, seg: ResultObject) -> None:
+    """Say why a destination gets a BINARY segmentation although it is to get another."""
+    detail = {
+        "destination": destination,
+        "kind": encoded(OutputKind.SEG, encoding).value,
+        "instead": OutputKind.SEG.value,
+        "reason": seg.summary.get("not_as", {}).get(encoding.value, "it was not made"),
+    }
+    record(tx, AuditEvent(Event.DELIVERY_REPLACED, series_id=job.series_id, job_id=job.id, detail=detail))
+
+
+def _send_instead(tx: Connection, row: Row[Any], why: str) -> None:
     """Have another object of the job go where this one is not taken, if there is one that does not go there anyway."""
     kind = INSTEAD.get(OutputKind(row.kind))
+    if kind and _also_send(tx, row, kind):
+        record(tx, _event(Event.DELIVERY_REPLACED, row, row.attempt, instead=str(kind), error=why))
+
+
+def _exchange_report(tx: Connection, row: Row[Any]) -> None:
+    """Have the report go that points at the object that goes now, in place of the one that waits for this one."""
+    for other in _siblings(tx, row.job_id, row.destination):
+        kind = OutputKind(other.kind)
+        if plain(kind) is OutputKind.SR and kind is not OutputKind.SR and not other.attempt:
+            tx.execute(delete(_d).where(_d.c.id == other.id))  # nobody has heard of it yet
+            _also_send(tx, other, OutputKind.SR)
+
+
+def _also_send(tx: Connection, row: Row[Any], kind: OutputKind) -> bool:
     there = select(t.result.c.id).where(t.result.c.job_id == row.job_id, t.result.c.kind == kind)
-    result = tx.execute(there).scalar_one_or_none() if kind else None
+    result = tx.execute(there).scalar_one_or_none()
     if result is None or tx.execute(select(_d.c.id).where(_d.c.id == delivery_id(result, row.destination))).first():
-        return
+        return False
     _insert(tx, row.job_id, result, row.destination, row.position)
-    record(tx, _event(Event.DELIVERY_REPLACED, row, row.attempt, instead=str(kind)))
+    return True
+
+
+def _not_aside(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
+    """Leave out what another form of the same object went in place of: never both."""
+    kinds = {row.kind for row in rows}
+    aside = DeliveryState.CANCELED.value
+    return [row for row in rows if not (row.state == aside and _plain_of(row.kind) in kinds - {row.kind})]
+
+
+def _plain_of(kind: str) -> str:
+    return plain(OutputKind(kind)).value
 
 
 def _load(tx: Connection, delivery_id: str) -> Row[Any] | None:
@@ -240,7 +296,8 @@ def _load(tx: Connection, delivery_id: str) -> Row[Any] | None:
 def _siblings(tx: Connection, job_id: str, destination: str) -> Sequence[Row[Any]]:
     """Read the deliveries of one job to one destination in order, and keep other writers from them."""
     ours = (_d.c.job_id == job_id, _d.c.destination == destination)
-    return tx.execute(select(_d).where(*ours).order_by(_d.c.position).with_for_update()).all()
+    with_kind = select(_d, t.result.c.kind).join(t.result, t.result.c.id == _d.c.result_id)
+    return tx.execute(with_kind.where(*ours).order_by(_d.c.position).with_for_update(of=_d)).all()
 
 
 def _is_due(row: Row[Any]) -> bool:

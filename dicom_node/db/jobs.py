@@ -14,12 +14,13 @@ from sqlalchemy import Connection, Row, insert, select, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
-from dicom_node.db.deliveries import NO_CHOICE, create_deliveries
+from dicom_node.db.deliveries import ALL_BINARY, NO_CHOICE, create_deliveries
 from dicom_node.db.engine import utc_now
 from dicom_node.db.nodes import is_alive
 from dicom_node.db.reports import ReportQueue, ask_for_report
 from dicom_node.db.results import write_results
 from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.job import Failure, Job, JobInstance, JobState, Succeeded
 from dicom_node.domain.model import OutputKind
 
@@ -97,17 +98,19 @@ def finish_completed(
     outcome: Succeeded,
     queue: JobQueue,
     wanted: Mapping[str, Collection[OutputKind]] = NO_CHOICE,
+    encodings: Mapping[str, Encoding] = ALL_BINARY,
 ) -> bool:
     """Write results, deliveries and the job's end, all or nothing. False: the attempt is no longer ours.
 
-    `wanted` says which kinds of objects a destination gets, as `create_deliveries` takes it.
+    `wanted` says which kinds of objects a destination gets and `encodings` how it wants segmentations, both as
+    `create_deliveries` takes them.
     """
     if not _end(tx, job, "completed", JobState.COMPLETED, steps_s=outcome.steps_s, error=None, finished_at=utc_now()):
         return False
     write_results(tx, job.id, outcome.results)
     detail = {"attempt": job.attempt, "results": {r.kind.value: r.sop_instance_uid for r in outcome.results}}
     record(tx, AuditEvent(Event.JOB_COMPLETED, series_id=job.series_id, job_id=job.id, detail=detail))
-    create_deliveries(tx, job, outcome.results, queue, wanted)
+    create_deliveries(tx, job, outcome.results, queue, wanted, encodings)
     return True
 
 

@@ -1,8 +1,8 @@
 """C-STORE to a destination: negotiated per object, sent from the file, every answer understood.
 
-Each object is proposed in its own transfer syntax and in the two uncompressed ones that every peer must know
-(PS3.5 10.1), each in a context of its own so that the peer's choice is ours to make. The bytes go as they are when
-their own syntax was accepted, and are re-encoded otherwise.
+Each object is proposed in its own transfer syntax, a compressed one in further compressions without loss, and in the
+two uncompressed ones that every peer must know (PS3.5 10.1), each in a context of its own so that the peer's choice is
+ours to make. The bytes go as they are when their own syntax was accepted, and are re-encoded otherwise.
 """
 
 from __future__ import annotations
@@ -15,7 +15,14 @@ from pathlib import Path
 from pydicom.dataset import Dataset
 from pydicom.errors import InvalidDicomError
 from pydicom.filereader import read_file_meta_info
-from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
+from pydicom.uid import (
+    UID,
+    ExplicitVRLittleEndian,
+    ImplicitVRLittleEndian,
+    JPEG2000Lossless,
+    JPEGLSLossless,
+    RLELossless,
+)
 from pynetdicom import build_context
 from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
@@ -57,7 +64,8 @@ def send(destination: DimseDestination, path: Path, delivery: Delivery) -> Sent:
     own = UID(delivery.transfer_syntax_uid)
     with associated(destination, _contexts(delivery.sop_class_uid, own)) as conversation:
         accepted = {cx.transfer_syntax[0] for cx in conversation.assoc.accepted_contexts}
-        subject = path if own in accepted else readable(path, destination.name)
+        others = [syntax for syntax in _also(own) if syntax in accepted]
+        subject = path if own in accepted else readable(path, destination.name, *others[:1])
         answer = _store(conversation, subject, path.stat().st_size)
     return _judge(destination, answer)
 
@@ -180,8 +188,13 @@ def _send_group(
 
 
 def _contexts(sop_class_uid: str, own: UID) -> list[PresentationContext]:
-    syntaxes = dict.fromkeys([own, ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+    syntaxes = dict.fromkeys([own, *_also(own), ExplicitVRLittleEndian, ImplicitVRLittleEndian])
     return [build_context(sop_class_uid, syntax) for syntax in syntaxes]
+
+
+def _also(own: UID) -> tuple[UID, ...]:
+    """Give other compressions without loss, for a peer that takes one of them and not ours."""
+    return (JPEGLSLossless, JPEG2000Lossless) if own == RLELossless else ()
 
 
 def _judge(destination: DimseDestination, answer: Dataset) -> Sent:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from pydicom import dcmread
 from pydicom.dataset import FileDataset
+from pydicom.uid import UID
 
 from dicom_node.domain.delivery import Delivery
 from dicom_node.errors import DeliveryError
@@ -38,8 +39,8 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def readable(path: Path, destination: str) -> FileDataset:
-    """Read the object for re-encoding: uncompressed, and still the same SOP instance.
+def readable(path: Path, destination: str, syntax: UID | None = None) -> FileDataset:
+    """Read the object for re-encoding: uncompressed, or in another compression, and still the same SOP instance.
 
     Raises
     ------
@@ -50,6 +51,8 @@ def readable(path: Path, destination: str) -> FileDataset:
         ds = dcmread(path)
         if ds.file_meta.TransferSyntaxUID.is_compressed:
             ds.decompress(as_rgb=False, generate_instance_uid=False)
+        if syntax is not None:
+            ds.compress(syntax, generate_instance_uid=False)
     except Exception as error:  # whatever a decoder raises, this object cannot go to this peer
         raise DeliveryError(
             f"{destination} takes the object only uncompressed, and it cannot be decompressed: {error}",

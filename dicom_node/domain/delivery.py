@@ -2,18 +2,53 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
 from pathlib import Path
 from typing import Any, ClassVar
 
+from dicom_node.domain.encoding import Encoding, encoded, is_plain, plain
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.proof import NO_PROOF, ProofPolicy
 from dicom_node.domain.uids import AETitle
 
-# What goes to a destination in place of a kind of object that it does not take: a picture that every viewer shows.
-INSTEAD = {OutputKind.SEG: OutputKind.SC, OutputKind.PM: OutputKind.SC}
+# What goes to a destination in place of a kind of object that it does not take: the form of a segmentation that every
+# peer with segmentations takes, then a picture that every viewer shows.
+INSTEAD = {
+    OutputKind.SEG_LABELMAP: OutputKind.SEG,
+    OutputKind.SEG_FRACTIONAL: OutputKind.SEG,
+    OutputKind.SEG: OutputKind.SC,
+    OutputKind.PM: OutputKind.SC,
+}
+
+
+def kinds_for(made: Collection[OutputKind], wanted: Collection[OutputKind], seg: Encoding) -> list[OutputKind]:
+    """Choose what goes to a destination, in order: one segmentation, one report, and the report points at that one.
+
+    Parameters
+    ----------
+    made : collection of OutputKind
+        What a job made.
+    wanted : collection of OutputKind
+        Kinds that the destination gets; empty means all.
+    seg : Encoding
+        How it wants segmentations; where none was made in that way, it gets the BINARY one.
+    """
+    chosen = {kind for kind in made if is_plain(kind) and (not wanted or kind in wanted)}
+    if encoded(OutputKind.SEG, seg) in made:
+        chosen = {encoded(kind, seg) if encoded(kind, seg) in made else kind for kind in chosen}
+    return [kind for kind in OutputKind if kind in chosen]
+
+
+def stands_aside(kind: OutputKind, status: int | None, *, is_refused: bool) -> bool:
+    """Whether an object that a destination did not take was one way of several, so that no delivery failed.
+
+    A peer may negotiate a SOP class and then find (0xA9xx, 0xCxxx) that it cannot read the object.
+    """
+    unread = status is not None and (status >> 8 == 0xA9 or status >> 12 == 0xC)
+    return plain(kind) is not kind and kind in INSTEAD and (is_refused or unread)
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +70,7 @@ class ResultObject:
 class Destination:
     """Where results are sent to; each kind says where and how.
 
-    `objects` are the kinds of objects it gets; empty means all that are made.
+    `objects` are the kinds of objects it gets; empty means all that are made. `seg` is how it wants segmentations.
     """
 
     kind: ClassVar[str]
@@ -44,6 +79,7 @@ class Destination:
     timeout_s: float = 30.0
     proof: ProofPolicy = NO_PROOF
     objects: frozenset[OutputKind] = frozenset()
+    seg: Encoding = Encoding.BINARY
 
     @property
     def where(self) -> str:

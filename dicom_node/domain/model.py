@@ -25,16 +25,21 @@ __all__ = [
 class OutputKind(StrEnum):
     """Kinds of result objects, in the order in which they are made and sent: the SR refers to the others.
 
-    `results.BUILDERS` has one builder for each.
+    `results.BUILDERS` has one builder for each. Further encodings of a segmentation, with the report that refers to
+    each, are kinds of their own that only destinations ask for (domain/encoding.py).
     """
 
     SEG = "seg"
+    SEG_LABELMAP = "seg-labelmap"
+    SEG_FRACTIONAL = "seg-fractional"
     PM = "pm"
     SC = "sc"
     RTSTRUCT = "rtstruct"
     GSPS = "gsps"
     VIEWER_SR = "viewer_sr"
     SR = "sr"
+    SR_LABELMAP = "sr-labelmap"
+    SR_FRACTIONAL = "sr-fractional"
 
 
 class Measure(StrEnum):

@@ -10,6 +10,7 @@ from dicom_node.db import story
 from dicom_node.db.engine import utc_now
 from dicom_node.db.pauses import paused
 from dicom_node.domain.delivery import INSTEAD, DeliveryState
+from dicom_node.domain.encoding import plain
 from dicom_node.domain.job import JobState, ReportState
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.proof import ProofState
@@ -88,10 +89,12 @@ def _delivery_answer(tx: Connection, job: Row[Any], deliveries: list[Row[Any]]) 
 
 
 def _destination_answer(tx: Connection, job: Row[Any], destination: str, deliveries: list[Row[Any]]) -> str:
+    aside = [d for d in deliveries if _stood_aside(d, deliveries)]
+    deliveries = [d for d in deliveries if d not in aside]
     states = {d.state for d in deliveries}
     if states == {DeliveryState.DELIVERED}:
         at = clock_time(max(d.finished_at for d in deliveries))
-        return f"Result delivered to {destination} at {at}{_proof_answer(job, deliveries)}."
+        return f"Result delivered to {destination} at {at}{_proof_answer(job, deliveries)}{_form(aside)}."
     for state, words in ((DeliveryState.FAILED, "failed"), (DeliveryState.CANCELED, "was canceled")):
         ended = [d for d in deliveries if d.state == state]
         if ended:
@@ -101,6 +104,19 @@ def _destination_answer(tx: Connection, job: Row[Any], destination: str, deliver
             instead = _instead(ended, deliveries)
             return f"Result made, but delivery of {kinds} to {destination} {words}{why}{instead}; {again}."
     return f"Result made, not yet delivered to {destination}{_why_not_yet(tx, deliveries)}."
+
+
+def _stood_aside(delivery: Row[Any], deliveries: list[Row[Any]]) -> bool:
+    """Whether another form of the same object goes in place of this one, because the destination did not take it."""
+    other = plain(OutputKind(delivery.kind))
+    return (
+        delivery.state == DeliveryState.CANCELED and other != delivery.kind and any(d.kind == other for d in deliveries)
+    )
+
+
+def _form(aside: list[Row[Any]]) -> str:
+    """Say in which form an object went that was to go in another."""
+    return "".join(f"; {plain(OutputKind(d.kind)).upper()} as BINARY: {bare(d.last_error or '')}" for d in aside)
 
 
 def _instead(ended: list[Row[Any]], deliveries: list[Row[Any]]) -> str:

@@ -116,7 +116,11 @@ def _commitment_asked(row: Row[Any], detail: dict[str, Any]) -> str:
 
 
 def _replaced(row: Row[Any], detail: dict[str, Any]) -> str:
-    return f"{detail['destination']} does not take {_object(detail)}: {detail['instead'].upper()} goes instead"
+    instead = f"{detail['instead'].upper()} goes instead"
+    if "reason" in detail:  # it was never made
+        return f"no {_object(detail)} for {detail['destination']}: {detail['reason']}; {instead}"
+    why = f": {detail['error']}" if "error" in detail else ""
+    return f"{detail['destination']} does not take {_object(detail)}{why}; {instead}"
 
 
 def _object(detail: dict[str, Any]) -> str:

@@ -2,29 +2,31 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, MutableMapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
+from dataclasses import dataclass, replace
 from time import monotonic
 from typing import Any
 
 from pydicom.dataset import Dataset
 
 from dicom_node.domain.delivery import ResultObject
+from dicom_node.domain.encoding import Encoding, encoded
 from dicom_node.domain.finding import Findings, Quality, Segment
 from dicom_node.domain.job import FailedJob, Job
 from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis, Marks
 from dicom_node.results.anatomy import prove_anatomy
+from dicom_node.results.frames import Framed
 from dicom_node.results.gsps import build_gsps
 from dicom_node.results.header import Equipment, Origin, equipment_of, file_bytes
 from dicom_node.results.outline_proof import prove_gsps, prove_rtstruct
 from dicom_node.results.pm import build_pm
-from dicom_node.results.proof import prove_pm, prove_seg
+from dicom_node.results.proof import prove_fractional, prove_labelmap, prove_pm, prove_seg
 from dicom_node.results.proof_sr import prove_viewer_sr
 from dicom_node.results.rtstruct import build_rtstruct
 from dicom_node.results.sc import build_sc
-from dicom_node.results.seg import build_seg
+from dicom_node.results.seg import ENCODERS, NotEncodable, build_seg
 from dicom_node.results.source import SourceVolume
 from dicom_node.results.sr import build_sr
 from dicom_node.results.unanalysed import MOST_LISTED, build_unanalysed
@@ -33,7 +35,8 @@ from dicom_node.spool import Spool
 
 __all__ = ["BUILDERS", "PROOFS", "Equipment", "build_report", "build_results", "equipment_of"]
 
-BUILDERS: dict[OutputKind, Callable[[Analysis], Dataset | None]] = {  # the SR refers to those before it
+Builder = Callable[[Analysis], Dataset | Framed | None]
+BUILDERS: dict[OutputKind, Builder] = {  # the SR refers to those before it
     OutputKind.SEG: build_seg,
     OutputKind.PM: build_pm,
     OutputKind.SC: build_sc,
@@ -44,6 +47,8 @@ BUILDERS: dict[OutputKind, Callable[[Analysis], Dataset | None]] = {  # the SR r
 }
 PROOFS: dict[OutputKind, Callable[[bytes, Analysis], None]] = {  # of every kind with a place in the patient
     OutputKind.SEG: prove_seg,
+    OutputKind.SEG_LABELMAP: prove_labelmap,
+    OutputKind.SEG_FRACTIONAL: prove_fractional,
     OutputKind.PM: prove_pm,
     OutputKind.RTSTRUCT: prove_rtstruct,
     OutputKind.GSPS: prove_gsps,
@@ -60,6 +65,7 @@ def build_results(
     equipment: Equipment,
     spool: Spool,
     steps_s: MutableMapping[str, float] | None = None,
+    encodings: Collection[Encoding] = (),
 ) -> tuple[ResultObject, ...]:
     """Write every result object of a job into the spool.
 
@@ -81,11 +87,14 @@ def build_results(
         Where the files go, synced before this returns.
     steps_s : mapping, optional
         Receives the seconds of each step: ``write SEG``, ``write SR``, ``prove``.
+    encodings : collection of Encoding
+        In which the segmentation is wanted beside BINARY, each with a report that points at it.
 
     Returns
     -------
     tuple of ResultObject
-        In the order in which they have to be sent. No SEG and no PM when nothing was found: SC and SR say so.
+        In the order in which they have to be sent. No SEG and no PM when nothing was found: SC and SR say so. An
+        encoding that these segments cannot have is left out; the summary of the SEG says why, under ``not_as``.
 
     Raises
     ------
@@ -99,11 +108,12 @@ def build_results(
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ResultError(f"The headers of the source series cannot be carried over: {error}") from error
     analysis, steps_s = Analysis(origin, volume, findings, marks), {} if steps_s is None else steps_s
-    drafts = _drafts(analysis, steps_s)
+    not_as: dict[str, str] = {}
+    drafts = _drafts(analysis, steps_s, _wanted(encodings), not_as)
     started = monotonic()
     _prove(drafts, analysis, spool)
     steps_s["prove"] = monotonic() - started
-    summary = _summary(findings)
+    summary = _summary(findings) | ({"not_as": not_as} if not_as else {})
     return tuple(_stored(draft, job.id, summary, spool) for draft in drafts)
 
 
@@ -148,16 +158,63 @@ class _Draft:
     result: Dataset
     data: bytes
 
+    @classmethod
+    def of(cls, kind: OutputKind, made: Dataset | Framed) -> _Draft:
+        return cls(kind, made.head if isinstance(made, Framed) else made, file_bytes(made))
 
-def _drafts(analysis: Analysis, steps_s: MutableMapping[str, float]) -> list[_Draft]:
+
+def _wanted(encodings: Collection[Encoding]) -> tuple[Encoding, ...]:
+    return tuple(each for each in Encoding if each in encodings and each is not Encoding.BINARY)
+
+
+def _drafts(
+    analysis: Analysis,
+    steps_s: MutableMapping[str, float],
+    encodings: Sequence[Encoding],
+    not_as: MutableMapping[str, str],
+) -> list[_Draft]:
     drafts: list[_Draft] = []
+    segs: Mapping[Encoding, _Draft] = {}
     for kind, build in BUILDERS.items():
         started = monotonic()
-        if kind in analysis.origin.card.outputs and (result := _build(kind, build, analysis)) is not None:
-            drafts.append(_Draft(kind, result, file_bytes(result)))
-            analysis = analysis.after(result)
+        if kind in analysis.origin.card.outputs and (made := _build(kind, build, analysis)) is not None:
+            drafts.append(_Draft.of(kind, made))
+            analysis = analysis.after(drafts[-1].result)
+            if kind is OutputKind.SEG:
+                segs = _encoded(analysis, encodings, not_as)
+                drafts += segs.values()
+            elif kind is OutputKind.SR:
+                drafts += _reports(analysis, segs)
         steps_s[f"write {kind.name}"] = monotonic() - started
     return drafts
+
+
+def _encoded(
+    analysis: Analysis, encodings: Sequence[Encoding], not_as: MutableMapping[str, str]
+) -> dict[Encoding, _Draft]:
+    """Write the segmentation in further encodings; note why it cannot have one."""
+    made: dict[Encoding, _Draft] = {}
+    for encoding in encodings:
+        kind = encoded(OutputKind.SEG, encoding)
+        try:
+            written = _build(kind, ENCODERS[encoding], analysis)
+        except NotEncodable as reason:
+            not_as[encoding.value] = str(reason)
+            continue
+        assert written is not None  # the BINARY one was
+        made[encoding] = _Draft.of(kind, written)
+    return made
+
+
+def _reports(analysis: Analysis, segs: Mapping[Encoding, _Draft]) -> Iterator[_Draft]:
+    """Write the report once more for each encoding: what it points at has to be where it is sent."""
+    own = analysis.origin.uid(OutputKind.SR.value)
+    before = replace(analysis, made=tuple(result for result in analysis.made if result.SOPInstanceUID != own))
+    for encoding, seg in segs.items():
+        kind = encoded(OutputKind.SR, encoding)
+        report = _build(kind, build_sr, before.encoded(encoding, seg.result))
+        assert report is not None
+        yield _Draft.of(kind, report)
 
 
 def _prove(drafts: Sequence[_Draft], analysis: Analysis, spool: Spool) -> None:
@@ -173,7 +230,7 @@ def _prove(drafts: Sequence[_Draft], analysis: Analysis, spool: Spool) -> None:
         raise
 
 
-def _build(kind: OutputKind, build: Callable[[Analysis], Dataset | None], analysis: Analysis) -> Dataset | None:
+def _build(kind: OutputKind, build: Builder, analysis: Analysis) -> Dataset | Framed | None:
     try:
         return build(analysis)
     except (ValueError, TypeError, AttributeError, KeyError) as error:

@@ -9,18 +9,31 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
+from dicom_node.domain.encoding import Encoding, encoded
 from dicom_node.domain.finding import Findings, NotRun, Segment
 from dicom_node.domain.model import OutputKind
 from dicom_node.errors import ResultError
 from dicom_node.results.header import Origin
 from dicom_node.results.source import SourceVolume
 
+Box = tuple[slice, slice, slice]
+_LARGEST_KEPT = 2**22  # voxels of a crop that is kept: a nodule is asked for often, a lung is cut out anew
+
 
 class Marks(Protocol):
     """What a model marked, on the grid of the source; `ai.contract.Prediction` is one."""
 
-    def mask(self, name: str, /) -> NDArray[np.bool_]:
-        """Voxels of one output, shape (slices, rows, columns)."""
+    def shape(self, name: str, /) -> tuple[int, ...]:
+        """Size of the grid of one output."""
+
+    def box(self, name: str, /) -> Box:
+        """Give the smallest box that holds every voxel of one output; of no size when there is none."""
+
+    def within(self, name: str, box: Box, /) -> NDArray[np.bool_]:
+        """Voxels of one output in a box of the grid."""
+
+    def probability(self, name: str, /) -> NDArray[np.uint8] | None:
+        """How likely each voxel belongs to one output, 0 to 255; None where the model does not say it."""
 
     @property
     def saliency(self) -> NDArray[np.uint8] | None:
@@ -41,18 +54,6 @@ class Crop:
 
     start: tuple[int, int, int]
     voxels: NDArray[np.bool_]
-
-    @classmethod
-    def of(cls, mask: NDArray[np.bool_]) -> Crop:
-        """Cut the box out of a mask of the whole grid."""
-        slices = np.flatnonzero(mask.any(axis=(1, 2)))
-        if not slices.size:
-            return cls((0, 0, 0), np.zeros((0, 0, 0), np.bool_))
-        slab = mask[slices[0] : slices[-1] + 1]
-        plane = np.asarray(np.any(slab, axis=0), np.bool_)
-        rows, columns = np.flatnonzero(np.any(plane, axis=1)), np.flatnonzero(np.any(plane, axis=0))
-        box = slab[:, rows[0] : rows[-1] + 1, columns[0] : columns[-1] + 1].copy()
-        return cls((int(slices[0]), int(rows[0]), int(columns[0])), box)
 
     @property
     def box(self) -> tuple[slice, slice, slice]:
@@ -78,6 +79,22 @@ class Crop:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class Numbered:
+    """All segments that are present in one array.
+
+    Attributes
+    ----------
+    labels : numpy.ndarray of uint8 or uint16, shape (slices, rows, columns)
+        The number of the segment that a voxel belongs to; of no size when two segments share one.
+    overlap : (str, str), optional
+        The first two segments that do.
+    """
+
+    labels: NDArray[np.unsignedinteger]
+    overlap: tuple[str, str] | None = None
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class Analysis:
     """Everything that a result is made of, and the results that were made before it.
 
@@ -91,6 +108,8 @@ class Analysis:
         What was found, in codes and numbers.
     made : tuple of pydicom.Dataset
         Results of the same job that came before, so that a later one can refer to them.
+    encoding : Encoding
+        Of the segmentation among them.
     """
 
     origin: Origin
@@ -98,7 +117,9 @@ class Analysis:
     findings: Findings
     marks: Marks
     made: tuple[Dataset, ...] = ()
+    encoding: Encoding = Encoding.BINARY
     _crops: dict[str, Crop] = field(default_factory=dict, repr=False)
+    _numbered: list[Numbered] = field(default_factory=list, repr=False)
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -137,29 +158,58 @@ class Analysis:
         return saliency if saliency is not None and saliency.any() else None
 
     def crop(self, output: str) -> Crop:
-        """Voxels of one output within their box: a nodule is asked for often and is small."""
-        if output not in self._crops:
-            self._crops[output] = Crop.of(self.mask(output))
-        return self._crops[output]
-
-    def mask(self, output: str) -> NDArray[np.bool_]:
-        """Voxels of one output: bool, shape (slices, rows, columns).
+        """Voxels of one output within their box; all masks of a hundred organs have no room in memory.
 
         Raises
         ------
         ResultError
             If the model marked another grid than that of the source.
         """
-        mask = self.marks.mask(output)
-        if mask.shape != self.shape:
-            raise ResultError(f"{output!r} has the grid {mask.shape}, its source {self.shape}")
+        if output in self._crops:
+            return self._crops[output]
+        shape = self.marks.shape(output)
+        if shape != self.shape:
+            raise ResultError(f"{output!r} has the grid {shape}, its source {self.shape}")
+        box = self.marks.box(output)
+        crop = Crop((box[0].start, box[1].start, box[2].start), self.marks.within(output, box))
+        if crop.voxels.size <= _LARGEST_KEPT:
+            self._crops[output] = crop
+        return crop
+
+    def mask(self, output: str) -> NDArray[np.bool_]:
+        """Voxels of one output on the whole grid: bool, shape (slices, rows, columns); of one at a time only."""
+        mask, crop = np.zeros(self.shape, np.bool_), self.crop(output)
+        mask[crop.box] = crop.voxels
         return mask
+
+    def numbered(self) -> Numbered:
+        """Lay all segments that are present into one array, once."""
+        if not self._numbered:
+            self._numbered.append(self._number())
+        return self._numbered[0]
+
+    def _number(self) -> Numbered:
+        segments = self.findings.present
+        labels = np.zeros(self.shape, np.uint8 if len(segments) < 256 else np.uint16)
+        for segment in segments:
+            crop = self.crop(segment.output)
+            inside = labels[crop.box]
+            if shared := int(inside[crop.voxels].max(initial=0)):
+                other = next(each for each in segments if each.number == shared)
+                return Numbered(np.zeros((0, 0, 0), np.uint8), (other.label, segment.label))
+            inside[crop.voxels] = segment.number
+        return Numbered(labels)
 
     def after(self, result: Dataset) -> Analysis:
         """Tell the builders that follow of a result."""
         return replace(self, made=(*self.made, result))
 
+    def encoded(self, encoding: Encoding, seg: Dataset) -> Analysis:
+        """Tell the builders that follow of the segmentation in another encoding, in place of the BINARY one."""
+        others = [result for result in self.made if result.SOPInstanceUID != self.origin.uid(OutputKind.SEG.value)]
+        return replace(self, made=(seg, *others), encoding=encoding)
+
     def made_of(self, kind: OutputKind) -> Dataset | None:
         """The result of one kind, if it was made before."""
-        uid = self.origin.uid(kind.value)
+        uid = self.origin.uid(encoded(kind, self.encoding).value)
         return next((result for result in self.made if result.SOPInstanceUID == uid), None)

@@ -22,6 +22,7 @@ from dicom_node.domain.finding import Code
 from dicom_node.domain.job import Job, JobInstance
 from dicom_node.domain.model import ModelCard
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, device_uid, result_uid
+from dicom_node.results.frames import Framed
 from dicom_node.results.source import SourceVolume, patient_and_study, received_headers, slice_headers
 from dicom_node.settings import Node
 
@@ -219,10 +220,13 @@ def fix_dimension_uid(result: Dataset, uid: str) -> None:
         item.DimensionOrganizationUID = uid
 
 
-def file_bytes(result: Dataset) -> bytes:
-    """Encode the object as a DICOM file (PS3.10 7.1)."""
+def file_bytes(result: Dataset | Framed) -> bytes:
+    """Encode the object as a DICOM file (PS3.10 7.1). Frames follow all that is said of the whole."""
     buffer = BytesIO()
-    result.save_as(buffer, enforce_file_format=True)
+    head = result.head if isinstance(result, Framed) else result
+    head.save_as(buffer, enforce_file_format=True)
+    if isinstance(result, Framed):
+        buffer.write(result.frames)
     return buffer.getvalue()
 
 

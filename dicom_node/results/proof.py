@@ -14,12 +14,14 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
+from pydicom.pixels.utils import iter_pixels
 
 from dicom_node.errors import ResultError
-from dicom_node.results.analysis import Analysis
+from dicom_node.results.analysis import Analysis, Crop
 
 # A slice may lie a quarter of a step or of a pixel, or 0.1 mm, from its place on the grid (domain/geometry.py).
 VOXELS, MM = 0.3, 0.15
+_OWN_PLACE = ("PlaneOrientationSequence", "PixelMeasuresSequence")  # of a frame that is not like the others
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,15 +52,43 @@ def prove_seg(data: bytes, analysis: Analysis) -> None:
     frame_of = {(frame.segment, frame.slice): frame for frame in _frames(seg, analysis, "segmentation")}
     packed, size = np.frombuffer(seg.PixelData, np.uint8), int(seg.Rows) * int(seg.Columns)
     for segment in analysis.findings.present:
-        for k, expected in enumerate(analysis.mask(segment.output)):
+        crop = analysis.crop(segment.output)
+        for k, expected in _planes(crop, analysis):
             frame = frame_of.pop((segment.number, k), None)
             if frame is None:
-                if expected.any():
-                    raise ResultError(f"segment {segment.number} has no frame for slice {named_slice(analysis, k)}")
-            elif not np.array_equal(_unpack(packed, frame.index * size, size), expected.ravel()):
+                raise ResultError(f"segment {segment.number} has no frame for slice {named_slice(analysis, k)}")
+            if not np.array_equal(_unpack(packed, frame.index * size, size), expected.ravel()):
                 raise ResultError(f"frame {frame.index + 1} of the segmentation differs from what the model marked")
     if frame_of:
         raise ResultError(f"{len(frame_of)} frames of the segmentation belong to no segment")
+
+
+def prove_labelmap(data: bytes, analysis: Analysis) -> None:
+    """Read a segmentation as a label map back; as `prove_seg`."""
+    seg = dcmread(BytesIO(data))
+    found: NDArray[np.uint16] | NDArray[np.uint8] = np.zeros(analysis.shape, f"u{seg.BitsAllocated // 8}")
+    for frame, pixels in zip(_frames(seg, analysis, "label map"), iter_pixels(seg), strict=True):
+        found[frame.slice] = pixels
+    for segment in analysis.findings.present:
+        crop = analysis.crop(segment.output)
+        if (found[crop.box][crop.voxels] != segment.number).any():
+            raise ResultError(f"segment {segment.number} of the label map differs from what the model marked")
+    if np.count_nonzero(found) != sum(segment.voxels for segment in analysis.findings.present):
+        raise ResultError("the label map marks voxels that the model did not mark")
+
+
+def prove_fractional(data: bytes, analysis: Analysis) -> None:
+    """Read a segmentation of probabilities back; as `prove_seg`, against what the model said of each voxel."""
+    seg = dcmread(BytesIO(data))
+    likely = {s.number: analysis.marks.probability(s.output) for s in analysis.findings.present}
+    left = {(n, k) for n, array in likely.items() if array is not None for k in np.flatnonzero(array.any(axis=(1, 2)))}
+    for frame, pixels in zip(_frames(seg, analysis, "segmentation"), iter_pixels(seg), strict=True):
+        array = likely.get(frame.segment)
+        if array is None or not np.array_equal(pixels, array[frame.slice]):
+            raise ResultError(f"frame {frame.index + 1} of the segmentation differs from what the model said")
+        left.discard((frame.segment, frame.slice))
+    if left:
+        raise ResultError(f"the segmentation has no frame for {len(left)} slices that the model spoke of")
 
 
 def prove_pm(data: bytes, analysis: Analysis) -> None:
@@ -87,7 +117,10 @@ def _frames(result: Dataset, analysis: Analysis, what: str) -> Iterator[Frame]:
     slice_of = slices_by_uid(analysis)
     if str(result.FrameOfReferenceUID) != str(analysis.origin.slices[0].FrameOfReferenceUID):
         raise ResultError(f"the {what} has another frame of reference than its source")
+    if len(result.PerFrameFunctionalGroupsSequence) != int(result.NumberOfFrames):
+        raise ResultError(f"the {what} does not say of each of its frames where it lies")
     seen: set[tuple[int, int]] = set()
+    proved: set[tuple[int, tuple[float, ...]]] = set()
     shared = result.SharedFunctionalGroupsSequence[0]
     for index, item in enumerate(result.PerFrameFunctionalGroupsSequence):
         name = f"frame {index + 1} of the {what}"
@@ -96,7 +129,10 @@ def _frames(result: Dataset, analysis: Analysis, what: str) -> Iterator[Frame]:
         frame = Frame(index, -1 if k is None else k, _segment(item, shared))
         if k is None or len(sources) != 1 or (frame.segment, k) in seen:
             raise ResultError(f"{name} does not belong to one slice and segment")
-        _prove_place(result, item, shared, analysis, k, name)
+        place = k, tuple(float(x) for x in item.PlanePositionSequence[0].ImagePositionPatient)
+        if place not in proved or any(keyword in item for keyword in _OWN_PLACE):
+            _prove_place(result, item, shared, analysis, k, name)
+            proved.add(place)
         seen.add((frame.segment, k))
         yield frame
 
@@ -136,6 +172,15 @@ def _group(item: Dataset, shared: Dataset, keyword: str) -> Dataset:
 def named_slice(analysis: Analysis, k: int) -> str:
     """SOP Instance UID of a slice."""
     return str(analysis.origin.slices[k].SOPInstanceUID)
+
+
+def _planes(crop: Crop, analysis: Analysis) -> Iterator[tuple[int, NDArray[np.bool_]]]:
+    """Yield each slice that has voxels of a crop, with the whole of its plane."""
+    _, rows, columns = crop.box
+    for n in np.flatnonzero(crop.voxels.any(axis=(1, 2))).tolist():
+        plane = np.zeros(analysis.shape[1:], np.bool_)
+        plane[rows, columns] = crop.voxels[n]
+        yield n + crop.start[0], plane
 
 
 def _unpack(packed: NDArray[np.uint8], start: int, count: int) -> NDArray[np.bool_]:

@@ -14,8 +14,8 @@ from highdicom.sr import VolumetricROIMeasurementsAndQualitativeEvaluations as V
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
-from pydicom.uid import SegmentationStorage
 
+from dicom_node.domain.encoding import encoded
 from dicom_node.domain.finding import Measurement, Segment
 from dicom_node.domain.model import OutputKind
 from dicom_node.results.analysis import Analysis
@@ -61,6 +61,7 @@ def build_sr(analysis: Analysis) -> Dataset:
         [*origin.slices, *analysis.made],
         series_description(origin, _what(analysis)),
         lacks=analysis.lacks,
+        part=encoded(OutputKind.SR, analysis.encoding).value,
     )
 
 
@@ -98,7 +99,7 @@ def _segment_group(analysis: Analysis, segment: Segment) -> Group | VolumeGroup:
 
 def _reference(segment: Segment, seg: Dataset) -> hd.sr.ReferencedSegment:
     return hd.sr.ReferencedSegment(
-        sop_class_uid=SegmentationStorage,
+        sop_class_uid=seg.SOPClassUID,
         sop_instance_uid=seg.SOPInstanceUID,
         segment_number=segment.number,
         source_series=hd.sr.SourceSeriesForSegmentation(seg.ReferencedSeriesSequence[0].SeriesInstanceUID),

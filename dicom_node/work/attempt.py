@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from time import monotonic
 
 from ai.contract import BundleError, ModelCancelled, ModelError, ModelInvalidOutput, Prediction
 from ai.contract import Volume as Pixels
 from ai.process import ModelProcess
 from dicom_node.domain.eligibility import why_unfit
+from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.job import Canceled, Failed, Job, Outcome, RetryLater, Succeeded
 from dicom_node.domain.model import ModelCard
 from dicom_node.errors import ModelFailed, NodeError, NotEligible
@@ -29,7 +30,8 @@ class WorkNode:
     """What an attempt needs of the node.
 
     `model_for` gives the warm model of a card, and raises a NodeError when its bundle is not what the node started
-    with. `cancelled` says whether the answer is no longer wanted; it is asked while the model runs.
+    with. `cancelled` says whether the answer is no longer wanted; it is asked while the model runs. `encodings` says
+    how each destination wants segmentations.
     """
 
     cards: dict[str, ModelCard]
@@ -37,6 +39,7 @@ class WorkNode:
     equipment: Equipment
     model_for: Callable[[ModelCard], ModelProcess]
     cancelled: Callable[[], bool]
+    encodings: Mapping[str, Encoding] = field(default_factory=dict)
 
 
 def run_attempt(job: Job, node: WorkNode) -> Outcome:
@@ -54,7 +57,8 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         started = monotonic()
         findings = findings_from(prediction, card, volume, job.id, series_id=job.series_id, not_run=unfit)
         steps_s["measure"] = monotonic() - started
-        results = build_results(job, card, volume, findings, prediction, node.equipment, node.spool, steps_s)
+        encodings = {node.encodings[name] for name in job.destinations if name in node.encodings}
+        results = build_results(job, card, volume, findings, prediction, node.equipment, node.spool, steps_s, encodings)
         return Succeeded(results, {step: round(seconds, 3) for step, seconds in steps_s.items()})
     except ModelCancelled:
         return Canceled()

@@ -20,7 +20,7 @@ from dicom_node.volume import Volume
 from dicom_node.work.checks import check_prediction, check_segments
 from dicom_node.work.derived import Calculated, Context, answer_qualities, calculate, grade_quality, zone_quality
 from dicom_node.work.detections import Found, choose
-from dicom_node.work.measures import MEASURES, Marked, segment, voxel_volume_ml
+from dicom_node.work.measures import MEASURES, Marked, marked, voxel_volume_ml
 from dicom_node.work.scan import family_history, header_of
 
 Mask = NDArray[np.bool_]
@@ -72,10 +72,10 @@ def findings_from(
     """
     voxel_volume_ml(volume.affine)
     check_prediction(prediction, card)
-    masks = {each.output: prediction.mask(each.output) for each in card.segments}
+    masks = {name: prediction.mask(name) for name in _asked_in_full(card)}
     check_segments(masks, card, volume)
     barred = not_run or {}
-    organs = {name: segment(volume, mask, prediction.instances) for name, mask in masks.items()}
+    organs = {each.output: _cut_out(volume, prediction, each.output) for each in card.segments}
     segments = [_segment(each, card, organs[each.output], job_id) for each in card.segments]
     qualities: list[Quality] = []
     left_out = [NotRun(d.name, barred[d.output]) for d in card.detections if d.output in barred]
@@ -89,6 +89,20 @@ def findings_from(
             qualities += calculated.of_scan
             left_out += [*dropped, *calculated.not_run]
     return Findings(_numbered(segments), tuple(qualities), tuple(left_out))
+
+
+def _asked_in_full(card: ModelCard) -> set[str]:
+    """Outputs whose mask is needed on the whole grid: lungs, and what detections lie in. Of all others a box will do.
+
+    Masks of a hundred organs on 600 slices would take 18 GB.
+    """
+    within = {output for detection in card.detections for output in detection.within}
+    return {each.output for each in card.segments if each.type.value == codes.LUNG.value or each.output in within}
+
+
+def _cut_out(volume: Volume, prediction: Prediction, output: str) -> Marked:
+    box = prediction.box(output)
+    return marked(volume, prediction.within(output, box), box, prediction.instances)
 
 
 class _Kind:

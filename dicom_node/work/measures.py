@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from ai.measure.attenuation import LungDensity, lung_density, solid_part
 from ai.measure.diameter import Diameters, axial_diameters
 from ai.measure.opacity import opacified_percent
-from ai.measure.region import Box, box_of, shifted
+from ai.measure.region import Box, shifted
 from dicom_node.domain import codes
 from dicom_node.domain.finding import Code, Measurement
 from dicom_node.domain.model import Measure
@@ -103,13 +103,6 @@ def marked(volume: Volume, mask: NDArray[np.bool_], box: Box, instances: NDArray
         is_ct=volume.datasets[0].get("Modality") == "CT",
         nodules=None if instances is None else np.asarray(instances[box] > 0, np.bool_),
     )
-
-
-def segment(volume: Volume, mask: NDArray[np.bool_], instances: NDArray[np.uint8] | None = None) -> Marked:
-    """Cut out a segment from its mask on the grid of a volume, shape (slices, rows, columns); it may be empty."""
-    nothing = slice(0, 0)
-    box: Box = box_of(mask) or (nothing, nothing, nothing)
-    return marked(volume, mask[box], box, instances)
 
 
 def voxel_volume_ml(affine: NDArray[np.float64]) -> float:

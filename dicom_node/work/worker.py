@@ -72,6 +72,7 @@ class Worker:
         self._settings = settings
         self._cards = dict(catalog.models)
         self._objects = {name: destination.objects for name, destination in catalog.destinations.items()}
+        self._encodings = {name: destination.seg for name, destination in catalog.destinations.items()}
         self._engine = engine
         self._enqueuer = enqueuer
         self._spool = spool
@@ -137,7 +138,14 @@ class Worker:
 
     def _attempt(self, job: Job) -> Outcome:
         wanted = _Wanted(self._engine, job, self._stop)
-        node = WorkNode(self._cards, self._spool, equipment_of(self._settings.node), self._model_for, wanted.no_longer)
+        node = WorkNode(
+            self._cards,
+            self._spool,
+            equipment_of(self._settings.node),
+            self._model_for,
+            wanted.no_longer,
+            self._encodings,
+        )
         try:
             outcome = run_attempt(job, node)
         except Exception as error:  # what nobody foresaw costs this attempt, never the worker
@@ -151,7 +159,7 @@ class Worker:
     def _record(self, tx: Connection, job: Job, outcome: Outcome) -> bool:
         match outcome:
             case Succeeded():
-                return finish_completed(tx, job, outcome, self._enqueuer, self._objects)
+                return finish_completed(tx, job, outcome, self._enqueuer, self._objects, self._encodings)
             case RetryLater(error):
                 work = self._settings.work
                 delay_s = retry_delay_s(job.attempt, first_s=work.retry_first_s, longest_s=work.retry_longest_s)

@@ -29,8 +29,14 @@ from dicom_node.domain.delivery import Delivery, DimseDestination
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.uids import AETitle
 
+LABEL_MAP = UID("1.2.840.10008.5.1.4.1.1.66.7")  # in no dictionary of pydicom yet
 SYNTAXES = (ExplicitVRLittleEndian, ImplicitVRLittleEndian, RLELossless)
-STORED = (SegmentationStorage, SecondaryCaptureImageStorage, Comprehensive3DSRStorage)
+STORED = (
+    SegmentationStorage,
+    LABEL_MAP,
+    SecondaryCaptureImageStorage,
+    Comprehensive3DSRStorage,
+)
 CLASSES = (*STORED, Verification)
 
 
@@ -134,7 +140,7 @@ def write_object(
     ds.ReferringPhysicianName, ds.SeriesNumber, ds.InstanceNumber = "", 1, 1
     ds.Modality = "SR"
     if sop_class != Comprehensive3DSRStorage:
-        ds.Modality = "SEG" if sop_class == SegmentationStorage else "OT"
+        ds.Modality = "OT" if sop_class == SecondaryCaptureImageStorage else "SEG"
         ds.Rows, ds.Columns, ds.NumberOfFrames, ds.SamplesPerPixel = rows, 512, 1, 1
         ds.BitsAllocated, ds.BitsStored, ds.HighBit, ds.PixelRepresentation = 8, 8, 7, 0
         ds.PhotometricInterpretation, ds.SegmentationType = "MONOCHROME2", "FRACTIONAL"

@@ -8,24 +8,35 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
-from pydicom.uid import Comprehensive3DSRStorage, SecondaryCaptureImageStorage, SegmentationStorage
+from pydicom.uid import (
+    UID,
+    Comprehensive3DSRStorage,
+    ExplicitVRLittleEndian,
+    RLELossless,
+    SecondaryCaptureImageStorage,
+    SegmentationStorage,
+)
 from sqlalchemy import Connection, Engine, Row, insert, select
 
 from dicom_node.db import tables as t
-from dicom_node.db.deliveries import NO_CHOICE, DeliveryQueue, create_deliveries
+from dicom_node.db.deliveries import ALL_BINARY, NO_CHOICE, DeliveryQueue, create_deliveries
 from dicom_node.db.engine import utc_now
 from dicom_node.domain.delivery import ResultObject
+from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.job import Job
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.uids import result_id
-from tests.integration.deliver.peer import write_object
+from tests.integration.deliver.peer import LABEL_MAP, write_object
 from tests.integration.engine.rows import add_job
 
 CLASS = {
     OutputKind.SEG: SegmentationStorage,
     OutputKind.SC: SecondaryCaptureImageStorage,
     OutputKind.SR: Comprehensive3DSRStorage,
+    OutputKind.SEG_LABELMAP: LABEL_MAP,
+    OutputKind.SR_LABELMAP: Comprehensive3DSRStorage,
 }
+SYNTAX: Mapping[OutputKind, UID] = {OutputKind.SEG_LABELMAP: RLELossless}
 
 
 class Queue:
@@ -55,6 +66,8 @@ def add_results(
     kinds: Sequence[OutputKind] = (OutputKind.SR, OutputKind.SEG),
     rows: int = 64,
     wanted: Mapping[str, Collection[OutputKind]] = NO_CHOICE,
+    encodings: Mapping[str, Encoding] = ALL_BINARY,
+    not_as: Mapping[str, str] | None = None,
 ) -> str:
     """Store results of a job under `spool`, with their rows and deliveries; give the job's id."""
     job_id = add_job(tx, None, "lung", destinations=destinations)
@@ -66,7 +79,7 @@ def add_results(
     for kind in kinds:
         path = spool / "results" / job_id / f"{kind}.dcm"
         path.parent.mkdir(parents=True, exist_ok=True)
-        ds = write_object(path, CLASS[kind], rows=rows, study=study)
+        ds = write_object(path, CLASS[kind], syntax=SYNTAX.get(kind, ExplicitVRLittleEndian), rows=rows, study=study)
         raw = path.read_bytes()
         result = ResultObject(
             kind=kind,
@@ -77,11 +90,12 @@ def add_results(
             path=str(path.relative_to(spool)),
             size=len(raw),
             sha256=hashlib.sha256(raw).hexdigest(),
+            summary={"not_as": dict(not_as)} if not_as else {},
         )
         columns = {name: getattr(result, name) for name in result.__slots__}
         tx.execute(insert(t.result).values(id=result_id(job_id, kind), job_id=job_id, created_at=utc_now(), **columns))
         results.append(result)
-    create_deliveries(tx, _job(job_id, destinations), results, queue, wanted)
+    create_deliveries(tx, _job(job_id, destinations), results, queue, wanted, encodings)
     return job_id
 
 

@@ -15,8 +15,9 @@ from sqlalchemy import Engine
 
 from dicom_node import engine as job_engine
 from dicom_node.db import migrate
-from dicom_node.db.deliveries import NO_CHOICE
+from dicom_node.db.deliveries import ALL_BINARY, NO_CHOICE
 from dicom_node.db.engine import open_engine
+from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.model import OutputKind
 from dicom_node.engine import Enqueuer
 from tests.integration.deliver.rows import add_results, deliveries
@@ -107,11 +108,14 @@ class Site:
         kinds: Sequence[OutputKind] = MADE,
         rows: int = 64,
         wanted: Mapping[str, Collection[OutputKind]] = NO_CHOICE,
+        encodings: Mapping[str, Encoding] = ALL_BINARY,
+        not_as: Mapping[str, str] | None = None,
     ) -> str:
         """Store a job's results and enqueue their deliveries."""
         where, spool = destinations or ("pacs",), self.home / "spool"
+        how: dict[str, Any] = {"wanted": wanted, "encodings": encodings, "not_as": not_as}
         with self.engine.begin() as tx:
-            return add_results(tx, spool, self.enqueuer, destinations=where, kinds=kinds, rows=rows, wanted=wanted)
+            return add_results(tx, spool, self.enqueuer, destinations=where, kinds=kinds, rows=rows, **how)
 
     def ask(self, *words: str) -> str:
         """Run a command on these settings that must succeed; its output."""

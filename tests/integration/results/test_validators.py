@@ -5,15 +5,30 @@ from __future__ import annotations
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.finding import NotRun
 from dicom_node.domain.job import Failure
 from dicom_node.spool import Spool
+from dicom_node.work.findings import findings_from
 from tests.ct import Change, small_ct
 from tests.peers.validators import problems
-from tests.unit.results.case import ALL, NO_ORGANS, both_lungs, boxes, build, built_of, card_with, make_case, nodules
+from tests.unit.results.case import (
+    ALL,
+    CARD,
+    NO_ORGANS,
+    both_lungs,
+    boxes,
+    build,
+    built_of,
+    card_with,
+    make_case,
+    nodules,
+    predict,
+)
 from tests.unit.results.test_header import with_attributes
 from tests.unit.results.test_unanalysed import failed_job, write
 
@@ -63,6 +78,20 @@ def test_the_validators_find_nothing_to_say_of_nodules_and_of_every_kind_of_resu
     built = built_of(case, prediction, replace(findings, not_run=not_run), spool, card_with(outputs=ALL))
     assert list(built.files) == [kind.value for kind in ALL]
     assert problems(*built.files.values(), sources=case.sources) == []
+
+
+@pytest.mark.parametrize("source", ["plain", "lossy"])
+def test_the_validators_find_nothing_to_say_of_a_segmentation_in_other_encodings(
+    source: str, tmp_path: Path, spool: Spool
+) -> None:
+    case = make_case(tmp_path / "ct", change=SOURCES[source])
+    masks = both_lungs(case)
+    likely = {name: mask * np.uint8(200) for name, mask in masks.items()}
+    prediction = replace(predict(masks), probabilities=likely)
+    findings = findings_from(prediction, CARD, case.volume, case.job.id)
+    built = built_of(case, prediction, findings, spool, encodings=tuple(Encoding))
+    made = ("seg-labelmap", "sr-labelmap", "seg-fractional", "sr-fractional")
+    assert problems(*(built.files[kind] for kind in made), sources=case.sources) == []
 
 
 @pytest.mark.parametrize("failure", Failure)

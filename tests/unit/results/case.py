@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
@@ -15,11 +15,13 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
 from ai.contract import Detection, LabelMap, Prediction
+from ai.measure.region import box_of
+from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.finding import Axes, Code, Findings, Measurement, Quality, Segment
 from dicom_node.domain.job import Job, JobInstance
-from dicom_node.domain.model import Accepts, DetectionCard, ModelCard, OutputKind, SegmentCard
+from dicom_node.domain.model import Accepts, DetectionCard, ModelCard, SegmentCard
 from dicom_node.domain.uids import result_uid
-from dicom_node.results import Equipment, build_results
+from dicom_node.results import BUILDERS, Equipment, build_results
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.header import Origin
 from dicom_node.spool import Spool
@@ -53,7 +55,7 @@ NODULE = Code("27925004", "SCT", "Nodule")
 LESION = Code("52988006", "SCT", "Lesion")
 # The same outputs as things of which no anatomy is expected: boxes stay where they are when the patient is turned.
 NO_ORGANS = replace(CARD, segments=tuple(replace(each, type=LESION, laterality=None) for each in CARD.segments))
-ALL = tuple(OutputKind)
+ALL = tuple(BUILDERS)
 NODULES = DetectionCard(
     "nodule", "Nodule", "Nodule detection", MORPHOLOGY, NODULE, LUNG, within=("left lung", "right lung")
 )
@@ -243,8 +245,15 @@ def build(case: Case, masks: Mapping[str, NDArray[np.bool_]], spool: Spool, card
     return built_of(case, prediction, findings_from(prediction, card, case.volume, case.job.id), spool, card)
 
 
-def built_of(case: Case, prediction: Prediction, findings: Findings, spool: Spool, card: ModelCard = CARD) -> Built:
-    results = build_results(case.job, card, case.volume, findings, prediction, EQUIPMENT, spool)
+def built_of(
+    case: Case,
+    prediction: Prediction,
+    findings: Findings,
+    spool: Spool,
+    card: ModelCard = CARD,
+    encodings: Collection[Encoding] = (),
+) -> Built:
+    results = build_results(case.job, card, case.volume, findings, prediction, EQUIPMENT, spool, encodings=encodings)
     files = {str(result.kind): spool.path(result.path).read_bytes() for result in results}
     return Built(findings, files, {str(result.kind): result.summary for result in results})
 
@@ -262,9 +271,19 @@ class Masks:
 
     masks: Mapping[str, NDArray[np.bool_]]
     saliency: NDArray[np.uint8] | None = None
+    probabilities: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
 
-    def mask(self, name: str) -> NDArray[np.bool_]:
-        return self.masks[name]
+    def shape(self, name: str) -> tuple[int, ...]:
+        return self.masks[name].shape
+
+    def box(self, name: str) -> tuple[slice, slice, slice]:
+        return box_of(self.masks[name]) or (slice(0, 0), slice(0, 0), slice(0, 0))
+
+    def within(self, name: str, box: tuple[slice, slice, slice]) -> NDArray[np.bool_]:
+        return self.masks[name][box]
+
+    def probability(self, name: str) -> NDArray[np.uint8] | None:
+        return self.probabilities.get(name)
 
 
 def card_with(**changes: Any) -> ModelCard:

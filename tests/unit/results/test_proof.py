@@ -7,6 +7,7 @@ from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
@@ -15,8 +16,8 @@ from dicom_node.results import BUILDERS, PROOFS
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.header import Origin, file_bytes
 from dicom_node.results.pm import build_pm
-from dicom_node.results.proof import prove_pm, prove_seg
-from dicom_node.results.seg import build_seg
+from dicom_node.results.proof import prove_fractional, prove_labelmap, prove_pm, prove_seg
+from dicom_node.results.seg import build_fractional, build_labelmap, build_seg
 from dicom_node.spool import Spool
 from tests.unit.results.case import (
     ALL,
@@ -34,6 +35,8 @@ from tests.unit.results.case import (
 
 
 def flip_a_voxel(result: Dataset) -> None:
+    if result.file_meta.TransferSyntaxUID.is_compressed:
+        result.decompress(generate_instance_uid=False)
     pixels = bytearray(result.PixelData)
     pixels[len(pixels) // 2] ^= 1
     result.PixelData = bytes(pixels)
@@ -41,7 +44,7 @@ def flip_a_voxel(result: Dataset) -> None:
 
 def exchange_two_slices(result: Dataset) -> None:
     frames = result.PerFrameFunctionalGroupsSequence
-    first, second = frames[0], frames[-1]
+    first, second = frames[0], frames[-2]  # the ends of a box are alike
     for keyword in ("DerivationImageSequence", "PlanePositionSequence"):
         first[keyword], second[keyword] = second[keyword], first[keyword]
 
@@ -87,7 +90,15 @@ LIES = (
 def analysis(tmp_path_factory: pytest.TempPathFactory) -> Analysis:
     case = make_case(tmp_path_factory.mktemp("ct"))
     prediction, findings = nodules(case)
+    likely = {each.output: prediction.mask(each.output) * np.uint8(200) for each in findings.present}
+    prediction = replace(prediction, probabilities=likely)
     return Analysis(Origin.of(case.job, CARD, case.volume, EQUIPMENT), case.volume, findings, prediction)
+
+
+def without_overlap(analysis: Analysis) -> Analysis:
+    """Leave the nodules out, which lie in the lungs."""
+    lungs = tuple(each for each in analysis.findings.segments if each.score is None)
+    return replace(analysis, findings=replace(analysis.findings, segments=lungs), _numbered=[])
 
 
 @pytest.fixture(scope="module")
@@ -95,10 +106,17 @@ def written(analysis: Analysis) -> dict[str, bytes]:
     seg, pm = build_seg(analysis), build_pm(analysis)
     assert seg is not None
     assert pm is not None
-    return {"seg": file_bytes(seg), "pm": file_bytes(pm)}
+    labelmap, fractional = build_labelmap(without_overlap(analysis)), build_fractional(analysis)
+    others = {"labelmap": file_bytes(labelmap), "fractional": file_bytes(fractional)}
+    return {"seg": file_bytes(seg), "pm": file_bytes(pm), **others}
 
 
-PROVE = {"seg": prove_seg, "pm": prove_pm}
+PROVE = {
+    "seg": prove_seg,
+    "pm": prove_pm,
+    "labelmap": lambda data, analysis: prove_labelmap(data, without_overlap(analysis)),
+    "fractional": prove_fractional,
+}
 
 
 @pytest.mark.parametrize("kind", PROVE)
