@@ -6,23 +6,28 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from functools import cache
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 from uuid import UUID
 
 import numpy as np
 from numpy.typing import NDArray
+from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 
 from dicom_node.domain import codes
 from dicom_node.domain.eligibility import Accepts
+from dicom_node.domain.encoding import Encoding, encoded
 from dicom_node.domain.finding import Axes, Code, Findings, Measurement, Quality, Segment
 from dicom_node.domain.job import Job, JobInstance
 from dicom_node.domain.model import DetectionCard, ModelCard, OutputKind, SegmentCard
 from dicom_node.results import BUILDERS
 from dicom_node.results.analysis import Analysis
-from dicom_node.results.header import Equipment, Origin
+from dicom_node.results.frames import Framed
+from dicom_node.results.header import Equipment, Origin, file_bytes
+from dicom_node.results.seg import ENCODERS
 
 _ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
 _MORPHOLOGY = Code("49755003", "SCT", "Morphologically Abnormal Structure")
@@ -44,8 +49,19 @@ class _Volume:
 class _Marks:
     masks: Mapping[str, NDArray[np.bool_]]
 
-    def mask(self, name: str, /) -> NDArray[np.bool_]:
-        return self.masks[name]
+    def shape(self, name: str, /) -> tuple[int, ...]:
+        return self.masks[name].shape
+
+    def box(self, name: str, /) -> tuple[slice, slice, slice]:
+        marked = np.argwhere(self.masks[name])
+        low, high = marked.min(axis=0), marked.max(axis=0) + 1
+        return slice(low[0], high[0]), slice(low[1], high[1]), slice(low[2], high[2])
+
+    def within(self, name: str, box: tuple[slice, slice, slice], /) -> NDArray[np.bool_]:
+        return self.masks[name][box]
+
+    def probability(self, name: str, /) -> NDArray[np.uint8]:
+        return np.asarray(self.masks[name] * 200, np.uint8)
 
     @property
     def saliency(self) -> NDArray[np.uint8]:
@@ -83,12 +99,22 @@ def made(vary: str = "") -> dict[OutputKind, Dataset]:
     volume = _Volume(scan)
     findings, marks = _found(volume.array.shape, 2 if vary == "findings" else 1)
     analysis = Analysis(Origin.of(job, card, volume, equipment), volume, findings, marks)
-    results = {}
+    results: dict[OutputKind, Dataset] = {}
     for kind, build in BUILDERS.items():
-        result = build(analysis)
-        assert result is not None, kind
-        results[kind], analysis = result, analysis.after(result)
-    return results
+        results[kind] = _whole(build(analysis))
+        for encoding in (Encoding.LABELMAP, Encoding.FRACTIONAL):
+            if kind is OutputKind.SEG:
+                results[encoded(kind, encoding)] = _whole(ENCODERS[encoding](analysis))
+            elif kind is OutputKind.SR:
+                pointed = analysis.encoded(encoding, results[encoded(OutputKind.SEG, encoding)])
+                results[encoded(kind, encoding)] = _whole(build(pointed))
+        analysis = analysis.after(results[kind])
+    return {kind: results[kind] for kind in OutputKind}
+
+
+def _whole(made: Dataset | Framed | None) -> Dataset:
+    assert made is not None
+    return dcmread(BytesIO(file_bytes(made))) if isinstance(made, Framed) else made
 
 
 _CARD = ModelCard(
@@ -162,13 +188,15 @@ def _job(scan: tuple[Dataset, ...], which: str) -> Job:
 def _found(shape: tuple[int, ...], nodules: int) -> tuple[Findings, _Marks]:
     masks = {"left lung": np.zeros(shape, np.bool_)}
     masks["left lung"][1:-1, 4:20, 4:20] = True
-    segments = [_segment("left lung", 1, _ANATOMY, codes.LUNG, voxels=int(masks["left lung"].sum()))]
+    segments = []
     for n in range(1, nodules + 1):
         name, end = f"nodule/{n}", 12 + n
         masks[name] = np.zeros(shape, np.bool_)
         masks[name][1 + n, 8:12, 8:end] = True
+        masks["left lung"][1 + n, 8:12, 8:end] = False  # a label map takes no overlap
         segments.append(_nodule(name, n, end, int(masks[name].sum())))
-    return Findings(tuple(segments)), _Marks(masks)
+    lung = _segment("left lung", 1, _ANATOMY, codes.LUNG, voxels=int(masks["left lung"].sum()))
+    return Findings((lung, *segments)), _Marks(masks)
 
 
 def _nodule(name: str, n: int, end: int, voxels: int) -> Segment:

@@ -7,8 +7,10 @@ from io import BytesIO
 
 import pytest
 from pydicom import dcmread
+from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
 from pydicom.uid import (
+    UID,
     Comprehensive3DSRStorage,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
@@ -100,7 +102,7 @@ def test_why_there_is_no_label_map_is_told(site: Site, scp: MakeScp) -> None:
 
 @pytest.mark.parametrize("syntax", [JPEGLSLossless, ExplicitVRLittleEndian])
 def test_peer_that_takes_another_compression_gets_that_one_and_the_same_pixels(
-    syntax: str, site: Site, scp: MakeScp
+    syntax: UID, site: Site, scp: MakeScp
 ) -> None:
     peer = scp(syntaxes=(syntax, ExplicitVRLittleEndian, ImplicitVRLittleEndian))
     site.deliverer({"pacs": peer.port})
@@ -111,10 +113,9 @@ def test_peer_that_takes_another_compression_gets_that_one_and_the_same_pixels(
     stored = dcmread(site.home / "spool" / "results" / job / "seg-labelmap.dcm")
     assert (stored.SOPInstanceUID, stored.file_meta.TransferSyntaxUID) == (uid, RLELossless)
     pixels = stored.pixel_array
-    buffer = BytesIO(b"\0" * 128 + b"DICM")
-    buffer.seek(0, 2)
     stored.file_meta.TransferSyntaxUID = syntax
+    buffer = DicomBytesIO()
     write_file_meta_info(buffer, stored.file_meta)
-    received = dcmread(BytesIO(buffer.getvalue() + data))
+    received = dcmread(BytesIO(b"\0" * 128 + b"DICM" + buffer.getvalue() + data))
     assert (received.SOPInstanceUID, received.SOPClassUID) == (uid, LABEL_MAP)
     assert (received.pixel_array == pixels).all()
