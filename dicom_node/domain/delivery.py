@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Collection
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -67,7 +68,7 @@ class ResultObject:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Destination:
+class Destination(ABC):
     """Where results are sent to; each kind says where and how.
 
     `objects` are the kinds of objects it gets; empty means all that are made. `seg` is how it wants segmentations.
@@ -82,9 +83,9 @@ class Destination:
     seg: Encoding = Encoding.BINARY
 
     @property
+    @abstractmethod
     def where(self) -> str:
         """Where it is, for a person."""
-        raise NotImplementedError
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

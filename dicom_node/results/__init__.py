@@ -20,9 +20,13 @@ from dicom_node.results.anatomy import prove_anatomy
 from dicom_node.results.frames import Framed
 from dicom_node.results.gsps import build_gsps
 from dicom_node.results.header import Equipment, Origin, equipment_of, file_bytes
+from dicom_node.results.key_images import build_key_images
+from dicom_node.results.kos import build_kos
 from dicom_node.results.outline_proof import prove_gsps, prove_rtstruct
+from dicom_node.results.overlay import build_overlay
+from dicom_node.results.pdf import build_pdf
 from dicom_node.results.pm import build_pm
-from dicom_node.results.proof import prove_fractional, prove_labelmap, prove_pm, prove_seg
+from dicom_node.results.proof import prove_fractional, prove_labelmap, prove_places, prove_pm, prove_seg
 from dicom_node.results.proof_sr import prove_viewer_sr
 from dicom_node.results.rtstruct import build_rtstruct
 from dicom_node.results.sc import build_sc
@@ -42,6 +46,10 @@ BUILDERS: dict[OutputKind, Builder] = {  # the SR refers to those before it
     OutputKind.SC: build_sc,
     OutputKind.RTSTRUCT: build_rtstruct,
     OutputKind.GSPS: build_gsps,
+    OutputKind.KEY_IMAGES: build_key_images,
+    OutputKind.OVERLAY: build_overlay,
+    OutputKind.PDF: build_pdf,
+    OutputKind.KOS: build_kos,
     OutputKind.VIEWER_SR: build_viewer_sr,
     OutputKind.SR: build_sr,
 }
@@ -52,6 +60,8 @@ PROOFS: dict[OutputKind, Callable[[bytes, Analysis], None]] = {  # of every kind
     OutputKind.PM: prove_pm,
     OutputKind.RTSTRUCT: prove_rtstruct,
     OutputKind.GSPS: prove_gsps,
+    OutputKind.KEY_IMAGES: prove_places,
+    OutputKind.OVERLAY: prove_places,
     OutputKind.VIEWER_SR: prove_viewer_sr,
 }
 

@@ -12,6 +12,7 @@ from pydicom.dataset import Dataset
 from pydicom.uid import SecondaryCaptureImageStorage
 
 from dicom_node.results.header import (
+    ST_LENGTH,
     Origin,
     complete,
     copy_body_part,
@@ -41,15 +42,9 @@ def capture(origin: Origin, rgb: NDArray[np.uint8], part: str, position: int, de
     """
     attributes = instance_attributes(origin, part, position, description)
     image = plain_object(origin, SecondaryCaptureImageStorage, "OT", attributes)
-    image.ConversionType = "WSD"
-    image.ImageType = ["DERIVED", "SECONDARY"]
+    carry_over(image, origin, what)
     image.PatientOrientation = ""  # several planes on one page
-    image.BurnedInAnnotation = "YES"
-    image.DerivationDescription = fit(what, 1024)
     image.SourceImageSequence = references(origin.slices)
-    for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
-        if keyword in origin.slices[0]:
-            setattr(image, keyword, origin.slices[0][keyword].value)
     image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
     image.Rows, image.Columns, _ = rgb.shape
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
@@ -57,6 +52,17 @@ def capture(origin: Origin, rgb: NDArray[np.uint8], part: str, position: int, de
     copy_body_part(image, origin)
     complete(image, origin)
     return image
+
+
+def carry_over(image: Dataset, origin: Origin, what: str) -> None:
+    """Say of a picture what it was drawn from, that something is written in its pixels, and what was lost before."""
+    image.ConversionType = "WSD"
+    image.ImageType = ["DERIVED", "SECONDARY"]
+    image.BurnedInAnnotation = "YES"
+    image.DerivationDescription = fit(what, ST_LENGTH)
+    for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
+        if keyword in origin.slices[0]:
+            setattr(image, keyword, origin.slices[0][keyword].value)
 
 
 def png(data: bytes) -> bytes:

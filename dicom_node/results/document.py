@@ -60,7 +60,7 @@ def document(
         A Comprehensive SR has no points in three dimensions, and more archives take it.
     """
     report = hd.sr.MeasurementReport(
-        observation_context=_observer(origin),
+        observation_context=hd.sr.ObservationContext(observer_device_context=observer(origin)),
         procedure_reported=_procedures(origin),
         imaging_measurements=groups,
         title=codes.DCM.ImagingMeasurementReport,
@@ -74,7 +74,7 @@ def document(
         is_final=False,
         is_verified=False,
         performed_procedure_codes=[],
-        requested_procedures=_requests(origin),
+        requested_procedures=requests(origin),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **instance_attributes(origin, part, position, description),
     )
@@ -148,7 +148,7 @@ def library_entry(image: Dataset, descriptors: Sequence[Any] = ()) -> hd.sr.Imag
     return entry
 
 
-def _observer(origin: Origin) -> hd.sr.ObservationContext:
+def observer(origin: Origin) -> hd.sr.ObserverContext:
     """Name the model as the observer, in the words of Contributing Equipment (IHE AIR table 6.5.3.1-1)."""
     attributes = hd.sr.DeviceObserverIdentifyingAttributes(
         uid=origin.device_uid,
@@ -157,11 +157,7 @@ def _observer(origin: Origin) -> hd.sr.ObservationContext:
         model_name=fit(origin.card.name, LO_LENGTH),
         serial_number=fit(origin.equipment.serial, LO_LENGTH),
     )
-    return hd.sr.ObservationContext(
-        observer_device_context=hd.sr.ObserverContext(
-            observer_type=codes.DCM.Device, observer_identifying_attributes=attributes
-        )
-    )
+    return hd.sr.ObserverContext(observer_type=codes.DCM.Device, observer_identifying_attributes=attributes)
 
 
 def _procedures(origin: Origin) -> list[PydicomCode]:
@@ -182,7 +178,7 @@ def _empty_unmeasured(item: Dataset) -> None:
         _empty_unmeasured(child)
 
 
-def _requests(origin: Origin) -> list[Dataset] | None:
+def requests(origin: Origin) -> list[Dataset] | None:
     """Name the order behind the study (PS3.3 C.17.2, Referenced Request Sequence), when there is one."""
     if not origin.patient.AccessionNumber:
         return None

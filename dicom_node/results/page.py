@@ -55,8 +55,9 @@ def draw_page(analysis: Analysis) -> NDArray[np.uint8]:
         RGB, to be looked at pixel for pixel. It names no patient: a viewer says whose it is, and the page may be shown
         where the patient may not.
     """
-    lesions = [segment for segment in analysis.findings.present if not _is_organ(segment)]
-    blocks = [_header(analysis), rule(_INNER), _overview(analysis, lesions)]
+    lesions = _lesions(analysis)
+    facts = _facts(analysis, lesions, _INNER - 2 * (_PANEL + _GAP))
+    blocks = [_header(analysis), rule(_INNER), beside([overview(analysis), facts], _GAP)]
     for number, lesion in enumerate(lesions[:MOST_PICTURED], start=1):
         blocks += [rule(_INNER), _lesion(analysis, number, lesion)]
     if rest := lesions[MOST_PICTURED:]:
@@ -65,6 +66,17 @@ def draw_page(analysis: Analysis) -> NDArray[np.uint8]:
     page = Image.new("RGB", (WIDTH, body.height + 2 * _MARGIN), BACKGROUND)
     page.paste(body, (_MARGIN, _MARGIN))
     return np.asarray(page).copy()
+
+
+def overview(analysis: Analysis) -> Image.Image:
+    """Draw two planes of the whole volume, through the first lesion, with everything outlined."""
+    lesions = _lesions(analysis)
+    center = _of_interest(analysis, lesions)
+    return beside([_panel(analysis, view, center, lesions) for view in (CORONAL, AXIAL)], _GAP)
+
+
+def _lesions(analysis: Analysis) -> list[Segment]:
+    return [segment for segment in analysis.findings.present if not _is_organ(segment)]
 
 
 def _is_organ(segment: Segment) -> bool:
@@ -85,13 +97,6 @@ def _header(analysis: Analysis) -> Image.Image:
         f"{columns} x {rows} pixels of {spacing[2]:.2f} x {spacing[1]:.2f} mm",
     ]
     return stacked([beside([title, warning], _GAP), paragraph(", ".join(series), _INNER, 15, MUTED)], 2)
-
-
-def _overview(analysis: Analysis, lesions: Sequence[Segment]) -> Image.Image:
-    """Two planes of the whole volume, and what is said of the scan and its organs."""
-    center = _of_interest(analysis, lesions)
-    panels = [_panel(analysis, view, center, lesions) for view in (CORONAL, AXIAL)]
-    return beside([*panels, _facts(analysis, lesions, _INNER - 2 * (_PANEL + _GAP))], _GAP)
 
 
 def _of_interest(analysis: Analysis, lesions: Sequence[Segment]) -> NDArray[np.float64]:

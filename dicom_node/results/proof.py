@@ -6,7 +6,7 @@ hold there exactly what the model said. A result that does not is never sent.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -112,6 +112,12 @@ def slices_by_uid(analysis: Analysis) -> dict[str, int]:
     return {str(header.SOPInstanceUID): k for k, header in enumerate(analysis.origin.slices)}
 
 
+def prove_places(data: bytes, analysis: Analysis) -> None:
+    """Read drawn slices back: each frame lies where the slice lies that it names. What was drawn, people see."""
+    for _ in _frames(dcmread(BytesIO(data), stop_before_pixels=True), analysis, "picture"):
+        pass
+
+
 def _frames(result: Dataset, analysis: Analysis, what: str) -> Iterator[Frame]:
     """Yield each frame with the slice that it names, once it is proved to lie there and nowhere else."""
     slice_of = slices_by_uid(analysis)
@@ -124,8 +130,8 @@ def _frames(result: Dataset, analysis: Analysis, what: str) -> Iterator[Frame]:
     shared = result.SharedFunctionalGroupsSequence[0]
     for index, item in enumerate(result.PerFrameFunctionalGroupsSequence):
         name = f"frame {index + 1} of the {what}"
-        sources = item.DerivationImageSequence[0].SourceImageSequence
-        k = slice_of.get(str(sources[0].ReferencedSOPInstanceUID))
+        sources = _sources(result, item, index)
+        k = slice_of.get(str(sources[0].ReferencedSOPInstanceUID)) if sources else None
         frame = Frame(index, -1 if k is None else k, _segment(item, shared))
         if k is None or len(sources) != 1 or (frame.segment, k) in seen:
             raise ResultError(f"{name} does not belong to one slice and segment")
@@ -135,6 +141,15 @@ def _frames(result: Dataset, analysis: Analysis, what: str) -> Iterator[Frame]:
             proved.add(place)
         seen.add((frame.segment, k))
         yield frame
+
+
+def _sources(result: Dataset, item: Dataset, index: int) -> Sequence[Dataset]:
+    """What a frame says that it was made of; Secondary Capture has no place for it but the order of its sources."""
+    if "DerivationImageSequence" in item:
+        named: Sequence[Dataset] = item.DerivationImageSequence[0].SourceImageSequence
+        return named
+    of_all: Sequence[Dataset] = result.get("SourceImageSequence", ())
+    return of_all[index : index + 1]
 
 
 def _segment(item: Dataset, shared: Dataset) -> int:

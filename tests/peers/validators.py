@@ -23,6 +23,7 @@ FALSE_ALARMS = (
     # PS3.3 C.8.32.2.1.1 has it for the fourth value of a parametric map's Image Type; the tool's table does not.
     r"^Warning - </(SharedFunctionalGroupsSequence\(5200,9229\)\[1\]/ParametricMapFrameTypeSequence\(0040,9092\)\[1\]"
     r"/FrameType\(0008,9007\)|ImageType\(0008,0008\))\[4\]> - Unrecognized defined term = <QUANTITY>$",
+    r"^W: Check for template constraints not yet supported$",
     # Codes that no public scheme has: PS3.16 8.2 reserves 99 for them, and (0008,0110) names the scheme.
     r"^Warning - <.*/CodingSchemeDesignator\(0008,0102\)\[1\]> - Unrecognized defined term = <99(DICOMNODE|PHANTOM)>$",
 )
@@ -77,8 +78,9 @@ def _messages(path: Path, modality: str, sources: list[Path], scratch: Path) -> 
         if message.startswith(("Error", "Warning", "Abort")) and message not in inherited:
             yield message
     yield from _run("dcentvfy", *map(str, sources), str(path))
-    if modality == "SR":
+    if modality in ("SR", "KO"):
         yield from _run("dsrdump", str(path), only_errors=True)
+    if modality == "SR":
         yield from _must("tid1500reader", "--inputDICOM", str(path), "--outputMetadata", str(scratch / "sr.json"))
     if modality == "PR":
         yield from _must("dcmpschk", str(path))

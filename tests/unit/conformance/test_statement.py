@@ -48,7 +48,7 @@ def test_where_an_attribute_comes_from_is_what_changes_it() -> None:
     assert said["Institution Name", "all"] == "node's settings"
     assert said["Series Description", "all"] == "model's card"
     assert said["SOP Instance UID", "all"] == "job"
-    assert said["Verification Flag", "viewer_sr, sr, sr-labelmap, sr-fractional"] == "always `UNVERIFIED`"
+    assert said["Verification Flag", "pdf, viewer_sr, sr, sr-labelmap, sr-fractional"] == "always `UNVERIFIED`"
     assert said["Number of Frames", "seg, seg-fractional"] == "source images, what was found"
 
 

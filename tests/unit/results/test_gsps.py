@@ -20,7 +20,7 @@ from dicom_node.results.header import file_bytes
 from dicom_node.results.outline_proof import prove_gsps
 from dicom_node.spool import Spool
 from tests.peers.validators import problems
-from tests.unit.results.case import CARD, analysis_of, boxes, build, built_of, card_with, make_case, nodules
+from tests.unit.results.case import CARD, NODULES, analysis_of, boxes, build, built_of, make_case, nodules
 from tests.unit.results.test_rtstruct import riddled
 
 ONLY = replace(CARD, outputs=(OutputKind.GSPS,))
@@ -53,12 +53,12 @@ def test_outlines_enclose_the_pixels_of_each_finding_on_its_own_image(tmp_path: 
 def test_findings_alone_are_outlined_and_named_in_a_window_that_shows_them(tmp_path: Path, spool: Spool) -> None:
     case = make_case(tmp_path / "ct", spacing_mm=(2.5, 1.5, 1.2))
     prediction, findings = nodules(case)
-    card = replace(ONLY, detections=card_with().detections)
+    card = replace(ONLY, detections=(NODULES,))
     state = dcmread(BytesIO(built_of(case, prediction, findings, spool, card).files["gsps"]))
     assert state.SOPClassUID == GrayscaleSoftcopyPresentationStateStorage
     assert [item.GraphicLayer for item in state.GraphicLayerSequence][-1] == "NOTICE"
     texts = {t.UnformattedTextValue for a in state.GraphicAnnotationSequence for t in a.TextObjectSequence}
-    assert texts >= {"Nodule 1: 8.4 mm", "Nodule 2", "RESEARCH ONLY - NOT FOR DIAGNOSTIC USE"}
+    assert texts == {"Nodule 1: 8.4 mm", "Nodule 2: 4.2 mm", "RESEARCH ONLY - NOT FOR DIAGNOSTIC USE"}
     assert (state.RescaleSlope, state.RescaleIntercept, state.RescaleType) == (1, -1024, "HU")
     assert (state.SoftcopyVOILUTSequence[0].WindowCenter, state.SoftcopyVOILUTSequence[0].WindowWidth) == (-500, 1600)
     assert list(state.DisplayedAreaSelectionSequence[0].PresentationPixelSpacing) == [1.5, 1.2]

@@ -1,0 +1,83 @@
+"""Slices as they were acquired, with what was found drawn over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw
+from scipy.ndimage import binary_dilation
+
+from dicom_node.domain.finding import Segment
+from dicom_node.results.analysis import Analysis
+from dicom_node.results.document import ANATOMICAL_STRUCTURE
+from dicom_node.results.page import window
+from dicom_node.results.planes import outline
+from dicom_node.results.sheet import AMBER, font, plain
+from dicom_node.results.words import NOT_FOR_DIAGNOSIS, titled
+
+MOST_KEY_SLICES = 20
+
+
+def draw_slice(analysis: Analysis, k: int, segments: Sequence[Segment]) -> NDArray[np.uint8]:
+    """Draw one slice pixel for pixel, windowed for what was looked for.
+
+    Parameters
+    ----------
+    k : int
+        Number of the slice, from 0.
+    segments : sequence of Segment
+        What to outline: organs on their last pixels, lesions on the first pixels around them, so that they are seen.
+
+    Returns
+    -------
+    numpy.ndarray of uint8, shape (rows, columns, 3)
+        RGB. It names the lesions on it and says what it is not for; it names no patient.
+    """
+    center, width = window(analysis)
+    grey = np.clip((analysis.volume.array[k] - (center - width / 2)) * (255 / width), 0, 255).astype(np.uint8)
+    rgb = np.repeat(grey[..., None], 3, axis=-1)
+    names: list[tuple[float, float, str]] = []
+    for segment in segments:
+        crop = analysis.crop(segment.output)
+        if not crop.start[0] <= k < crop.start[0] + len(crop.voxels) or not crop.voxels[k - crop.start[0]].any():
+            continue
+        mask = np.zeros(grey.shape, np.bool_)
+        mask[crop.box[1:]] = crop.voxels[k - crop.start[0]]
+        if segment.category.value == ANATOMICAL_STRUCTURE:
+            rgb[outline(mask)] = segment.color_rgb
+        else:
+            rgb[binary_dilation(mask) & ~mask] = segment.color_rgb
+            rows, columns = np.nonzero(mask)
+            names.append((float(columns.max()) + 5, float(rows.mean()), titled(segment)))
+    image = Image.fromarray(rgb)
+    _write(ImageDraw.Draw(image), image.size, names, f"{k + 1} of {len(analysis.origin.slices)}")
+    return np.asarray(image)
+
+
+def key_slices(analysis: Analysis) -> list[int]:
+    """Give the slice on which each finding is largest, in their order; of many findings, those of the largest."""
+    largest = sorted(analysis.found, key=lambda segment: -segment.voxels)[:MOST_KEY_SLICES]
+    chosen = set()
+    for segment in largest:
+        crop = analysis.crop(segment.output)
+        chosen.add(crop.start[0] + int(np.count_nonzero(crop.voxels, axis=(1, 2)).argmax()))
+    return sorted(chosen)
+
+
+def _write(
+    pen: ImageDraw.ImageDraw, size: tuple[int, int], names: Sequence[tuple[float, float, str]], number: str
+) -> None:
+    width, height = size
+    below = 18.0
+    for x, y, name in sorted(names, key=lambda each: each[1]):
+        below = max(y, below + 15)  # two names do not lie on each other
+        room = font(13).getlength(plain(name))
+        _say(pen, (min(x, width - room - 4), below), plain(name), 13, "lm")
+    _say(pen, (4, 3), f"AI result, image {number}", 12, "la")
+    _say(pen, (width / 2, height - 4), NOT_FOR_DIAGNOSIS, 12, "md")
+
+
+def _say(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, anchor: str) -> None:
+    pen.text(at, text, AMBER, font(size), anchor=anchor, stroke_width=2, stroke_fill="black")

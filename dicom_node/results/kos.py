@@ -1,0 +1,40 @@
+"""Which images to look at: a key object selection of the slices with findings (PS3.3 A.35.4, PS3.16 TID 2010)."""
+
+from __future__ import annotations
+
+import highdicom as hd
+from pydicom.dataset import Dataset
+from pydicom.sr.codedict import codes
+from pydicom.uid import ExplicitVRLittleEndian
+
+from dicom_node.results.analysis import Analysis
+from dicom_node.results.document import observer, requests
+from dicom_node.results.drawn import key_slices
+from dicom_node.results.header import complete, instance_attributes, series_description
+from dicom_node.results.words import NOT_FOR_DIAGNOSIS, titled
+
+
+def build_kos(analysis: Analysis) -> Dataset | None:
+    """Name the slice on which each finding is largest as (113000, DCM, "Of Interest"); None when nothing was found."""
+    origin = analysis.origin
+    shown = [origin.slices[k] for k in key_slices(analysis)]
+    if not shown:
+        return None
+    selection = hd.ko.KeyObjectSelection(
+        document_title=codes.DCM.OfInterest,
+        referenced_objects=shown,
+        observer_device_context=observer(origin),
+        description=f"{NOT_FOR_DIAGNOSIS}. {'; '.join(titled(segment) for segment in analysis.found)}"[:1024],
+    )
+    kos = hd.ko.KeyObjectSelectionDocument(
+        evidence=shown,
+        content=selection,
+        requested_procedures=requests(origin),
+        transfer_syntax_uid=ExplicitVRLittleEndian,
+        **instance_attributes(origin, "kos", 10, series_description(origin, "of interest")),
+    )
+    for item in kos.ContentSequence:
+        if item.ValueType == "IMAGE" and "ConceptNameCodeSequence" in item:
+            del item.ConceptNameCodeSequence  # TID 2010 has none there
+    complete(kos, origin)
+    return kos
