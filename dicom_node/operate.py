@@ -8,7 +8,8 @@ from __future__ import annotations
 from sqlalchemy import Connection
 
 from dicom_node.catalog import Catalog
-from dicom_node.db import deliveries, interventions, pauses
+from dicom_node.db import deliveries, interventions, pauses, story
+from dicom_node.db.series import reopen_series
 from dicom_node.engine import JOBS, Enqueuer, queue_of
 from dicom_node.errors import ConfigurationError, ConflictError, NotFoundError
 
@@ -43,6 +44,33 @@ def retry(
         known = ", ".join(sorted(catalog.models)) or "none"
         raise ConfigurationError(f"job {row.id} needs the model {row.model}, which this node no longer has ({known})")
     return interventions.run_again(tx, row, card.version, max_attempts, enqueuer, actor=actor)
+
+
+def route(tx: Connection, text: str, *, actor: str = "operator") -> list[str]:
+    """Have the rules asked again about series that have no job, as they are when the assembler does it.
+
+    Parameters
+    ----------
+    text : str
+        Accession number, patient ID or UID, as `explain` takes them.
+
+    Returns
+    -------
+    list of str
+        The ids of the series.
+
+    Raises
+    ------
+    NotFoundError, ConflictError
+        When there is no such series, or none that is complete, here and without a job.
+    """
+    found = story.find_series(tx, text.strip()) if text.strip() else []
+    if not found:
+        raise NotFoundError(f"there is no series of {text!r} here")
+    again = [series_id for series_id in found if reopen_series(tx, series_id, actor=actor)]
+    if not again:
+        raise ConflictError("every series of it has a job already (retry that), is still arriving, or is deleted")
+    return again
 
 
 def rerun(

@@ -55,6 +55,7 @@ for _command in (
     jobs.explain,
     jobs.report,
     destinations.who_has,
+    jobs.route,
     jobs.retry,
     jobs.cancel,
     jobs.resend,

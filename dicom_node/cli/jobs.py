@@ -174,6 +174,22 @@ def resend(settings_file: Path, job: str, destination: str) -> None:
     click.echo(f"{len(sent)} deliveries go again")
 
 
+@click.command(cls=Command, example="dicom-node route A12345")
+@with_settings
+@click.argument("identifier")
+def route(settings_file: Path, identifier: str) -> None:
+    """Ask the rules again about a series that has no job, after a rule was changed.
+
+    IDENTIFIER is an accession number, a patient ID, or the UID of a study or series. The running node reads its rules
+    when it starts: restart it first.
+    """
+    from dicom_node import operate
+
+    with database(read_settings(settings_file)) as tx:
+        found = operate.route(tx, identifier, actor=actor())
+    click.echo(f"{len(found)} series will be asked about again")
+
+
 @click.command(cls=Command, example='dicom-node pause jobs\ndicom-node pause pacs --reason "maintenance until 6"')
 @with_settings
 @click.argument("queue")

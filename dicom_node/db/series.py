@@ -10,7 +10,10 @@ from typing import Any
 from sqlalchemy import Connection, Row, and_, exists, func, or_, select, update
 
 from dicom_node.db import tables as t
+from dicom_node.db.audit import record
+from dicom_node.db.engine import utc_now
 from dicom_node.db.instances import RELEASED
+from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.header import numbers
 from dicom_node.domain.study import Verdict
 
@@ -95,6 +98,18 @@ def close_series(tx: Connection, series_id: str, now: datetime, quiet_s: float) 
         account=tuple(sorted({caller.account for caller in callers if caller.account})),
         instances=instances,
     )
+
+
+def reopen_series(tx: Connection, series_id: str, *, actor: str) -> bool:
+    """Have a complete series closed anew at once, so that it is routed again; False when it is not, or has a job."""
+    of_revision = (t.job.c.series_id == _s.id, t.job.c.series_revision == _s.revision)
+    free = (_s.state == _COMPLETE, _s.images_deleted_at.is_(None), ~exists().where(*of_revision))
+    now = utc_now()
+    again = update(t.series).where(_s.id == series_id, *free).values(state=_RECEIVING, settle_at=now)
+    if tx.execute(again).rowcount != 1:
+        return False
+    record(tx, AuditEvent(Event.OPERATOR_ROUTE, series_id=series_id, actor=actor))
+    return True
 
 
 def read_closed(tx: Connection, series_id: str) -> ClosedSeries | None:

@@ -53,6 +53,7 @@ class Event(StrEnum):
     OPERATOR_RETRY = "operator asked for a retry"
     OPERATOR_CANCEL = "operator asked for a cancel"
     OPERATOR_RESEND = "operator asked for a resend"
+    OPERATOR_ROUTE = "operator asked the rules again"
     OPERATOR_RERUN = "operator asked for another model"
     QUEUE_PAUSED = "queue paused"
     QUEUE_RESUMED = "queue resumed"

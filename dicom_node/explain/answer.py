@@ -11,7 +11,7 @@ from dicom_node.db.engine import utc_now
 from dicom_node.db.pauses import paused
 from dicom_node.domain.delivery import INSTEAD, DeliveryState
 from dicom_node.domain.encoding import plain
-from dicom_node.domain.job import JobState, ReportState
+from dicom_node.domain.job import Failure, JobState, ReportState
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.proof import ProofState
 from dicom_node.explain.words import bare, clock_time
@@ -28,14 +28,15 @@ def answer(tx: Connection, rows: story.SeriesRows) -> str:
         )
     newest = {job.model: job for job in rows.jobs if job.series_revision == series.revision}
     if not newest:
-        return f"No result: {series.no_job_reason or series.refusal or 'no rule asked for one'}."
+        why = series.no_job_reason or series.refusal or "no rule asked for one"
+        return f"No result: {bare(why)}{_another_rule(series)}."
     return " ".join(_job_answer(tx, job, rows) for job in newest.values())
 
 
 def _job_answer(tx: Connection, job: Row[Any], rows: story.SeriesRows) -> str:
     name = job.id[:8]
     if job.state == JobState.FAILED:
-        again = f"; do `dicom-node retry {name}` when the cause is gone" if job.slices else ""
+        again = _after_failure(job)
         told = _told(tx, job, [d for d in rows.deliveries if d.job_id == job.id])
         return f"No result of {job.model}: {bare(job.error or 'the job failed')}{again}. {told}".rstrip()
     if job.state == JobState.CANCELED:
@@ -51,6 +52,22 @@ def _job_answer(tx: Connection, job: Row[Any], rows: story.SeriesRows) -> str:
             return f"No result of {job.model} yet: {job.error}; next attempt at {clock_time(job.next_attempt_at)}."
         return f"No result of {job.model} yet: the job waits for a free worker."
     return _delivery_answer(tx, job, [d for d in rows.deliveries if d.job_id == job.id])
+
+
+def _another_rule(series: Row[Any]) -> str:
+    """Say what to do about a series that no rule wanted; nothing about our own result that came back."""
+    if not (series.no_job_reason or "").startswith(("no rule matched", "there is no rule")):
+        return ""
+    uid = series.accession_number or series.series_instance_uid
+    return f"; if one should have, change it, restart the node and do `dicom-node route {uid}`"
+
+
+def _after_failure(job: Row[Any]) -> str:
+    if not job.slices:
+        return "; send the series again as a whole and it is looked at anew: what was missing is taken in"
+    if job.failure == Failure.NOT_ELIGIBLE:
+        return "; a retry would end alike: send a series that fits, or do `dicom-node retry --model` with another model"
+    return f"; do `dicom-node retry {job.id[:8]}` when the cause is gone"
 
 
 def _told(tx: Connection, job: Row[Any], deliveries: list[Row[Any]]) -> str:

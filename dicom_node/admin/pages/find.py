@@ -9,7 +9,9 @@ from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy import Connection, Row
 from starlette.responses import RedirectResponse, Response
 
+from dicom_node import operate
 from dicom_node.admin.desk import desk_of
+from dicom_node.admin.gate import visitor_of
 from dicom_node.admin.guard import needs
 from dicom_node.admin.paper import page
 from dicom_node.admin.trail import viewed
@@ -72,6 +74,15 @@ def series(request: Request, series_id: str) -> Response:
         told = _story(tx, series_id)
     viewed(request, "series", series_id=series_id, study=told.row.study_instance_uid)
     return page(request, "series.html", one=told)
+
+
+@router.post("/series/{series_id}/route", dependencies=[Depends(needs(Right.OPERATE))])
+def route(request: Request, series_id: str) -> Response:
+    """Ask the rules again about a series without a job."""
+    with desk_of(request).writing() as tx:
+        uid = browse.read_series_row(tx, series_id).series_instance_uid
+        operate.route(tx, uid, actor=visitor_of(request).actor)
+    return RedirectResponse(f"/series/{series_id}", 303)
 
 
 def _story(tx: Connection, series_id: str) -> SeriesStory:

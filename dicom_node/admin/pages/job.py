@@ -18,7 +18,7 @@ from dicom_node.admin.paper import page
 from dicom_node.admin.picture import WINDOWS, Overlay, read_overlay
 from dicom_node.admin.progress import progress_of
 from dicom_node.admin.trail import viewed
-from dicom_node.db import browse, story
+from dicom_node.db import browse, pauses, story
 from dicom_node.db.listing import JobFilter, list_jobs
 from dicom_node.domain.job import JobState
 from dicom_node.domain.people import Right
@@ -57,8 +57,9 @@ def job(request: Request, job_id: str, done: str = "") -> Response:
     with desk.reading() as tx:
         one = find_job(tx, job_id)
         shown = _read(tx, desk, one)
+        held = _held(one, set(pauses.paused(tx)))
     viewed(request, "job", series_id=one["series_id"], job_id=one["id"], study=one["study_instance_uid"])
-    return page(request, "job.html", job=one, done=DONE.get(done, ""), **shown)
+    return page(request, "job.html", job=one, done=DONE.get(done, ""), held=held, **shown)
 
 
 @router.post("/jobs/{job_id}/retry", dependencies=[_may_operate])
@@ -96,6 +97,14 @@ def resend(request: Request, job_id: str, destination: Annotated[str, Form(max_l
     with desk.writing() as tx:
         operate.resend(tx, job_id, desk.enqueuer, destination=destination, actor=visitor_of(request).actor)
     return RedirectResponse(f"/jobs/{job_id}?done=resent", 303)
+
+
+def _held(one: dict[str, Any], paused: set[str]) -> str:
+    """Name the paused queue that a job, or what it made, waits in; empty when there is none."""
+    if one["state"] == JobState.SCHEDULED and "jobs" in paused:
+        return "jobs"
+    waiting = [d["destination"] for d in one["deliveries"] if d["state"] == "waiting"]
+    return next((name for name in waiting if f"deliver/{name}" in paused), "")
 
 
 def find_job(tx: Connection, text: str) -> dict[str, Any]:
