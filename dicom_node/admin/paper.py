@@ -9,6 +9,7 @@ from typing import Any
 from fastapi import Request
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
+from pydicom.uid import UID
 from starlette.responses import HTMLResponse, Response
 
 import dicom_node
@@ -90,6 +91,11 @@ def ago(at: datetime) -> str:
     return f"{told} ago" if seconds > 0 else f"in {told}"
 
 
+def uid_name(uid: str) -> str:
+    """Say what the standard calls a UID (PS3.6 annex A)."""
+    return str(UID(uid).name)
+
+
 def span(seconds: float | timedelta | None, parts: int = 2) -> str:
     """Say a duration: ``2 h 5 min``."""
     if seconds is None:
@@ -165,4 +171,4 @@ _ENVIRONMENT = Environment(
     lstrip_blocks=True,
 )
 _ENVIRONMENT.filters |= {"moment": moment, "ago": ago, "span": span, "bytes": size, "copy": copyable, "told": lines}
-_ENVIRONMENT.filters |= {"state": state, "commands": commands, "date": date}
+_ENVIRONMENT.filters |= {"state": state, "commands": commands, "date": date, "uid_name": uid_name}

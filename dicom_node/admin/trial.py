@@ -20,6 +20,8 @@ from dicom_node.domain.study import Slice, examine
 from dicom_node.errors import ConflictError, NotFoundError
 from dicom_node.route import ask_rules, ask_rules_of_file, ask_rules_of_header
 
+LONGEST_RULE = 20_000  # characters
+LONGEST_REPLAY = 90  # days
 MOST_REPLAYED = 5000
 MOST_SHOWN = 50
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import Connection, delete, insert, select
+from typing import Any
+
+from sqlalchemy import Connection, Row, delete, insert, select
 
 from dicom_node.db import tables as t
 from dicom_node.domain.profile import Profile
@@ -27,8 +29,15 @@ def write_profile(tx: Connection, destination: str, profile: Profile) -> None:
 def read_profile(tx: Connection, destination: str) -> Profile | None:
     """Read what a destination said last; None where it was never probed."""
     row = tx.execute(select(_p).where(_p.c.destination == destination)).one_or_none()
-    if row is None:
-        return None
+    return _profile(row) if row else None
+
+
+def read_profiles(tx: Connection) -> dict[str, Profile]:
+    """Read what every destination said that was probed."""
+    return {row.destination: _profile(row) for row in tx.execute(select(_p))}
+
+
+def _profile(row: Row[Any]) -> Profile:
     said = row.profile
     accepted = said["accepted"]
     return Profile(

@@ -73,6 +73,16 @@ class Profile:
         return sop_class_uid in self.accepted and not self.accepted[sop_class_uid]
 
     @property
+    def takes(self) -> tuple[Offer, ...]:
+        """What it said that it takes, of what we might send."""
+        return tuple(offer for offer in OFFERS if (self.accepted or {}).get(offer.sop_class_uid))
+
+    @property
+    def leaves(self) -> tuple[Offer, ...]:
+        """What it said that it does not take."""
+        return tuple(offer for offer in OFFERS if self.refuses(self.where, offer.sop_class_uid))
+
+    @property
     def verify(self) -> str:
         """The most that can be proven there: a value of `verify` in the settings."""
         if self.query == "":

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 
 from dicom_node import operate
 from dicom_node.admin.api import shapes
-from dicom_node.admin.api.catalog import read_queue
+from dicom_node.admin.api.catalog import queue_as_it_is
 from dicom_node.admin.api.version import version_router
 from dicom_node.admin.credentials import digest
 from dicom_node.admin.desk import desk_of
@@ -92,22 +92,28 @@ def echo(request: Request, name: str) -> shapes.Echo:
 
 
 @router.post("/queues/{name}/pause", tags=["queues"])
-def pause(request: Request, name: str, asked: shapes.Pause | None = None) -> shapes.Queue:
+def pause(request: Request, name: str, asked: shapes.Pause | None = None, key: Key = "") -> shapes.Queue:
     """Hold a queue: ``jobs``, or what is sent to a destination."""
-    desk = desk_of(request)
-    with desk.writing() as tx:
-        reason = asked.reason if asked else ""
-        operate.pause(tx, name, desk.catalog, reason=reason, actor=visitor_of(request).actor)
-    return read_queue(desk, name)
+    desk, actor = desk_of(request), visitor_of(request).actor
+    reason = asked.reason if asked else ""
+
+    def act(tx: Connection) -> shapes.Queue:
+        operate.pause(tx, name, desk.catalog, reason=reason, actor=actor)
+        return queue_as_it_is(tx, name)
+
+    return _once(request, key, asked, act, shapes.Queue)
 
 
 @router.post("/queues/{name}/resume", tags=["queues"])
-def resume(request: Request, name: str) -> shapes.Queue:
+def resume(request: Request, name: str, key: Key = "") -> shapes.Queue:
     """Let a queue go on."""
-    desk = desk_of(request)
-    with desk.writing() as tx:
-        operate.resume(tx, name, desk.catalog, actor=visitor_of(request).actor)
-    return read_queue(desk, name)
+    desk, actor = desk_of(request), visitor_of(request).actor
+
+    def act(tx: Connection) -> shapes.Queue:
+        operate.resume(tx, name, desk.catalog, actor=actor)
+        return queue_as_it_is(tx, name)
+
+    return _once(request, key, None, act, shapes.Queue)
 
 
 def _once(request: Request, key: str, asked: BaseModel | None, act: Callable[[Connection], S], shape: type[S]) -> S:

@@ -1,8 +1,9 @@
-"""Models, rules, destinations, queues, and the node itself."""
+"""Models, destinations, queues, and the node itself."""
 
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
 
 from fastapi import Request
 from sqlalchemy import Connection
@@ -10,13 +11,15 @@ from sqlalchemy import Connection
 import dicom_node
 from dicom_node.admin.api import shapes
 from dicom_node.admin.api.version import version_router
-from dicom_node.admin.desk import Desk, desk_of
+from dicom_node.admin.desk import desk_of
 from dicom_node.admin.pages.queue import DAY
 from dicom_node.db import overview, story
 from dicom_node.db.engine import utc_now
 from dicom_node.db.pauses import echoes, paused
-from dicom_node.domain.delivery import DimseDestination
+from dicom_node.db.profiles import read_profiles
+from dicom_node.domain.delivery import Destination, DimseDestination
 from dicom_node.domain.model import ModelCard
+from dicom_node.domain.profile import Profile
 from dicom_node.engine import JOBS, queue_of
 from dicom_node.errors import NotFoundError
 
@@ -41,56 +44,30 @@ def model(request: Request, name: str) -> shapes.Model:
         return _model(tx, desk.catalog.models[name])
 
 
-@router.get("/rules", tags=["rules"])
-def rules(request: Request) -> list[shapes.Rule]:
-    """List the rules in the order they are asked."""
-    return [
-        shapes.Rule(
-            name=rule.name,
-            enabled=rule.enabled,
-            model=rule.model,
-            destinations=list(rule.destinations),
-            priority=rule.priority.name.lower(),
-            report_failures=rule.report_failures,
-            conditions=[str(condition) for condition in rule.conditions],
-        )
-        for rule in desk_of(request).catalog.rules
-    ]
-
-
 @router.get("/destinations", tags=["destinations"])
 def destinations(request: Request) -> list[shapes.Destination]:
     """List the destinations, with what waits for them."""
     desk = desk_of(request)
     with desk.reading() as tx:
-        held, answers, counted = paused(tx), echoes(tx), overview.by_destination(tx, utc_now())
-    found = []
-    for one in desk.catalog.destinations.values():
-        echo, numbers = answers.get(one.name), counted.get(one.name, {})
-        dimse = one if isinstance(one, DimseDestination) else None
-        found.append(
-            shapes.Destination(
-                name=one.name,
-                kind=one.kind,
-                where=one.where,
-                host=dimse and dimse.host,
-                port=dimse and dimse.port,
-                ae_title=dimse and str(dimse.ae_title),
-                calling_ae=dimse and str(dimse.calling_ae),
-                paused=queue_of(one.name) in held,
-                waiting=numbers.get("waiting", 0) + numbers.get("sending", 0),
-                failed=numbers.get("failed", 0),
-                last_echo=shapes.Echo(at=echo.at, took_s=echo.took_s, error=echo.error) if echo else None,
-            )
-        )
-    return found
+        return _destinations(tx, desk.catalog.destinations.values())
+
+
+@router.get("/destinations/{name}", tags=["destinations"])
+def destination(request: Request, name: str) -> shapes.Destination:
+    """Read one destination."""
+    desk = desk_of(request)
+    if name not in desk.catalog.destinations:
+        raise NotFoundError("there is no such destination")
+    with desk.reading() as tx:
+        return _destinations(tx, [desk.catalog.destinations[name]])[0]
 
 
 @router.get("/queues", tags=["queues"])
 def queues(request: Request) -> list[shapes.Queue]:
     """List the queues."""
     desk = desk_of(request)
-    return [read_queue(desk, name) for name in (JOBS, *desk.catalog.destinations)]
+    with desk.reading() as tx:
+        return [queue_as_it_is(tx, name) for name in (JOBS, *desk.catalog.destinations)]
 
 
 @router.get("/system", tags=["system"])
@@ -121,13 +98,49 @@ def system(request: Request) -> shapes.System:
     )
 
 
-def read_queue(desk: Desk, name: str) -> shapes.Queue:
+def queue_as_it_is(tx: Connection, name: str) -> shapes.Queue:
     """Read how a queue stands."""
-    with desk.reading() as tx:
-        row = paused(tx).get(name if name == JOBS else queue_of(name))
+    row = paused(tx).get(name if name == JOBS else queue_of(name))
     if row is None:
         return shapes.Queue(name=name, paused=False)
     return shapes.Queue(name=name, paused=True, reason=row.reason, actor=row.actor, since=row.at)
+
+
+def _destinations(tx: Connection, known: Iterable[Destination]) -> list[shapes.Destination]:
+    held, answers, said, counted = paused(tx), echoes(tx), read_profiles(tx), overview.by_destination(tx, utc_now())
+    found = []
+    for one in known:
+        echo, numbers, profile = answers.get(one.name), counted.get(one.name, {}), said.get(one.name)
+        dimse = one if isinstance(one, DimseDestination) else None
+        found.append(
+            shapes.Destination(
+                name=one.name,
+                kind=one.kind,
+                where=one.where,
+                host=dimse and dimse.host,
+                port=dimse and dimse.port,
+                ae_title=dimse and str(dimse.ae_title),
+                calling_ae=dimse and str(dimse.calling_ae),
+                paused=queue_of(one.name) in held,
+                waiting=numbers.get("waiting", 0) + numbers.get("sending", 0),
+                failed=numbers.get("failed", 0),
+                last_echo=shapes.Echo(at=echo.at, took_s=echo.took_s, error=echo.error) if echo else None,
+                probed=_probed(profile) if profile else None,
+            )
+        )
+    return found
+
+
+def _probed(profile: Profile) -> shapes.Probed:
+    return shapes.Probed(
+        at=profile.probed_at,
+        where=profile.where,
+        echo_ms=list(profile.echo_ms),
+        negotiated=profile.accepted is not None,
+        takes=[offer.name for offer in profile.takes],
+        does_not_take=[offer.name for offer in profile.leaves],
+        verify=profile.verify,
+    )
 
 
 def _model(tx: Connection, card: ModelCard) -> shapes.Model:

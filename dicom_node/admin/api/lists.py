@@ -10,7 +10,8 @@ from fastapi import Depends, Query, Request
 from pydantic import AwareDatetime, BaseModel
 
 from dicom_node.admin.api import shapes
-from dicom_node.admin.api.version import Cursor, Limit, cursor_of, read_cursor, version_router
+from dicom_node.admin.api.version import Cursor, Limit, version_router
+from dicom_node.admin.cursor import cursor_of, read_cursor
 from dicom_node.admin.desk import desk_of
 from dicom_node.admin.guard import needs
 from dicom_node.admin.pages.job import find_job

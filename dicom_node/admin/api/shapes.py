@@ -5,7 +5,9 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Generic, Literal, TypeVar
 
-from pydantic import BaseModel, ConfigDict, StringConstraints
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from dicom_node.admin.trial import LONGEST_REPLAY, LONGEST_RULE
 
 T = TypeVar("T")
 
@@ -224,6 +226,88 @@ class Rule(BaseModel):
     conditions: list[str]
 
 
+class RuleText(BaseModel):
+    """A rule as its file has it (docs/rules.md), TOML."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    rule: Annotated[str, StringConstraints(max_length=LONGEST_RULE)]
+
+
+class AskedSeries(BaseModel):
+    """Which series rules are asked about, by any name of it; and the rule, where it is not those of the node."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    series: Annotated[str, StringConstraints(min_length=1, max_length=200)]
+    rule: Annotated[str, StringConstraints(max_length=LONGEST_RULE)] = ""
+
+
+class ReplayRule(RuleText):
+    """A changed rule, and over how many days it is replayed. The rule of the same name is what it is compared with."""
+
+    days: Annotated[int, Field(ge=1, le=LONGEST_REPLAY)] = 7
+
+
+class Reason(_Shape):
+    """What one condition came to. `found` says what the series has, unless that may name a person."""
+
+    condition: str
+    held: bool
+    found: str
+
+
+class Match(_Shape):
+    """What one rule said, with the reason of every condition."""
+
+    rule: str
+    matched: bool
+    reasons: list[Reason]
+
+
+class Tested(BaseModel):
+    """What rules say of a series, or of a file; nothing came of it. The first three are null for a file."""
+
+    series_id: str | None = None
+    series_instance_uid: str | None = None
+    accession_number: str | None = None
+    matches: list[Match]
+
+
+class ReplayedSeries(BaseModel):
+    """One series of a replay: whether the rule matches it as written, and as it is now."""
+
+    series_id: str
+    series_instance_uid: str
+    accession_number: str
+    closed_at: datetime
+    matched: bool
+    matched_before: bool
+    reasons: list[Reason]
+
+
+class Replay(BaseModel):
+    """What a changed rule would have done with the series of the last days.
+
+    `gained` and `lost` are against the rule of that name as it is. `new_jobs` of the `matched` have no job of the model
+    yet. `model_s` is how long the model would have computed for all that match, by the median of its last `history`
+    runs, and `model_s_per_day` that of one day; null without any. `truncated`: there were more series than were looked
+    at. `series`: at most 50, those first about which the two disagree.
+    """
+
+    days: int
+    looked_at: int
+    matched: int
+    gained: int
+    lost: int
+    new_jobs: int
+    model_s: float | None
+    model_s_per_day: float | None
+    history: int
+    truncated: bool
+    series: list[ReplayedSeries]
+
+
 class Echo(BaseModel):
     """What a destination answered when it was last asked: seconds, or an error."""
 
@@ -232,8 +316,20 @@ class Echo(BaseModel):
     error: str | None
 
 
+class Probed(BaseModel):
+    """What a destination said when it was probed: names of objects that it takes or not, and the most it can prove."""
+
+    at: datetime
+    where: str
+    echo_ms: list[float]
+    negotiated: bool
+    takes: list[str]
+    does_not_take: list[str]
+    verify: str
+
+
 class Destination(BaseModel):
-    """Where results go."""
+    """Where results go. `probed` is null until ``dicom-node probe`` has asked it."""
 
     name: str
     kind: str
@@ -246,6 +342,7 @@ class Destination(BaseModel):
     waiting: int
     failed: int
     last_echo: Echo | None
+    probed: Probed | None
 
 
 class Queue(BaseModel):

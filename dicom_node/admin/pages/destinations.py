@@ -13,6 +13,7 @@ from dicom_node.admin.paper import page
 from dicom_node.db import browse, overview
 from dicom_node.db.engine import utc_now
 from dicom_node.db.pauses import echoes, keep_echo, paused
+from dicom_node.db.profiles import read_profiles
 from dicom_node.domain.people import Right
 from dicom_node.engine import queue_of
 from dicom_node.errors import DeliveryError, NotFoundError
@@ -25,7 +26,7 @@ def destinations(request: Request) -> Response:
     """List them."""
     desk = desk_of(request)
     with desk.reading() as tx:
-        held, answers = paused(tx), echoes(tx)
+        held, answers, profiles = paused(tx), echoes(tx), read_profiles(tx)
         counted = overview.by_destination(tx, utc_now() - WEEK)
         failed = {
             name: browse.list_deliveries(tx, limit=5, destination=name, state="failed")
@@ -41,6 +42,7 @@ def destinations(request: Request) -> Response:
         unknown=unknown,
         counted=counted,
         echoes=answers,
+        profiles=profiles,
         failed=failed,
         paused={name: held[queue_of(name)] for name in desk.catalog.destinations if queue_of(name) in held},
     )

@@ -12,7 +12,7 @@ from dicom_node.admin.guard import needs
 from dicom_node.admin.pages.models import WEEK
 from dicom_node.admin.paper import page
 from dicom_node.admin.trail import viewed
-from dicom_node.admin.trial import replay, try_on_file, try_on_series
+from dicom_node.admin.trial import LONGEST_REPLAY, LONGEST_RULE, replay, try_on_file, try_on_series
 from dicom_node.catalog import parse_rule, rule_texts
 from dicom_node.db import browse, overview, story
 from dicom_node.db.engine import utc_now
@@ -21,7 +21,6 @@ from dicom_node.domain.rule import Rule, Values
 from dicom_node.errors import ConflictError, NotFoundError
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
-LONGEST_RULE = 20_000
 DAYS = (1, 7, 30, 90)
 RuleText = Annotated[str, Form(max_length=LONGEST_RULE)]
 
@@ -59,7 +58,9 @@ def try_rules(
 
 
 @router.post("/rules/replay")
-def replay_rule(request: Request, text: RuleText = "", days: Annotated[int, Form(ge=1, le=90)] = 7) -> Response:
+def replay_rule(
+    request: Request, text: RuleText = "", days: Annotated[int, Form(ge=1, le=LONGEST_REPLAY)] = 7
+) -> Response:
     """Say what the written rule would have matched, and what that would have cost."""
     desk = desk_of(request)
     rule, problems = parse_rule(text)
