@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
 
@@ -75,6 +76,25 @@ def check_catalog(settings: Settings) -> tuple[Catalog | None, list[str]]:
         return load_catalog(settings), []
     except ConfigurationError as error:
         return None, list(error.problems)
+
+
+def check_traces(settings: Settings) -> None:
+    """Refuse settings that want traces where the packages for them are not installed.
+
+    Raises
+    ------
+    ConfigurationError
+        With what to install.
+    """
+    if not settings.trace.endpoint:
+        return
+    try:
+        is_there = find_spec("opentelemetry.exporter.otlp.proto.http") is not None
+    except ModuleNotFoundError:  # of a package above it
+        is_there = False
+    if not is_there:
+        told = "it needs packages that are not installed: pip install 'dicom-node[otel]'"
+        raise ConfigurationError(f"{settings.file}: trace.endpoint: {told}")
 
 
 def database_state(settings: Settings) -> str:
@@ -168,6 +188,7 @@ def _maintain(settings: Settings, engine: Engine, spool: Spool, slot: int, stop:
     from dicom_node.engine import Enqueuer
     from dicom_node.maintain import Maintainer
 
+    check_traces(settings)
     enqueuer = Enqueuer(engine)
     try:
         Maintainer(settings, engine, enqueuer, spool, slot).run(stop)

@@ -22,6 +22,7 @@ from dicom_node.loop import run_every
 from dicom_node.notify.dicom_audit import Reporter
 from dicom_node.notify.notifier import Notifier
 from dicom_node.notify.syslog import AuditSyslog
+from dicom_node.notify.traces import Traces
 from dicom_node.retain import Retention
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
@@ -54,6 +55,9 @@ class Maintainer:
         ]
         if audit.syslog:
             loops.append(("syslog", self._syslog().step, audit.chain_every_s))
+        if self._settings.trace.endpoint:
+            traces = Traces(self._engine, self._settings.trace, self._settings.node.name, this_host(), self._holder)
+            loops.append(("traces", traces.step, self._settings.trace.every_s))
         if self._settings.notify.rules:
             notifier = Notifier(self._engine, self._settings.notify, self._settings.node.name, self._holder)
             loops.append(("notify", notifier.step, audit.chain_every_s))

@@ -191,6 +191,30 @@ class Audit(_Section):
         return url
 
 
+class Trace(_Section):
+    """Where traces of what was done are sent: an OpenTelemetry collector, over OTLP/HTTP."""
+
+    endpoint: str = ""
+    headers: tuple[str, ...] = ()
+    ca: Path | None = None
+    timeout_s: Seconds = 10.0
+    every_s: Seconds = 5.0
+
+    @field_validator("endpoint")
+    @classmethod
+    def _reachable(cls, url: str) -> str:
+        if url and not _is_web_address(url):
+            raise ValueError("use https://HOST:4318/v1/traces")
+        return url
+
+    @field_validator("headers")
+    @classmethod
+    def _named(cls, headers: tuple[str, ...]) -> tuple[str, ...]:
+        if not all(name.strip() and colon for name, colon, _ in (header.partition(":") for header in headers)):
+            raise ValueError('use "NAME: VALUE"')
+        return headers
+
+
 class NotifyChannel(_Section):
     """A way to tell somebody: a webhook, or e-mail through a mail server."""
 
@@ -456,6 +480,7 @@ class Settings(_Section):
     engine: Engine = Engine()
     retain: Retain = Retain()
     audit: Audit = Audit()
+    trace: Trace = Trace()
     notify: Notify = Notify()
     web: Web = Web()
     oidc: Oidc | None = None
@@ -550,6 +575,7 @@ def _absolute(settings: Settings, base: Path) -> Settings:
                 }
             ),
             "audit": settings.audit.model_copy(update=_placed(settings.audit, base)),
+            "trace": settings.trace.model_copy(update=_placed(settings.trace, base)),
             "rules": base / settings.rules,
             "models": tuple(base / folder for folder in settings.models),
             "oidc": settings.oidc and settings.oidc.model_copy(update=_placed(settings.oidc, base)),

@@ -123,10 +123,11 @@ def _machine_problems(settings: Settings) -> list[str]:
         problems += error.problems
     except SQLAlchemyError as error:
         problems.append(f"{settings.file}: database.url: it does not answer: {app.one_line(error)}")
-    try:
-        check_port(settings)
-    except ConfigurationError as error:
-        problems += error.problems
+    for look in (check_port, app.check_traces):
+        try:
+            look(settings)
+        except ConfigurationError as error:
+            problems += error.problems
     return problems
 
 

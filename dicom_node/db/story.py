@@ -133,6 +133,8 @@ def _arrivals(tx: Connection, series_id: str) -> Rows:
             a.peer_address,
             a.end_reason,
             a.account,
+            a.started_at,
+            a.ended_at,
             i.transfer_syntax_uid,
             func.count().label("instances"),
             func.min(i.received_at).label("first"),
@@ -141,6 +143,7 @@ def _arrivals(tx: Connection, series_id: str) -> Rows:
         .select_from(t.instance.outerjoin(t.association, a.id == i.association_id))
         .where(i.series_id == series_id)
         .group_by(a.id, a.calling_ae, a.called_ae, a.peer_address, a.end_reason, a.account, i.transfer_syntax_uid)
+        .group_by(a.started_at, a.ended_at)
         .order_by(func.min(i.received_at))
     ).all()
 
