@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, insert, select
 from dicom_node.db import tables as t
 from dicom_node.db.engine import utc_now
 from dicom_node.db.shortened import starts_with
-from dicom_node.domain.audit import AuditEvent
+from dicom_node.domain.audit import NODE, AuditEvent
 
 _e = t.audit_event.c
 
@@ -51,8 +51,10 @@ def list_events(tx: Connection, which: AuditFilter) -> Sequence[Row[Any]]:
     ]
     if which.since is not None:
         wanted.append((True, _e.at >= which.since))
+    if which.actor and which.actor != NODE:
+        wanted.append((True, _e.actor != NODE))  # what the index of the other actors holds
     query = select(t.audit_event).where(*[condition for given, condition in wanted if given])
-    return tx.execute(query.order_by(_e.id.desc()).limit(which.limit)).all()
+    return tx.execute(query.order_by(_e.at.desc(), _e.id.desc()).limit(which.limit)).all()
 
 
 def read_chained(tx: Connection, after: int, limit: int) -> Sequence[Row[Any]]:
@@ -88,6 +90,18 @@ def read_chained(tx: Connection, after: int, limit: int) -> Sequence[Row[Any]]:
         .outerjoin(t.job, t.job.c.id == _e.job_id)
         .outerjoin(t.delivery, t.delivery.c.id == _e.delivery_id)
         .outerjoin(t.result, t.result.c.id == t.delivery.c.result_id)
+        .where(_e.chain_no > after)
+        .order_by(_e.chain_no)
+        .limit(limit)
+    ).all()
+
+
+def read_told(tx: Connection, after: int, limit: int) -> Sequence[Row[Any]]:
+    """Read chained events in the order of the chain, and whether the series that each is about is still here."""
+    of_series = t.series.c.id
+    return tx.execute(
+        select(t.audit_event, of_series.is_not(None).label("is_here"))
+        .outerjoin(t.series, of_series == _e.series_id)
         .where(_e.chain_no > after)
         .order_by(_e.chain_no)
         .limit(limit)

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, literal, select, 
 
 from dicom_node.db import tables as t
 from dicom_node.db.holders import with_proof
+from dicom_node.domain.audit import NODE
 from dicom_node.domain.job import JobInstance
 from dicom_node.errors import NotFoundError
 
@@ -57,6 +58,9 @@ def list_series(tx: Connection, *, limit: int, after: After | None = None, **equ
         "accession": _y.accession_number,
     }
     query = select(t.series, *_IDENTITY).join(t.study, _y.id == _s.study_id)
+    if equal.get("state") == "complete":  # nearly all are: no index finds them, and none shall be tried
+        query = query.where(_s.state != "receiving")
+        equal["state"] = None
     return _page(tx, query, columns, equal, _s.first_received_at, _s.id, after, limit)
 
 
@@ -68,11 +72,11 @@ def list_results(tx: Connection, *, limit: int, after: After | None = None, **eq
         "study": _y.study_instance_uid,
         "series": _s.series_instance_uid,
         "sop_instance": _r.sop_instance_uid,
-        "model": _j.model,
+        "model": _r.model,
     }
     source = _s.series_instance_uid.label("source_series_uid")
     query = (
-        select(t.result, _j.model, _j.model_version, source, *_IDENTITY)
+        select(t.result, _j.model_version, source, *_IDENTITY)
         .join(t.job, _j.id == _r.job_id)
         .join(t.series, _s.id == _j.series_id)
         .join(t.study, _y.id == _s.study_id)
@@ -88,12 +92,18 @@ def list_deliveries(tx: Connection, *, limit: int, after: After | None = None, *
 
 
 def list_events(tx: Connection, *, limit: int, before: int | None = None, **equal: Any) -> Rows:
-    """Read the audit trail, newest first; `before` is the id to go on from."""
+    """Read the audit trail, newest first; `before` is the id to go on from.
+
+    By time, because that is what the indexes of event and actor go on with; the id decides between events of one time.
+    """
     columns = {"event": _e.event, "actor": _e.actor, "series": _e.series_id, "job": _e.job_id}
     conditions = _conditions(columns, equal, _e.at)
+    if equal.get("actor") not in (None, "", NODE):
+        conditions.append(_e.actor != NODE)  # what the index of the other actors holds
     if before is not None:
-        conditions.append(_e.id < before)
-    return tx.execute(select(t.audit_event).where(*conditions).order_by(_e.id.desc()).limit(limit)).all()
+        at = tx.scalar(select(_e.at).where(_e.id == before))
+        conditions.append(tuple_(_e.at, _e.id) < tuple_(_value(_e.at, at), before) if at else _e.id < before)
+    return tx.execute(select(t.audit_event).where(*conditions).order_by(_e.at.desc(), _e.id.desc()).limit(limit)).all()
 
 
 def read_series_row(tx: Connection, series_id: str) -> Row[Any]:

@@ -8,11 +8,12 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, and_, or_, select, union_all
 
 from dicom_node.db import tables as t
 from dicom_node.db.holders import with_proof
 from dicom_node.db.shortened import starts_with
+from dicom_node.domain.job import JobState
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ _JOB = (
     *("failure", "report"),
     *("patient_id", "accession_number", "study_instance_uid", "series_instance_uid", "series_description"),
 )
+_ORDER = (t.job.c.created_at.desc(), t.job.c.run_no.desc(), t.job.c.id)
 _RESULT = ("kind", "sop_instance_uid", "sop_class_uid", "series_instance_uid", "path", "size", "summary")
 _DELIVERY = (
     *("id", "destination", "kind", "sop_instance_uid", "state", "attempt"),
@@ -97,12 +99,14 @@ def _query(which: JobFilter) -> Any:
         (which.series, series.series_instance_uid == which.series),
         (which.model, job.model == which.model),
     ]
-    if which.states:
-        wanted.append((True, job.state.in_(which.states)))
     if which.after is not None:
         wanted.append((True, _after(*which.after)))
     if which.since is not None:
         wanted.append((True, job.created_at >= which.since))
+    conditions = [condition for given, condition in wanted if given]
+    states = which.states or (tuple(JobState) if which.model and not which.state else ())
+    if states:
+        conditions.append(job.id.in_(_newest_of_each(states, which.limit, conditions)))
     return (
         select(
             t.job,
@@ -114,10 +118,18 @@ def _query(which: JobFilter) -> Any:
         )
         .join(t.series, series.id == job.series_id)
         .join(t.study, study.id == series.study_id)
-        .where(*[condition for given, condition in wanted if given])
-        .order_by(job.created_at.desc(), job.run_no.desc(), job.id)
+        .where(*conditions)
+        .order_by(*_ORDER)
         .limit(which.limit)
     )
+
+
+def _newest_of_each(states: Sequence[str], limit: int, conditions: Sequence[ColumnElement[bool]]) -> Any:
+    """The newest jobs of each state apart: of one state an index has them in order, of several it has not."""
+    of_jobs = select(t.job.c.id).join(t.series, t.series.c.id == t.job.c.series_id)
+    of_jobs = of_jobs.join(t.study, t.study.c.id == t.series.c.study_id).where(*conditions).order_by(*_ORDER)
+    of_each = [of_jobs.where(t.job.c.state == state).limit(limit).subquery() for state in states]
+    return union_all(*(select(one.c.id) for one in of_each))
 
 
 def _after(at: datetime, run_no: int, job_id: str) -> ColumnElement[bool]:
@@ -125,11 +137,6 @@ def _after(at: datetime, run_no: int, job_id: str) -> ColumnElement[bool]:
     job = t.job.c
     same_moment = and_(job.created_at == at, or_(job.run_no < run_no, and_(job.run_no == run_no, job.id > job_id)))
     return or_(job.created_at < at, same_moment)
-
-
-def _last_attempts(jobs: Sequence[Row[Any]]) -> Any:
-    attempt = t.job_attempt.c
-    return select(t.job_attempt).where(tuple_(attempt.job_id, attempt.n).in_([(row.id, row.attempt) for row in jobs]))
 
 
 def _by_job(tx: Connection, query: Any) -> Mapping[str, list[Row[Any]]]:

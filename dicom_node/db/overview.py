@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from statistics import median
 from typing import Any
 
@@ -43,12 +43,12 @@ def ping(tx: Connection) -> None:
 def counts(tx: Connection, since: datetime) -> Counts:
     """Count what is open, and what ended since a time."""
     is_open = dict(_pairs(tx, select(_j.state, func.count()).where(_j.state.in_(_OPEN)).group_by(_j.state)))
-    # created_at has the index; a job ends soon after it is made, so the day before bounds the look
-    lately = _j.created_at >= since - timedelta(days=1), _j.finished_at >= since
+    lately = _j.state.in_([state.value for state in JobState if state.is_final]), _j.finished_at >= since
     ended = dict(_pairs(tx, select(_j.state, func.count()).where(*lately).group_by(_j.state)))
     deliveries = dict(
         _pairs(tx, select(_d.state, func.count()).where(_d.state.in_((*_UNSENT, "failed"))).group_by(_d.state))
     )
+    oldest = select(func.min(_d.created_at))
     return Counts(
         receiving=int(tx.scalar(select(func.count()).select_from(t.series).where(_s.state == "receiving")) or 0),
         scheduled=is_open.get(JobState.SCHEDULED.value, 0),
@@ -58,7 +58,10 @@ def counts(tx: Connection, since: datetime) -> Counts:
         unsent=sum(deliveries.get(state, 0) for state in _UNSENT),
         undeliverable=deliveries.get(DeliveryState.FAILED.value, 0),
         oldest_scheduled=tx.scalar(select(func.min(_j.created_at)).where(_j.state == JobState.SCHEDULED.value)),
-        oldest_unsent=tx.scalar(select(func.min(_d.created_at)).where(_d.state.in_(_UNSENT))),
+        # state by state: of several at once PostgreSQL looks through all deliveries, the oldest first
+        oldest_unsent=min(
+            filter(None, (tx.scalar(oldest.where(_d.state == state)) for state in _UNSENT)), default=None
+        ),
     )
 
 

@@ -116,10 +116,15 @@ study = Table(
     metadata,
     Column("id", _ID, primary_key=True),
     Column("study_instance_uid", _UID, nullable=False, unique=True),
-    Column("patient_id", String(64), nullable=False, server_default="", index=True),
-    Column("accession_number", String(64), nullable=False, server_default="", index=True),
+    Column("patient_id", String(64), nullable=False, server_default=""),
+    Column("accession_number", String(64), nullable=False, server_default=""),
     Column("study_date", String(8), nullable=False, server_default=""),
     Column("first_received_at", UTCDateTime, nullable=False),
+    # by these, what begins with a text is found as well: PostgreSQL does so by no other index
+    Index("ix_study_patient_id", "patient_id", postgresql_ops={"patient_id": "text_pattern_ops"}),
+    Index("ix_study_accession_number", "accession_number", postgresql_ops={"accession_number": "text_pattern_ops"}),
+    Index("ix_study_first_received", "first_received_at", "id"),
+    Index("ix_study_date", "study_date", "first_received_at", "id"),
 )
 
 # state: receiving -> complete (-> receiving when a late instance arrives; revision grows at each closing).
@@ -155,6 +160,8 @@ series = Table(
     UniqueConstraint("study_id", "series_instance_uid"),
     CheckConstraint("state IN ('receiving', 'complete')", name="state"),
     Index("ix_series_settle", "state", "settle_at"),
+    Index("ix_series_first_received", "first_received_at", "id"),
+    Index("ix_series_modality", "modality", "first_received_at", "id"),
     Index("ix_series_kept", "closed_at", **_where("images_deleted_at IS NULL")),
     Index("ix_series_images_deleted_at", "images_deleted_at", **_where("images_deleted_at IS NOT NULL")),
     Index("ix_series_without_job", "closed_at", **_where("no_job_reason IS NOT NULL")),
@@ -222,6 +229,7 @@ job = Table(
     CheckConstraint("state IN ('scheduled', 'in progress', 'completed', 'canceled', 'failed')", name="state"),
     Index("ix_job_state_created", "state", "created_at"),
     Index("ix_job_created", "created_at"),
+    Index("ix_job_model", "model", "state", "created_at"),
     Index("ix_job_report", "report"),
     Index("ix_job_supersedes", "supersedes", **_where("supersedes IS NOT NULL")),
     # holds all that statistics ask for: beside it, each job would cost a page of its own
@@ -242,12 +250,14 @@ job_attempt = Table(
     Column("steps_s", JSON),
 )
 
+# model: that of the job, so that a list of one model's results needs no other table.
 # deleted_at: when retention took the file; the row stays.
 result = Table(
     "result",
     metadata,
     Column("id", _ID, primary_key=True),
     Column("job_id", ForeignKey("job.id"), nullable=False),
+    Column("model", String(64), nullable=False, server_default=""),
     Column("kind", String(16), nullable=False),
     Column("sop_class_uid", _UID, nullable=False),
     Column("sop_instance_uid", _UID, nullable=False, unique=True),
@@ -260,6 +270,9 @@ result = Table(
     Column("created_at", UTCDateTime, nullable=False),
     Column("deleted_at", UTCDateTime),
     UniqueConstraint("job_id", "kind"),
+    Index("ix_result_created", "created_at", "id"),
+    Index("ix_result_kind", "kind", "created_at", "id"),
+    Index("ix_result_model", "model", "created_at", "id"),
     Index("ix_result_kept", "created_at", **_where("deleted_at IS NULL")),
 )
 
@@ -286,7 +299,10 @@ delivery = Table(
     Column("last_error", Text),
     UniqueConstraint("result_id", "destination"),
     CheckConstraint("state IN ('waiting', 'sending', 'delivered', 'failed', 'canceled')", name="state"),
-    Index("ix_delivery_state", "state", "destination"),
+    # holds what destinations are counted by: beside it, each delivery would cost a page of its own
+    Index("ix_delivery_state", "state", "created_at", "destination", "finished_at"),
+    Index("ix_delivery_created", "created_at", "id"),
+    Index("ix_delivery_destination", "destination", "created_at", "id"),
 )
 
 delivery_attempt = Table(
@@ -375,6 +391,7 @@ audit_event = Table(
     Column("chain_no", BigInteger),
     Column("chain_hash", String(64)),
     Index("ix_audit_event_event_at", "event", "at"),
+    Index("ix_audit_event_actor", "actor", "at", **_where("actor <> 'node'")),
     Index("ix_audit_event_chain_no", "chain_no", unique=True),
     Index("ix_audit_event_unchained", "id", **_where("chain_no IS NULL")),
 )

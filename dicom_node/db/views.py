@@ -22,6 +22,7 @@ _TIME = "%Y-%m-%d %H:%M:%f000"  # as SQLAlchemy stores a time in SQLite, and so 
 _MACROS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "sqlite": (
         (r"SECONDS\((.+?), (.+?\)?)\)(?= AS| END)", r"round((julianday(\2) - julianday(\1)) * 86400.0, 3)"),
+        (r"TENTHS\(([\w.]+), ([\w.]+)\)", r"round((julianday(\2) - julianday(\1)) * 86400.0, 1)"),
         (r"DAY\(([\w.]+)\)", r"date(\1, 'localtime')"),
         (r"NOW\(\)", f"strftime('{_TIME}', 'now')"),
         (r"AGO\((\d+ \w+)\)", rf"strftime('{_TIME}', 'now', '-\1')"),
@@ -33,6 +34,10 @@ _MACROS: Mapping[str, tuple[tuple[str, str], ...]] = {
         (
             r"SECONDS\((.+?), (.+?\)?)\)(?= AS| END)",
             r"CAST(round(CAST(EXTRACT(EPOCH FROM \2 - \1) AS numeric), 3) AS double precision)",
+        ),
+        (
+            r"TENTHS\(([\w.]+), ([\w.]+)\)",
+            r"CAST(round(CAST(EXTRACT(EPOCH FROM \2 - \1) AS numeric), 1) AS double precision)",
         ),
         (r"DAY\(([\w.]+)\)", r"to_char(\1, 'YYYY-MM-DD')"),
         (r"NOW\(\)", "now()"),

@@ -279,7 +279,7 @@ SELECT
 FROM audit_event e
 WHERE e.event IN ('association rejected', 'instance refused');
 
--- A subquery for midnight would keep SQLite from asking the indexes.
+-- A subquery for midnight would keep SQLite from asking the indexes, and PostgreSQL from knowing how few rows there are.
 CREATE VIEW v_failed_today AS
 SELECT * FROM v_failed WHERE at >= MIDNIGHT();
 
@@ -294,11 +294,21 @@ SELECT
     count(CASE WHEN j.state = 'failed' THEN 1 END) AS failed,
     count(CASE WHEN j.state = 'canceled' THEN 1 END) AS canceled
 FROM job j
-WHERE j.state IN ('completed', 'failed', 'canceled') AND j.finished_at >= (SELECT a_week_ago FROM v_clock)
+WHERE j.state IN ('completed', 'failed', 'canceled') AND j.finished_at >= AGO(7 days)
 GROUP BY DAY(j.finished_at), j.model, j.model_version, j.source_ae;
 
--- Equal times are counted together before they are put in order, so that there is less to order.
+-- Every job is read once; then times that are about equal are counted together, so that there is less to put in order: to a
+-- tenth of a second below ten, to a second from there on. One text stands for the four columns of a group meanwhile: no part of it can hold a backslash (PS3.5 6.2).
 CREATE VIEW v_latency AS
+WITH timed AS MATERIALIZED (
+    SELECT
+        j.model || '\' || j.model_version || '\' || j.source_ae || '\' || j.scanner AS one,
+        j.model, j.model_version, j.source_ae, j.scanner,
+        TENTHS(j.created_at, j.started_at) AS queue_s,
+        TENTHS(j.started_at, j.finished_at) AS work_s
+    FROM job j
+    WHERE j.finished_at >= AGO(7 days) AND j.state = 'completed'
+)
 SELECT
     work.model,
     work.model_version,
@@ -312,7 +322,11 @@ SELECT
     work.longest_s AS work_longest_s
 FROM (
     SELECT
-        model, model_version, source_ae, scanner,
+        one,
+        min(model) AS model,
+        min(model_version) AS model_version,
+        min(source_ae) AS source_ae,
+        min(scanner) AS scanner,
         max(upto) AS jobs,
         min(CASE WHEN upto * 2 >= jobs THEN seconds END) AS median_s,
         min(CASE WHEN upto * 100 >= jobs * 95 THEN seconds END) AS p95_s,
@@ -320,46 +334,42 @@ FROM (
     FROM (
         SELECT
             counted.*,
-            sum(n) OVER (PARTITION BY model, model_version, source_ae, scanner ORDER BY seconds) AS upto,
-            sum(n) OVER (PARTITION BY model, model_version, source_ae, scanner) AS jobs
+            sum(n) OVER (PARTITION BY one ORDER BY seconds) AS upto,
+            sum(n) OVER (PARTITION BY one) AS jobs
         FROM (
-            SELECT model, model_version, source_ae, scanner, seconds, count(*) AS n
-            FROM (
-                SELECT j.model, j.model_version, j.source_ae, j.scanner, SECONDS(j.started_at, j.finished_at) AS seconds
-                FROM job j
-                WHERE j.finished_at >= (SELECT a_week_ago FROM v_clock) AND j.state = 'completed'
-            ) timed
-            GROUP BY model, model_version, source_ae, scanner, seconds
+            SELECT
+                one,
+                CASE WHEN work_s < 10 THEN work_s ELSE round(work_s) END AS seconds,
+                count(*) AS n,
+                min(model) AS model,
+                min(model_version) AS model_version,
+                min(source_ae) AS source_ae,
+                min(scanner) AS scanner
+            FROM timed
+            GROUP BY one, CASE WHEN work_s < 10 THEN work_s ELSE round(work_s) END
         ) counted
-    ) work_ranked
-    GROUP BY model, model_version, source_ae, scanner
+    ) ranked
+    GROUP BY one
 ) work
 JOIN (
     SELECT
-        model, model_version, source_ae, scanner,
-        max(upto) AS jobs,
+        one,
         min(CASE WHEN upto * 2 >= jobs THEN seconds END) AS median_s,
-        min(CASE WHEN upto * 100 >= jobs * 95 THEN seconds END) AS p95_s,
-        max(seconds) AS longest_s
+        min(CASE WHEN upto * 100 >= jobs * 95 THEN seconds END) AS p95_s
     FROM (
         SELECT
             counted.*,
-            sum(n) OVER (PARTITION BY model, model_version, source_ae, scanner ORDER BY seconds) AS upto,
-            sum(n) OVER (PARTITION BY model, model_version, source_ae, scanner) AS jobs
+            sum(n) OVER (PARTITION BY one ORDER BY seconds) AS upto,
+            sum(n) OVER (PARTITION BY one) AS jobs
         FROM (
-            SELECT model, model_version, source_ae, scanner, seconds, count(*) AS n
-            FROM (
-                SELECT j.model, j.model_version, j.source_ae, j.scanner, SECONDS(j.created_at, j.started_at) AS seconds
-                FROM job j
-                WHERE j.finished_at >= (SELECT a_week_ago FROM v_clock) AND j.state = 'completed'
-            ) timed
-            GROUP BY model, model_version, source_ae, scanner, seconds
+            SELECT one, CASE WHEN queue_s < 10 THEN queue_s ELSE round(queue_s) END AS seconds, count(*) AS n
+            FROM timed
+            GROUP BY one, CASE WHEN queue_s < 10 THEN queue_s ELSE round(queue_s) END
         ) counted
-    ) queue_ranked
-    GROUP BY model, model_version, source_ae, scanner
+    ) ranked
+    GROUP BY one
 ) queue
-ON queue.model = work.model AND queue.model_version = work.model_version
-AND queue.source_ae = work.source_ae AND queue.scanner = work.scanner;
+ON queue.one = work.one;
 
 CREATE VIEW v_node AS
 SELECT

@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import StrEnum
 from typing import Any
 
+NODE = "node"  # the actor of what nobody asked for
+
 
 class Event(StrEnum):
     """Kinds of audit events. A test holds docs/operations.md to this list."""
@@ -79,6 +81,6 @@ class AuditEvent:
     series_id: str | None = None
     job_id: str | None = None
     delivery_id: str | None = None
-    actor: str = "node"
+    actor: str = NODE
     detail: dict[str, Any] = field(default_factory=dict)
     at: datetime | None = None

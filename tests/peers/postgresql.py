@@ -44,10 +44,12 @@ class PostgreSQL:
             self.stop()
             raise
 
-    def database(self) -> str:
-        """Make a new, empty database; its URL."""
+    def database(self, like: str = "template1") -> str:
+        """Make a new database, empty or a copy of one of ours that nobody is connected to; its URL."""
         name = f"test{next(_number)}"
-        self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "test", name)
+        self._run(
+            "createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "test", "-T", like.rpartition("/")[2], name
+        )
         return f"postgresql://test@127.0.0.1:{self.port}/{name}"
 
     def stop(self) -> None:

@@ -7,24 +7,23 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Mapping
-from typing import Any
 
 from fastapi import APIRouter, Depends, HTTPException, Request
 from pydicom import Dataset, dcmread
 from pydicom.datadict import keyword_for_tag, tag_for_keyword
-from sqlalchemy import Connection
 from starlette.responses import JSONResponse, Response
 
 from dicom_node.admin.desk import Desk, desk_of
 from dicom_node.admin.guard import needs
 from dicom_node.admin.trail import viewed
 from dicom_node.db import objects
-from dicom_node.db.objects import StoredObject, StudyFilter
+from dicom_node.db.objects import FoundSeries, FoundStudy, StoredObject, StudyFilter
 from dicom_node.domain.people import Right
 
 router = APIRouter(prefix="/dicom-web", include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
 
 MOST = 500
+_MOST_LOOKED_INTO = 1000
 _OF_STUDY = (
     *("StudyTime", "ReferringPhysicianName", "PatientName", "PatientBirthDate", "PatientSex"),
     *("StudyID", "StudyDescription", "TimezoneOffsetFromUTC"),
@@ -65,7 +64,7 @@ def studies(request: Request) -> Response:
     )
     with desk.reading() as tx:
         rows = objects.find_studies(tx, which, limit, offset)
-        found = [_study(tx, desk, row) for row in rows]
+    found = [_study(desk, row) for row in rows]
     viewed(request, "dicomweb search", studies=[row.study_instance_uid for row in rows][:10])
     return _answer(found, ignored)
 
@@ -77,18 +76,17 @@ def series(request: Request, study: str = "") -> Response:
     desk, asked, ignored = desk_of(request), *_asked(request)
     limit, offset = _window(request)
     wanted = asked.get("Modality", "")
+    uids = study or asked.get("StudyInstanceUID", ""), asked.get("SeriesInstanceUID", "")
     with desk.reading() as tx:
-        uid = study or asked.get("StudyInstanceUID", "")
-        stored = objects.find_objects(tx, uid, asked.get("SeriesInstanceUID", ""), limit=50_000)
-    by_series: dict[str, list[StoredObject]] = {}
-    for one in stored:
-        by_series.setdefault(one.series_instance_uid, []).append(one)
-    some = list(by_series.values())
-    if not wanted:  # then it need not be read to be counted
-        some, offset = some[offset : offset + limit], 0
-    found = [ds for ds in (_series(desk, one) for one in some) if not wanted or ds.get("Modality") == wanted]
-    viewed(request, "dicomweb search", study=uid)
-    return _answer(found[offset : offset + limit], ignored)
+        if not wanted or not any(uids):
+            rows = objects.find_series(tx, *uids, wanted, limit, offset)
+            found = [_series(desk, row) for row in rows]
+        else:  # few enough to look into the files
+            rows = objects.find_series(tx, *uids, "", _MOST_LOOKED_INTO, 0)
+            found = [ds for ds in (_series(desk, row) for row in rows) if ds.get("Modality") == wanted]
+            found = found[offset : offset + limit]
+    viewed(request, "dicomweb search", study=uids[0])
+    return _answer(found, ignored)
 
 
 @router.get("/instances")
@@ -145,19 +143,19 @@ def _answer(found: list[Dataset], ignored: list[str]) -> Response:
     return answer
 
 
-def _study(tx: Connection, desk: Desk, row: Any) -> Dataset:
-    ds = _only(read_header(desk, objects.first_object(tx, row.id), _OF_STUDY), _OF_STUDY)
-    ds.StudyInstanceUID = row.study_instance_uid
-    ds.PatientID, ds.AccessionNumber, ds.StudyDate = row.patient_id, row.accession_number, row.study_date
-    ds.ModalitiesInStudy = objects.modalities(tx, row.id)
-    ds.NumberOfStudyRelatedSeries, ds.NumberOfStudyRelatedInstances = row.series, row.instances
+def _study(desk: Desk, found: FoundStudy) -> Dataset:
+    ds = _only(read_header(desk, found.path, _OF_STUDY), _OF_STUDY)
+    ds.StudyInstanceUID = found.study_instance_uid
+    ds.PatientID, ds.AccessionNumber, ds.StudyDate = found.patient_id, found.accession_number, found.study_date
+    ds.ModalitiesInStudy = list(found.modalities)
+    ds.NumberOfStudyRelatedSeries, ds.NumberOfStudyRelatedInstances = found.series, found.instances
     return ds
 
 
-def _series(desk: Desk, stored: list[StoredObject]) -> Dataset:
-    ds = _only(read_header(desk, stored[0].path, _OF_SERIES), _OF_SERIES)
-    ds.StudyInstanceUID, ds.SeriesInstanceUID = stored[0].study_instance_uid, stored[0].series_instance_uid
-    ds.NumberOfSeriesRelatedInstances = len(stored)
+def _series(desk: Desk, found: FoundSeries) -> Dataset:
+    ds = _only(read_header(desk, found.path, _OF_SERIES), _OF_SERIES)
+    ds.StudyInstanceUID, ds.SeriesInstanceUID = found.study_instance_uid, found.series_instance_uid
+    ds.NumberOfSeriesRelatedInstances = found.instances
     return ds
 
 

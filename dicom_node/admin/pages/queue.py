@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Annotated, Any
 from urllib.parse import urlencode
 
@@ -11,6 +11,7 @@ from fastapi import APIRouter, Depends, Query, Request
 from sqlalchemy import Connection
 from starlette.responses import Response
 
+from dicom_node.admin.cursor import cursor_of, read_cursor
 from dicom_node.admin.desk import Desk, desk_of
 from dicom_node.admin.guard import needs
 from dicom_node.admin.paper import page
@@ -42,22 +43,22 @@ class Wanted:
 
     show: str
     model: str
-    page: int
+    after: str
 
     def link(self, **changes: Any) -> str:
         """Write the address of the same view with something changed."""
-        asked = {"show": self.show, "model": self.model, "page": self.page, **changes}
-        query = urlencode({key: value for key, value in asked.items() if value not in ("", 1)})
+        asked = {"show": self.show, "model": self.model, "after": self.after, **changes}
+        query = urlencode({key: value for key, value in asked.items() if value})
         return f"?{query}" if query else "?"
 
 
 def wanted(
     show: Annotated[str, Query(max_length=20)] = "",
     model: Annotated[str, Query(max_length=64)] = "",
-    page: Annotated[int, Query(ge=1, le=2000)] = 1,
+    after: Annotated[str, Query(max_length=400)] = "",
 ) -> Wanted:
-    """Read the filter from the query."""
-    return Wanted(show if show in _GROUPS else "", model, page)
+    """Read the filter from the query; `after` is where the page before ended."""
+    return Wanted(show if show in _GROUPS else "", model, after)
 
 
 @router.get("/")
@@ -79,20 +80,21 @@ def rows(request: Request, view: Annotated[Wanted, Depends(wanted)]) -> Response
 
 
 def _read(tx: Connection, desk: Desk, view: Wanted) -> dict[str, Any]:
-    first = (view.page - 1) * _PAGE
-    filtered = JobFilter(states=_GROUPS[view.show], model=view.model, limit=first + _PAGE + 1)
-    found = list_jobs(tx, filtered)[first:]
+    after = read_cursor(view.after, datetime, int, str) if view.after else None
+    goes_on = (after[0], after[1], after[2]) if after else None
+    found = list_jobs(tx, JobFilter(states=_GROUPS[view.show], model=view.model, after=goes_on, limit=_PAGE + 1))
     jobs = found[:_PAGE]
-    if view.page == 1:  # what runs stands above what waits, and that above what is over; each newest first
+    last = jobs[-1] if len(found) > _PAGE else None
+    if not after:  # what runs stands above what waits, and that above what is over; each newest first
         order = {JobState.IN_PROGRESS.value: 0, JobState.SCHEDULED.value: 1}
         jobs = sorted(jobs, key=lambda job: order.get(job["state"], 2))
     return {
         "jobs": jobs,
-        "more": len(found) > _PAGE,
+        "more": cursor_of(last["created_at"], last["run_no"], last["id"]) if last else "",
         "view": view,
         "progress": progress_of(tx, jobs),
         "counts": overview.counts(tx, utc_now() - DAY),
-        "receiving": overview.receiving(tx, 8) if view.page == 1 and view.show in ("", "open") else (),
+        "receiving": overview.receiving(tx, 8) if not after and view.show in ("", "open") else (),
         "paused": paused(tx),
         "models": sorted(desk.catalog.models),
         "alive": {row.role for row in overview.processes(tx, utc_now()) if row.state == "alive"},

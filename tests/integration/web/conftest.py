@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from shutil import copyfile
 
 import pytest
 
-from tests.integration.web.node import WebNode, fill, make_database, web_node
+from tests.integration.web.node import WebNode, fill, fill_quickly, make_database, web_node
+from tests.peers.postgresql import PostgreSQL
 
 
 @pytest.fixture(scope="session")
@@ -35,10 +37,46 @@ def filled(
         yield node, fill(node, chest_part, home / "scratch")
 
 
+@pytest.fixture(scope="session")
+def postgresql_database(postgresql: PostgreSQL) -> str:
+    """The same on PostgreSQL."""
+    url = postgresql.database()
+    make_database(url)
+    return url
+
+
 @pytest.fixture
 def node(tmp_path: Path, database: Path) -> Iterator[WebNode]:
     """A node of the test's own, with nobody's series and three people."""
     with web_node(_home(tmp_path / "node", database)) as made:
+        yield made
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def either_node(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[WebNode]:
+    """The same on either database; a module whose `node` shall be that says so."""
+    with _new_node(request, tmp_path) as made:
+        yield made
+
+
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+def listed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[WebNode]:
+    """A node with a little of everything, and no pixels behind its results; for looking only."""
+    home = tmp_path_factory.mktemp("listed")
+    with _new_node(request, home) as made:
+        fill_quickly(made, home / "scratch")
+        yield made
+
+
+@contextmanager
+def _new_node(request: pytest.FixtureRequest, home: Path) -> Iterator[WebNode]:
+    if request.param == "sqlite":
+        with web_node(_home(home / "node", request.getfixturevalue("database"))) as made:
+            yield made
+        return
+    server: PostgreSQL = request.getfixturevalue("postgresql")
+    url = server.database(like=request.getfixturevalue("postgresql_database"))
+    with web_node(home / "node", url) as made:
         yield made
 
 

@@ -30,7 +30,7 @@ from dicom_node.db.listing import JobFilter, list_jobs
 from dicom_node.db.nodes import register_node
 from dicom_node.deliver import SENDERS
 from dicom_node.domain.delivery import Destination, Sent
-from dicom_node.domain.job import Failure
+from dicom_node.domain.job import Failure, Succeeded
 from dicom_node.domain.people import Right, Role
 from dicom_node.engine import Enqueuer
 from dicom_node.errors import DeliveryError
@@ -38,6 +38,7 @@ from dicom_node.settings import Settings, load_settings
 from dicom_node.spool import Spool
 from dicom_node.work.worker import Worker
 from tests.ct import small_ct
+from tests.integration.operated import made_by
 from tests.node import free_port, wait_for
 from tests.stored import sender, store_files
 
@@ -108,6 +109,14 @@ class WebNode:
             job = jobs.claim_job(tx, job_id, "host/work-0/1", {"lung_ct": "d"}, self.enqueuer)
             assert job is not None
             assert jobs.finish_failed(tx, job, error, Failure.FAILED, self.enqueuer)
+
+    def complete(self, job_id: str) -> None:
+        """One attempt that makes a SEG and an SR, as rows only."""
+        with transaction(self.engine) as tx:
+            job = jobs.claim_job(tx, job_id, "host/work-0/1", {"lung_ct": "d"}, self.enqueuer)
+            assert job is not None
+            done = Succeeded(made_by(job.id), {"read": 0.1, "infer": 1.5})
+            assert jobs.finish_completed(tx, job, done, self.enqueuer)
 
     def claim(self, job_id: str) -> None:
         with transaction(self.engine) as tx:
@@ -251,3 +260,30 @@ def fill(node: WebNode, chest_ct: Sequence[Path], scratch: Path) -> dict[str, st
     come("few", slices=3)
     store_files(node.engine, node.spool, small_ct(scratch / "arriving", slices=4), quiet_s=3600.0)
     return made
+
+
+def fill_quickly(node: WebNode, scratch: Path) -> None:
+    """Eight series of as many studies, rows only: two results, four states, two without a job, one of them an MR."""
+
+    def come(name: str, *, modality: str = "CT", date: str = "20260102", slices: int = 12) -> str:
+        def told(number: int, ds: Dataset) -> Dataset:
+            ds.AccessionNumber, ds.PatientID, ds.PatientName = f"A-{name}", f"P_{name}", f"{name.upper()}^SYNTHETIC"
+            ds.Modality, ds.StudyDate = modality, date
+            return ds
+
+        node.receive(small_ct(scratch / name, slices=slices, rows=8, columns=8, change=told))
+        found = node.jobs(accession=f"A-{name}")
+        return found[0]["id"] if found else ""
+
+    node.breathe()
+    for name in ("first", "second"):
+        node.complete(job := come(name, date="20251231"))
+        node.send(job, Sent(0), DeliveryError("pacs answered 0xC000", retry=False, status=0xC000))
+    node.fail(come("broken"), "The model lung_ct crashed.")
+    unwanted = come("unwanted")
+    with transaction(node.engine) as tx:
+        operate.cancel(tx, unwanted, actor="operator ann")
+    come("mr", modality="MR")
+    come("few", slices=3)
+    node.claim(come("running"))
+    come("waiting")

@@ -25,6 +25,12 @@ from tests.integration.web.test_people import events
 Filled = tuple[WebNode, dict[str, str]]
 
 
+@pytest.fixture
+def node(either_node: WebNode) -> WebNode:
+    """A node on either database."""
+    return either_node
+
+
 @pytest.fixture(scope="session")
 def reader(filled: Filled) -> TestClient:
     node, _ = filled

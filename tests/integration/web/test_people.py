@@ -6,6 +6,7 @@ import re
 from datetime import timedelta
 from pathlib import Path
 
+import pytest
 from click.testing import CliRunner
 from fastapi.routing import APIRoute, iter_route_contexts
 from sqlalchemy import select, update
@@ -18,6 +19,12 @@ from dicom_node.db import tables as t
 from dicom_node.db.engine import transaction, utc_now
 from dicom_node.domain.people import Right
 from tests.integration.web.node import PASSWORD, WebNode
+
+
+@pytest.fixture
+def node(either_node: WebNode) -> WebNode:
+    """A node on either database."""
+    return either_node
 
 
 def events(node: WebNode, kind: str) -> list[tuple[str, dict[str, object]]]:

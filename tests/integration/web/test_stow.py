@@ -141,9 +141,12 @@ def test_each_instance_is_answered_for_itself(node: WebNode, gateway: TestClient
     assert sorted(item.FailureReason for item in ds.OtherFailuresSequence) == [UNREADABLE, SYNTAX]
     assert "other bytes" in answer.headers["warning"]
     assert len(stored(node)) == 2
-    refused = [row for row in rows(node, t.audit_event) if row.event.startswith("instance refused")]
-    assert len(refused) == 4
-    assert {row.actor for row in refused} == {"user otto"}
+
+    def refused() -> list[Any]:
+        return [row for row in rows(node, t.audit_event) if row.event.startswith("instance refused")]
+
+    wait_for(lambda: len(refused()) == 4, 10, lambda: f"{refused()}")  # written after the answer
+    assert {row.actor for row in refused()} == {"user otto"}
 
     answer = post(gateway, body(*parts.values()))
     assert (answer.status_code, len(said(answer).FailedSOPSequence)) == (409, 2)
