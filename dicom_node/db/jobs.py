@@ -18,7 +18,7 @@ from dicom_node.db.deliveries import ALL_BINARY, NO_CHOICE, create_deliveries
 from dicom_node.db.engine import utc_now
 from dicom_node.db.nodes import is_alive
 from dicom_node.db.reports import ReportQueue, ask_for_report
-from dicom_node.db.results import write_results
+from dicom_node.db.results import documents_before, write_results
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.job import Failure, Job, JobInstance, JobState, Succeeded
@@ -68,7 +68,7 @@ def claim_job(
     if row.state == JobState.IN_PROGRESS.value:
         holder = _holder(tx, row)
         if again and holder == executor_id:
-            return _job(row, row.attempt, _instances(tx, row))
+            return _job(tx, row, row.attempt, _instances(tx, row))
         # a worker runs one job at a time: that it asks for its own job again says that its attempt is over
         if holder != executor_id and is_alive(tx, holder):
             return None
@@ -89,7 +89,7 @@ def claim_job(
     digest = model_digests.get(row.model, "")
     tx.execute(insert(_a).values(job_id=job_id, n=n, executor_id=executor_id, model_digest=digest, started_at=now))
     record(tx, _event(Event.JOB_STARTED, row, attempt=n, executor=executor_id))
-    return _job(row, n, instances)
+    return _job(tx, row, n, instances)
 
 
 def finish_completed(
@@ -230,7 +230,7 @@ def _open_attempt(job_id: str, n: int) -> tuple[Any, ...]:
     return _a.c.job_id == job_id, _a.c.n == n, _a.c.ended_at.is_(None)
 
 
-def _job(row: Row[Any], n: int, instances: tuple[JobInstance, ...]) -> Job:
+def _job(tx: Connection, row: Row[Any], n: int, instances: tuple[JobInstance, ...]) -> Job:
     return Job(
         id=row.id,
         series_id=row.series_id,
@@ -246,6 +246,7 @@ def _job(row: Row[Any], n: int, instances: tuple[JobInstance, ...]) -> Job:
         max_attempts=row.max_attempts,
         created_at=row.created_at,
         instances=instances,
+        predecessors=documents_before(tx, row.supersedes),
     )
 
 

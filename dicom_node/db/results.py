@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from sqlalchemy import Connection, insert, select
+from sqlalchemy import Connection, exists, insert, select
 
 from dicom_node.db import tables as t
 from dicom_node.db.engine import utc_now
-from dicom_node.domain.delivery import ResultObject
+from dicom_node.domain.delivery import DeliveryState, ResultObject
+from dicom_node.domain.job import Document
 from dicom_node.domain.uids import result_id
+
+# Comprehensive 3D SR and Comprehensive SR
+_REPORTS = ("1.2.840.10008.5.1.4.1.1.88.34", "1.2.840.10008.5.1.4.1.1.88.33")
 
 
 def write_results(tx: Connection, job_id: str, results: Sequence[ResultObject]) -> None:
@@ -34,3 +38,30 @@ def write_results(tx: Connection, job_id: str, results: Sequence[ResultObject]) 
                 created_at=now,
             )
         )
+
+
+def documents_before(tx: Connection, superseded: str | None) -> tuple[Document, ...]:
+    """Read the reports that a new job's reports take the place of.
+
+    Parameters
+    ----------
+    superseded : str, optional
+        The id of the job before it.
+
+    Returns
+    -------
+    tuple of Document
+        Those of the last job of which any report was sent to anybody, or is being sent; a job that was canceled before
+        it had one is passed over.
+    """
+    r, sent = t.result.c, (DeliveryState.DELIVERED.value, DeliveryState.SENDING.value)
+    went = exists().where(t.delivery.c.result_id == r.id, t.delivery.c.state.in_(sent))
+    while superseded is not None:
+        of_job = select(r.kind, r.sop_class_uid, r.sop_instance_uid, r.series_instance_uid).where(
+            r.job_id == superseded
+        )
+        reports = of_job.where(r.sop_class_uid.in_(_REPORTS), went).order_by(r.kind)
+        if found := tx.execute(reports).all():
+            return tuple(Document(**row._mapping) for row in found)
+        superseded = tx.scalar(select(t.job.c.supersedes).where(t.job.c.id == superseded))
+    return ()

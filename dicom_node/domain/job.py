@@ -65,11 +65,22 @@ class JobInstance:
 
 
 @dataclass(frozen=True, slots=True)
+class Document:
+    """A report that somebody was sent, in the study of the job: its kind (`OutputKind`) and its UIDs."""
+
+    kind: str
+    sop_class_uid: str
+    sop_instance_uid: str
+    series_instance_uid: str
+
+
+@dataclass(frozen=True, slots=True)
 class Job:
     """One model on one complete revision of one series, as an attempt sees it.
 
     `instances` are the slices of the volume in the order that domain/study.py found: ascending along the normal.
-    `attempt` counts from 1 and is the token without which nothing about the job can be written.
+    `attempt` counts from 1 and is the token without which nothing about the job can be written. `predecessors` are the
+    reports of the job whose place this one takes, as far as anybody was sent them.
     """
 
     id: str
@@ -86,6 +97,7 @@ class Job:
     max_attempts: int
     created_at: datetime
     instances: tuple[JobInstance, ...] = field(repr=False)
+    predecessors: tuple[Document, ...] = ()
 
     @property
     def may_retry(self) -> bool:

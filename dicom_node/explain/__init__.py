@@ -151,7 +151,8 @@ def _result(row: Row[Any]) -> str:
         text += ": " + ", ".join(f"{s.get('label')} {s.get('volume_ml', 0):.0f} ml" for s in segments)
     if row.kind != "sr":
         return text  # one of the objects says the rest
-    return "\n".join([text, *filter(None, [found(summary)]), *left_out(summary)])
+    before = [f"takes the place of the report {uid}" for uid in (summary.get("replaces") or {}).values()]
+    return "\n".join([text, *before, *filter(None, [found(summary)]), *left_out(summary)])
 
 
 def _delivery_attempt(delivery: Row[Any], row: Row[Any]) -> Iterator[Line]:

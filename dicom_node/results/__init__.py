@@ -124,6 +124,8 @@ def build_results(
     _prove(drafts, analysis, spool)
     steps_s["prove"] = monotonic() - started
     summary = _summary(findings) | ({"not_as": not_as} if not_as else {})
+    if job.predecessors:
+        summary["replaces"] = {document.kind: document.sop_instance_uid for document in job.predecessors}
     return tuple(_stored(draft, job.id, summary, spool) for draft in drafts)
 
 

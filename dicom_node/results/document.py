@@ -14,8 +14,10 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
 from pydicom.uid import ExplicitVRLittleEndian
 
+from dicom_node.domain.encoding import plain
 from dicom_node.domain.finding import Code, Quality, Segment
-from dicom_node.domain.model import SegmentCard
+from dicom_node.domain.job import Document
+from dicom_node.domain.model import OutputKind, SegmentCard
 from dicom_node.results.header import LO_LENGTH, Origin, code, complete, fit, instance_attributes
 
 ANATOMICAL_STRUCTURE = "91723000"  # SCT, CID 7150
@@ -80,9 +82,25 @@ def document(
     )
     if lacks:
         sr.CompletionFlagDescription = fit(lacks, LO_LENGTH)
+    before = [each for each in origin.job.predecessors if each.kind == part]
+    if before or (before := [each for each in origin.job.predecessors if each.kind == plain(OutputKind(part))]):
+        sr.PredecessorDocumentsSequence = [_predecessors(origin, before)]
     _empty_unmeasured(sr)
     complete(sr, origin)
     return sr
+
+
+def _predecessors(origin: Origin, documents: Sequence[Document]) -> Dataset:
+    """Name the documents that this one takes the place of (PS3.3 C.17.2.3): each form of a report that of its own."""
+    study = Dataset()
+    study.StudyInstanceUID = origin.job.study_instance_uid
+    study.ReferencedSeriesSequence = []
+    for document in documents:
+        series, item = Dataset(), Dataset()
+        item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = document.sop_class_uid, document.sop_instance_uid
+        series.SeriesInstanceUID, series.ReferencedSOPSequence = document.series_instance_uid, [item]
+        study.ReferencedSeriesSequence.append(series)
+    return study
 
 
 def summary_group(

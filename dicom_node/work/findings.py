@@ -48,10 +48,10 @@ def findings_from(
     volume : dicom_node.volume.Volume
         The volume that was analysed.
     job_id : str
-        Tracking UIDs derive from it: the same at every attempt.
+        Tracking UIDs derive from it where there is no series.
     series_id : str
-        Tracking UIDs of detections derive from it and from where they lie, so that a nodule keeps its own when late
-        slices make a new job. Without it they derive from the job.
+        Tracking UIDs derive from it, from the model's name and from what is found: of a segment its output, of a
+        detection where it lies. Each keeps its own when late slices or a new version of the model make a new job.
     not_run : mapping of str to str, optional
         Outputs of detections that were not run on this volume, and why.
 
@@ -76,7 +76,7 @@ def findings_from(
     check_segments(masks, card, volume)
     barred = not_run or {}
     organs = {each.output: _cut_out(volume, prediction, each.output) for each in card.segments}
-    segments = [_segment(each, card, organs[each.output], job_id) for each in card.segments]
+    segments = [_segment(each, card, organs[each.output], series_id or job_id) for each in card.segments]
     qualities: list[Quality] = []
     left_out = [NotRun(d.name, barred[d.output]) for d in card.detections if d.output in barred]
     for detection in card.detections:
@@ -164,7 +164,7 @@ class _Kind:
         return ""
 
 
-def _segment(segment: SegmentCard, card: ModelCard, it: Marked, job_id: str) -> Segment:
+def _segment(segment: SegmentCard, card: ModelCard, it: Marked, named_by: str) -> Segment:
     opacified = Derived.OPACIFICATION_GRADE in segment.derive and it.voxels and it.opacified_percent is not None
     return Segment(
         output=segment.output,
@@ -176,7 +176,7 @@ def _segment(segment: SegmentCard, card: ModelCard, it: Marked, job_id: str) -> 
         region=segment.region,
         color_rgb=segment.color_rgb,
         tracking_id=segment.label,
-        tracking_uid=result_uid(job_id, f"track/{segment.output}"),
+        tracking_uid=result_uid(named_by, f"track/{card.name}/{segment.output}"),
         voxels=it.voxels,
         volume_ml=round(it.volume_ml, 3),
         measurements=_measure(segment.measurements, segment.output, card, it),

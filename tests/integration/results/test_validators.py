@@ -8,10 +8,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
+from pydicom.uid import Comprehensive3DSRStorage
 
 from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.finding import NotRun
-from dicom_node.domain.job import Failure
+from dicom_node.domain.job import Document, Failure
 from dicom_node.spool import Spool
 from dicom_node.work.findings import findings_from
 from tests.ct import Change, small_ct
@@ -85,6 +86,8 @@ def test_the_validators_find_nothing_to_say_of_a_segmentation_in_other_encodings
     source: str, tmp_path: Path, spool: Spool
 ) -> None:
     case = make_case(tmp_path / "ct", change=SOURCES[source])
+    before = (Document("sr", Comprehensive3DSRStorage, "1.2.3.1", "1.2.3.2"),)
+    case = replace(case, job=replace(case.job, predecessors=before))
     masks = both_lungs(case)
     likely = {name: mask * np.uint8(200) for name, mask in masks.items()}
     prediction = replace(predict(masks), probabilities=likely)

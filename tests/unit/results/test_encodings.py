@@ -12,10 +12,11 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
-from pydicom.uid import ExplicitVRLittleEndian, RLELossless
+from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, RLELossless
 
 from dicom_node.domain.delivery import kinds_for
 from dicom_node.domain.encoding import Encoding
+from dicom_node.domain.job import Document
 from dicom_node.domain.model import OutputKind
 from dicom_node.results import BUILDERS
 from dicom_node.results.analysis import Analysis
@@ -125,6 +126,25 @@ def test_a_report_points_at_the_segmentation_of_its_own_encoding(tmp_path: Path,
         assert named & others == {read[seg].SOPInstanceUID}
         classes = {e.value for e in read[sr].iterall() if e.keyword == "ReferencedSOPClassUID"}
         assert read[seg].SOPClassUID in classes
+
+
+def test_each_form_of_a_report_names_the_one_whose_place_it_takes(tmp_path: Path, spool: Spool) -> None:
+    case = make_case(tmp_path / "ct")
+    before = tuple(
+        Document(kind, Comprehensive3DSRStorage, f"1.2.{n}", f"1.3.{n}") for n, kind in enumerate(("sr", "x"))
+    )
+    case = replace(case, job=replace(case.job, predecessors=before))
+    prediction = predict(both_lungs(case))
+    findings = findings_from(prediction, CARD, case.volume, case.job.id)
+    built = built_of(case, prediction, findings, spool, encodings=[Encoding.LABELMAP])
+    for kind in ("sr", "sr-labelmap"):  # nobody was sent a report on a label map: the plain one came before it
+        [study] = dcmread(BytesIO(built.files[kind])).PredecessorDocumentsSequence
+        [series] = study.ReferencedSeriesSequence
+        [document] = series.ReferencedSOPSequence
+        assert (study.StudyInstanceUID, series.SeriesInstanceUID) == (case.job.study_instance_uid, "1.3.0")
+        assert document.ReferencedSOPClassUID == Comprehensive3DSRStorage
+        assert document.ReferencedSOPInstanceUID == "1.2.0"
+    assert built.summaries["sr"]["replaces"] == {"sr": "1.2.0", "x": "1.2.1"}
 
 
 def test_what_cannot_be_encoded_so_is_left_out_with_its_reason(tmp_path: Path, spool: Spool) -> None:

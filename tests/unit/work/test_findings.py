@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from uuid import UUID
 
 import numpy as np
 import pytest
 
 from ai.contract import ModelInvalidOutput
 from dicom_node.domain.finding import Code
-from dicom_node.domain.uids import result_uid
 from dicom_node.errors import ConfigurationError, GeometryError
 from dicom_node.work.findings import findings_from
 from dicom_node.work.measures import voxel_volume_ml
@@ -50,11 +50,20 @@ def test_an_empty_segment_is_a_finding_of_nothing_not_an_error(tmp_path: Path) -
     assert attenuation.reason.value == "114007"
 
 
-def test_tracking_uids_stay_the_same_at_every_attempt(tmp_path: Path) -> None:
+def test_tracking_uids_stay_the_same_in_a_later_job_on_the_series(
+    tmp_path: Path,
+) -> None:
     case = make_case(tmp_path / "ct")
-    (left, right) = findings_from(predict(both_lungs(case)), CARD, case.volume, case.job.id).segments
-    assert left.tracking_uid == result_uid(case.job.id, "track/left lung")
-    assert left.tracking_uid != right.tracking_uid
+    first, later, other_series = (
+        [each.tracking_uid for each in findings_from(predict(both_lungs(case)), card, case.volume, job, **of).segments]
+        for card, job, of in (
+            (CARD, case.job.id, {"series_id": case.job.series_id}),
+            (replace(CARD, version="9"), str(UUID(int=99)), {"series_id": case.job.series_id}),
+            (CARD, case.job.id, {}),
+        )
+    )
+    assert first == later
+    assert len({*first, *other_series}) == 4
 
 
 def test_an_output_that_the_model_does_not_have_is_an_error(tmp_path: Path) -> None:
