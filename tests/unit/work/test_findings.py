@@ -54,12 +54,13 @@ def test_tracking_uids_stay_the_same_in_a_later_job_on_the_series(
     tmp_path: Path,
 ) -> None:
     case = make_case(tmp_path / "ct")
+    prediction = predict(both_lungs(case))
     first, later, other_series = (
-        [each.tracking_uid for each in findings_from(predict(both_lungs(case)), card, case.volume, job, **of).segments]
+        [it.tracking_uid for it in findings_from(prediction, card, case.volume, job, series_id=of).segments]
         for card, job, of in (
-            (CARD, case.job.id, {"series_id": case.job.series_id}),
-            (replace(CARD, version="9"), str(UUID(int=99)), {"series_id": case.job.series_id}),
-            (CARD, case.job.id, {}),
+            (CARD, case.job.id, case.job.series_id),
+            (replace(CARD, version="9"), str(UUID(int=99)), case.job.series_id),
+            (CARD, case.job.id, ""),
         )
     )
     assert first == later
