@@ -21,7 +21,7 @@ import torch
 from monai.bundle.config_parser import ConfigParser
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
-from monai.transforms.post.dictionary import Invertd
+from monai.transforms.post.dictionary import AsDiscreted, Invertd
 from numpy.typing import NDArray
 
 from ai.contract import (
@@ -91,17 +91,21 @@ class Bundle:
         """
         root = path.resolve()
         metadata = _metadata(root)
+        chosen = torch.device(device)
         try:
-            parser, chosen = _parser(root, device), torch.device(device)
-            channels = output_names(metadata)
-            image_key = _image_key(parser)
-            preprocessing = _compose(parser, _PREPROCESSING_KEYS)
-            postprocessing = _compose(parser, _POSTPROCESSING_KEYS)
-            if not preprocessing.transforms:  # MONAI refuses to invert nothing
-                postprocessing.transforms = tuple(t for t in postprocessing.transforms if not isinstance(t, Invertd))
-            network = _content(parser, _NETWORK_KEYS)
-            _load_weights(network, root / "models" / "model.pt", chosen)
-            inferer = parser.get_parsed_content("inferer")
+            with _weights_only(chosen):
+                parser = _parser(root, device)
+                channels = output_names(metadata)
+                image_key = _image_key(parser)
+                preprocessing = _compose(parser, _PREPROCESSING_KEYS)
+                postprocessing = _compose(parser, _POSTPROCESSING_KEYS)
+                if not preprocessing.transforms:  # MONAI refuses to invert nothing
+                    postprocessing.transforms = tuple(
+                        t for t in postprocessing.transforms if not isinstance(t, Invertd)
+                    )
+                _keep_labels_whole(postprocessing)
+                network = _network(parser, root, chosen)
+                inferer = parser.get_parsed_content("inferer")
         except ModelError:
             raise
         except Exception as error:  # a configuration is code, so it may fail in any way
@@ -181,6 +185,36 @@ class Bundle:
             self._inferer.without = frozenset(without)
         elif without:
             raise BundleError(f"The bundle {self.name} cannot leave out {', '.join(sorted(without))}.")
+
+
+@contextmanager
+def _weights_only(device: torch.device) -> Iterator[None]:
+    """Load what a bundle itself loads onto our device, and never unpickle anything but tensors."""
+    load = torch.load
+
+    def tamed(file: Any, *args: Any, **options: Any) -> Any:
+        return load(file, **{**options, "map_location": device, "weights_only": True})
+
+    torch.load = tamed
+    try:
+        yield
+    finally:
+        torch.load = load
+
+
+def network_of(path: Path, device: str = "cpu") -> torch.nn.Module:
+    """Build the network of a bundle as its configuration defines it, with the weights that it starts with.
+
+    Raises
+    ------
+    BundleError
+        If the configuration cannot be read or defines none.
+    """
+    with _weights_only(torch.device(device)):
+        network = _content(_parser(path.resolve(), device), _NETWORK_KEYS)
+    if not isinstance(network, torch.nn.Module):
+        raise BundleError(f"The bundle {path.name} defines no network.")
+    return network
 
 
 class _Clock:
@@ -263,6 +297,19 @@ def _compose(parser: ConfigParser, keys: tuple[str, ...]) -> Compose:
     return content if isinstance(content, Compose) else Compose(content)
 
 
+def _keep_labels_whole(postprocessing: Compose) -> None:
+    """Where labels were decided before the grid is inverted, the inverse takes the nearest: between 1 and 3 is no 2."""
+    decided: set[str] = set()
+    for transform in postprocessing.transforms:
+        if isinstance(transform, AsDiscreted):
+            decided |= {str(key) for key in transform.keys}
+        elif isinstance(transform, Invertd):
+            transform.nearest_interp = tuple(
+                nearest or str(key) in decided
+                for key, nearest in zip(transform.keys, transform.nearest_interp, strict=True)
+            )
+
+
 def _image_key(parser: ConfigParser) -> str:
     """The name under which the bundle's transforms expect the image: what its loader would have read."""
     loaders = [item for item in _items(parser.get()) if str(item.get("_target_", "")).split(".")[-1] in _LOADERS]
@@ -290,9 +337,19 @@ def _items(config: Any) -> Iterator[dict[str, Any]]:
             yield from _items(part)
 
 
+def _network(parser: ConfigParser, root: Path, device: torch.device) -> torch.nn.Module:
+    """The network of the configuration with its weights; or, where there are no others, the TorchScript program."""
+    weights, program = root / "models" / "model.pt", root / "models" / "model.ts"
+    if program.is_file() and not weights.is_file():
+        return torch.jit.load(str(program), map_location=device)  # type: ignore[no-any-return, no-untyped-call]
+    network: torch.nn.Module = _content(parser, _NETWORK_KEYS)
+    _load_weights(network, weights, device)
+    return network
+
+
 def _load_weights(network: torch.nn.Module, path: Path, device: torch.device) -> None:
     if not path.is_file():
-        raise BundleError("The bundle has no models/model.pt.")
+        raise BundleError("The bundle has no models/model.pt and no models/model.ts.")
     state = torch.load(path, map_location=device, weights_only=True)
     for key in ("model", "state_dict"):
         if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):

@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ai.contract import BundleError, ModelInvalidOutput
+from ai.understand import unnamed
 
 _BACKGROUND = ("background", "bg", "_background_")
 
@@ -19,7 +20,7 @@ def output_names(metadata: Mapping[str, Any]) -> dict[int, str]:
     Parameters
     ----------
     metadata : mapping
-        The bundle's ``metadata.json``; ``channel_def`` of the output `output_key` is read.
+        The bundle's ``metadata.json``; ``channel_def`` of the output `output_key` is read, else ``num_channels``.
 
     Returns
     -------
@@ -32,7 +33,7 @@ def output_names(metadata: Mapping[str, Any]) -> dict[int, str]:
         If the names are missing, repeated, or numbered with anything but 0 to 255.
     """
     chosen = _outputs(metadata).get(output_key(metadata), {})
-    defined = chosen.get("channel_def", {}) if isinstance(chosen, Mapping) else {}
+    defined = (chosen.get("channel_def") or unnamed(chosen)) if isinstance(chosen, Mapping) else {}
     try:
         numbered = {int(channel): str(name) for channel, name in defined.items()}
     except (AttributeError, ValueError) as error:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
@@ -24,6 +24,7 @@ from dicom_node.domain.proof import ProofPolicy
 from dicom_node.domain.rule import FACTS, Condition, Operator, Rule, Scalar
 from dicom_node.domain.uids import AETitle
 from dicom_node.errors import ConfigurationError
+from dicom_node.pins import Pin, read_pins
 from dicom_node.settings import AnyDestination, DimseSettings, FolderSettings, Settings, StowSettings, explain
 
 BUNDLED = Path(ai.__file__).parent / "bundles"
@@ -77,8 +78,8 @@ def load_catalog(settings: Settings) -> Catalog:
     """
     problems: list[str] = []
     destinations = _destinations(settings)
-    models = _models(settings, problems)
-    rules = _rules(settings, models, destinations, problems)
+    models, off = _models(settings, problems)
+    rules = _rules(settings, models, destinations, problems, off)
     if problems:
         raise ConfigurationError(problems)
     return Catalog(rules, models, destinations)
@@ -151,15 +152,49 @@ def destination(name: str, section: AnyDestination, settings: Settings) -> Desti
             return FolderDestination(**shared, path=section.path)
 
 
-def _models(settings: Settings, problems: list[str]) -> dict[str, ModelCard]:
-    cards: dict[str, ModelCard] = {}
+def find_bundles(settings: Settings) -> list[Path]:
+    """Folders of the models that come with the node, then of those that the settings name."""
+    return list(dict.fromkeys(card.parent for card in _card_files(settings, [])))
+
+
+def check_card(bundle: Path) -> list[str]:
+    """Say what is wrong with the card of one bundle, each problem with its file and key."""
+    problems: list[str] = []
+    card = _read(bundle / CARD, Card, problems)
+    if card is not None:
+        problems += [f"{bundle / CARD}: {problem}" for problem in card_problems(card, bundle)]
+    return problems
+
+
+def rule_models(settings: Settings) -> dict[str, str]:
+    """Tell which model each rule that is switched on names."""
+    named = {}
+    for file in sorted(settings.rules.glob("*.toml")):
+        found = _read(file, _RuleFile, [])
+        if found is not None and found.enabled:
+            named[found.name or file.stem[:64]] = found.model
+    return named
+
+
+def _card_files(settings: Settings, problems: list[str]) -> list[Path]:
     files = sorted(BUNDLED.glob(f"*/{CARD}"))
     for folder in settings.models:
         found = [folder / CARD] if (folder / CARD).is_file() else sorted(folder.glob(f"*/{CARD}"))
-        if not found:
-            problems.append(f"{settings.file}: models: {folder} holds no bundle (a folder with a {CARD})")
+        if not found and not folder.is_dir():
+            problems.append(f"{settings.file}: models: {folder} is not there; make it, or add a model to it")
         files += found
-    for file in dict.fromkeys(files):
+    return list(dict.fromkeys(files))
+
+
+def _models(settings: Settings, problems: list[str]) -> tuple[dict[str, ModelCard], set[str]]:
+    """Cards by name, and the names of the models that are switched off."""
+    cards: dict[str, ModelCard] = {}
+    off: set[str] = set()
+    pins = read_pins(settings.file.parent)
+    for file in _card_files(settings, problems):
+        if _is_off(file, pins):
+            off.add(_name_on(file))
+            continue
         card = _read(file, Card, problems)
         if card is None:
             continue
@@ -167,12 +202,38 @@ def _models(settings: Settings, problems: list[str]) -> dict[str, ModelCard]:
             problems.append(f"{file}: name: {cards[card.name].bundle / CARD} has a model {card.name!r} already")
             continue
         problems += [f"{file}: {problem}" for problem in card_problems(card, file.parent)]
-        cards[card.name] = model_card(card, file.parent)
-    return cards
+        made = cards[card.name] = model_card(card, file.parent)
+        problems += _unreviewed(made, pins)
+    return cards, off
+
+
+def _is_off(file: Path, pins: Mapping[str, Pin]) -> bool:
+    return not pins.get(_name_on(file), Pin()).enabled
+
+
+def _name_on(file: Path) -> str:
+    """The model's name on a card that may be wrong otherwise."""
+    try:
+        return str(tomllib.loads(file.read_text(encoding="utf-8")).get("name", file.parent.name))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
+        return file.parent.name
+
+
+def _unreviewed(card: ModelCard, pins: Mapping[str, Pin]) -> Iterable[str]:
+    pinned = pins.get(card.name, Pin()).digest
+    if pinned and pinned != card.digest:
+        yield (
+            f"{card.bundle}: changed since it was reviewed: pinned to {pinned[:12]}, is {card.digest[:12]}; review it, "
+            f"then `dicom-node models pin {card.name}`"
+        )
 
 
 def _rules(
-    settings: Settings, models: Iterable[str], destinations: Iterable[str], problems: list[str]
+    settings: Settings,
+    models: Iterable[str],
+    destinations: Iterable[str],
+    problems: list[str],
+    off: Collection[str],
 ) -> tuple[Rule, ...]:
     if not settings.rules.is_dir():
         problems.append(f"{settings.file}: rules: {settings.rules} is not a folder; rule files (*.toml) belong there")
@@ -187,7 +248,10 @@ def _rules(
             problems.append(f"{file}: name: another rule file has the name {rule.name!r} already")
         rules[rule.name] = rule
         if rule.enabled:
-            problems += _unknown(file, "model", "model", [rule.model], models)
+            if rule.model in off:
+                problems.append(f"{file}: model: {rule.model} is switched off; `dicom-node models enable {rule.model}`")
+            else:
+                problems += _unknown(file, "model", "model", [rule.model], models)
             problems += _unknown(file, "destinations", "destination", rule.destinations, destinations)
     return tuple(rules.values())
 

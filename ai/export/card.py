@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Mapping
 
-from pydicom.sr.codedict import codes
-
+from ai.codes import UNKNOWN, codes_of
 from ai.train.run import Record
 
-UNKNOWN = "TO-BE-FILLED-IN"  # within the 16 characters that a code value may have
-_LESIONS = {"tumor": "Tumor", "tumour": "Tumor", "lesion": "Lesion", "nodule": "Nodule", "mass": "Mass", "cyst": "Cyst"}
 _COLOURS = ([230, 110, 80], [80, 150, 230], [240, 200, 80], [120, 200, 120], [180, 120, 210], [240, 140, 190])
-_OTHER_NAMES = {"bladder": "UrinaryBladder", "vessel": "BloodVessel", "esophagus": "Esophagus"}
 
 
 def training_sentence(record: Record) -> str:
@@ -77,32 +72,6 @@ def _segment(output: str, colour: list[int], *, ct: bool, one_by_one: bool) -> l
     elif laterality is not None:
         lines.append(f"laterality = {_code(laterality)}")
     return [*lines, f"color_rgb = {colour}", f"measurements = {measured}"]
-
-
-def codes_of(output: str) -> tuple[Mapping[str, str], Mapping[str, str], Mapping[str, str] | None]:
-    """SNOMED CT codes of an output by its name: category, type and laterality, as far as the name says them.
-
-    Returns
-    -------
-    category, type, laterality
-        Each a mapping of value, scheme and meaning; laterality is None where the name says no side.
-    """
-    words = re.findall(r"[a-z]+", output.lower())
-    side = next((word for word in words if word in ("left", "right")), None)
-    rest = [word for word in words if word != side]
-    lesion = next((_LESIONS[word] for word in rest if word in _LESIONS), None)
-    category = _known("MorphologicallyAbnormalStructure" if lesion else "AnatomicalStructure")
-    keyword = "".join(word.capitalize() for word in rest)
-    kind = lesion or _OTHER_NAMES.get("".join(rest), keyword)
-    return category, _known(kind), _known(side.capitalize()) if side else None
-
-
-def _known(keyword: str) -> dict[str, str]:
-    try:
-        found = getattr(codes.SCT, keyword)
-    except AttributeError:
-        return {"value": UNKNOWN, "scheme": "SCT", "meaning": UNKNOWN}
-    return {"value": str(found.value), "scheme": "SCT", "meaning": str(found.meaning)}
 
 
 def _code(code: Mapping[str, str]) -> str:

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from ai.codes import UNKNOWN
 from ai.contract import BundleError, ModelError, Prediction, Volume
-from ai.export.card import UNKNOWN
 from ai.outputs import output_names
 
 _CARD_TEXTS = ("name", "version", "title", "manufacturer", "summary", "training")

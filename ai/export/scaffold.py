@@ -6,8 +6,8 @@ from pathlib import Path
 
 import torch
 
+from ai.codes import UNKNOWN
 from ai.export.bundle import write_bundle
-from ai.export.card import UNKNOWN
 from ai.train.detection import start_rare
 from ai.train.networks import build, network_config
 from ai.train.recipe import Data, Recipe

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 import dicom_node
-from dicom_node.cli import audit, destinations, export, files, jobs, metrics, ohif, people, retain, roles, setup
+from dicom_node.cli import audit, destinations, export, files, jobs, metrics, models, ohif, people, retain, roles, setup
 
 
 class InOrder(click.Group):
@@ -51,6 +51,7 @@ for _command in (
     setup.db,
     people.user,
     ohif.ohif,
+    models.models,
     jobs.jobs,
     jobs.explain,
     jobs.report,

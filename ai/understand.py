@@ -1,0 +1,340 @@
+"""What a bundle takes and gives, read from its files without running a line of it.
+
+The layout is that of MONAI's bundle specification. Metadata in the wild leaves out or misspells much of it: what is not
+said is looked for in the configuration, and what cannot be found is named. torch and MONAI are not needed.
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from ai.contract import BundleError
+
+CONFIGURATIONS = ("inference.json", "inference.yaml", "inference.yml")
+WEIGHTS = ("model.pt", "model.ts")
+_MODALITIES = {"MRI": "MR", "MAMMOGRAM": "MG", "MAMMOGRAPHY": "MG", "X-RAY": "DX", "XRAY": "DX", "PET": "PT"}
+_BACKGROUND = ("background", "bg")
+_SEGMENTATIONS = ("segmentation", "labels", "label", "mask")
+_CLASSES = ("classes", "classification", "probabilities")
+_NETWORKS = ("network", "network_def", "net")
+_SPECIFIED = ("required_packages_version", "optional_packages_version")
+_MODULES = {"pytorch-ignite": "ignite", "scikit-image": "skimage", "pyyaml": "yaml", "opencv-python": "cv2"}
+
+
+class Gives(StrEnum):
+    """Kinds of outputs."""
+
+    SEGMENTATION = "segmentation"
+    DETECTION = "detection"
+    CLASSIFICATION = "classification"
+    REGRESSION = "regression"
+    POINTS = "points"
+    IMAGE = "image"
+    UNKNOWN = "not said"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An image that a bundle takes.
+
+    Attributes
+    ----------
+    channels : tuple of str
+        A name for each.
+    dimensions : int
+        2 or 3: of what the network is shown at once.
+    modality : str
+        DICOM Modality (0008,0060), or empty where the bundle does not say.
+    spacing_mm : tuple of float
+        What its own transforms resample to, along the axes of `orientation`; empty where they do not.
+    orientation : str
+        Axis codes that its own transforms turn to, e.g. ``RAS``; empty where they do not.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    dimensions: int
+    modality: str
+    spacing_mm: tuple[float, ...] = ()
+    orientation: str = ""
+
+    def __str__(self) -> str:
+        what = f"{self.dimensions}-D {self.modality or 'image'}"
+        several = f", {len(self.channels)} channels ({', '.join(self.channels)})" if len(self.channels) > 1 else ""
+        spacing = f", at {' x '.join(f'{mm:g}' for mm in self.spacing_mm)} mm" if self.spacing_mm else ""
+        return what + several + spacing
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Something that a bundle gives: of which kind, and the names in it without the background."""
+
+    name: str
+    gives: Gives
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        most = 6
+        more = f", … ({len(self.names)} in all)" if len(self.names) > most else ""
+        return f"{self.gives.value}: {', '.join(self.names[:most])}{more}" if self.names else self.gives.value
+
+
+@dataclass(frozen=True, slots=True)
+class Understanding:
+    """What is known of a bundle.
+
+    Attributes
+    ----------
+    configuration : str
+        Its inference configuration, inside the bundle; empty where it has none.
+    weights : str
+        Its weights, inside the bundle; empty where it has none.
+    packages : mapping of str to str
+        Python packages that it asks for beside PyTorch and MONAI, with their versions.
+    missing : tuple of str
+        Those of them that are not installed.
+    obstacles : tuple of str
+        Why this node cannot run it, each a sentence without its full stop; empty when it can.
+    """
+
+    name: str
+    version: str
+    task: str
+    description: str
+    inputs: tuple[Input, ...]
+    outputs: tuple[Output, ...]
+    configuration: str
+    weights: str
+    packages: Mapping[str, str]
+    missing: tuple[str, ...]
+    obstacles: tuple[str, ...]
+
+    @property
+    def results(self) -> tuple[str, ...]:
+        """What the PACS gets, in words."""
+        kinds = {output.gives for output in self.outputs}
+        said = []
+        if kinds & {Gives.SEGMENTATION, Gives.DETECTION}:
+            said.append("SEG: one segment for each output that is found")
+        if kinds & {Gives.SEGMENTATION, Gives.DETECTION, Gives.CLASSIFICATION}:
+            said.append("SR: what was found, measured, in codes")
+        return tuple(said)
+
+
+def understand(bundle: Path) -> Understanding:
+    """Read what a bundle takes and gives.
+
+    Parameters
+    ----------
+    bundle : pathlib.Path
+        The bundle's root.
+
+    Raises
+    ------
+    BundleError
+        If the folder is no bundle, or its files cannot be read.
+    """
+    metadata = _metadata(bundle)
+    configuration = next((name for name in CONFIGURATIONS if (bundle / "configs" / name).is_file()), "")
+    config = _read(bundle / "configs" / configuration) if configuration else {}
+    data_format = metadata.get("network_data_format")
+    data_format = data_format if isinstance(data_format, Mapping) else {}
+    inputs = tuple(_inputs(data_format.get("inputs"), config))
+    outputs = tuple(_outputs(data_format.get("outputs")))
+    packages = dict(_packages(metadata))
+    missing = tuple(name for name in packages if not _is_installed(name))
+    return Understanding(
+        name=str(metadata.get("name") or bundle.name),
+        version=str(metadata["version"]),
+        task=str(metadata.get("task", "")),
+        description=str(metadata.get("description", "")),
+        inputs=inputs,
+        outputs=outputs,
+        configuration=f"configs/{configuration}" if configuration else "",
+        weights=next((f"models/{name}" for name in WEIGHTS if (bundle / "models" / name).is_file()), ""),
+        packages=packages,
+        missing=missing,
+        obstacles=tuple(_obstacles(config, inputs, outputs)),
+    )
+
+
+def _metadata(bundle: Path) -> Mapping[str, Any]:
+    file = bundle / "configs" / "metadata.json"
+    if not file.is_file():
+        raise BundleError(f"{bundle} is not a MONAI bundle: it has no configs/metadata.json.")
+    metadata = _read(file)
+    if not metadata.get("version"):
+        raise BundleError("configs/metadata.json gives no version.")
+    return metadata
+
+
+def _read(file: Path) -> Mapping[str, Any]:
+    try:
+        text = file.read_text(encoding="utf-8")
+        found = json.loads(text) if file.suffix == ".json" else yaml.safe_load(text)
+    except (OSError, ValueError, yaml.YAMLError) as error:
+        raise BundleError(f"configs/{file.name} cannot be read: {str(error).splitlines()[0]}") from error
+    if not isinstance(found, dict):
+        raise BundleError(f"configs/{file.name} is not a table.")
+    return found
+
+
+def _inputs(described: Any, config: Mapping[str, Any]) -> Iterator[Input]:
+    spacing_mm, orientation = _grid(config)
+    for name, said in described.items() if isinstance(described, Mapping) else ():
+        said = said if isinstance(said, Mapping) else {}
+        count = _whole(said.get("num_channels"), 1)
+        named = _channel_names(said.get("channel_def"))
+        channels = tuple(named.values()) if len(named) == count else tuple(f"channel {n}" for n in range(count))
+        modality = str(said.get("modality", "")).strip().upper()
+        shape = said.get("spatial_shape")
+        shown = len(shape) if isinstance(shape, list) and shape else 3
+        whole = 3 if _target(config.get("inferer")) == "SliceInferer" else shown
+        yield Input(
+            name=str(name),
+            channels=channels,
+            dimensions=whole,
+            modality="" if modality in ("NONE", "REGULAR", "N/A") else _MODALITIES.get(modality, modality),
+            spacing_mm=spacing_mm,
+            orientation=orientation,
+        )
+
+
+def _outputs(described: Any) -> Iterator[Output]:
+    for name, said in described.items() if isinstance(described, Mapping) else ():
+        said = said if isinstance(said, Mapping) else {}
+        names = tuple(label for label in _channel_names(said.get("channel_def")).values() if not _is_background(label))
+        detects = said.get("detects")
+        if isinstance(detects, list):
+            names = tuple(map(str, detects))
+        gives = _gives(said)
+        if not names and gives is Gives.SEGMENTATION:
+            names = tuple(unnamed(said).values())
+        yield Output(str(name), gives, names)
+
+
+def unnamed(output: Mapping[str, Any]) -> dict[int, str]:
+    """Names for the channels of an output that gives them none: ``label 1`` and so on, after a background."""
+    return {n: f"label {n}" for n in range(1, _whole(output.get("num_channels"), 0))}
+
+
+def _gives(said: Mapping[str, Any]) -> Gives:
+    kind, form = (str(said.get(key, "")).lower() for key in ("type", "format"))
+    shape = said.get("spatial_shape")
+    flat = isinstance(shape, list) and len(shape) == 2 and shape[0] in (1, "1")
+    if form == "instances" or kind == "object" or "box" in form:
+        return Gives.DETECTION
+    if form in _CLASSES or kind in _CLASSES or (form in _SEGMENTATIONS and flat):
+        return Gives.CLASSIFICATION
+    if form in _SEGMENTATIONS:
+        return Gives.SEGMENTATION
+    if form == "points":
+        return Gives.POINTS
+    if form == "regression":
+        return Gives.REGRESSION
+    return Gives.IMAGE if kind in ("image", "feature") or form in ("image", "magnitude") else Gives.UNKNOWN
+
+
+def _channel_names(defined: Any) -> dict[int, str]:
+    """Names by number. Found in the wild: numbers as text or as numbers, a list, nothing, names that are no text."""
+    if isinstance(defined, list):
+        return {n: str(name) for n, name in enumerate(defined)}
+    if not isinstance(defined, Mapping):
+        return {}
+    return {_whole(number, n): str(name) for n, (number, name) in enumerate(defined.items())}
+
+
+def _is_background(label: str) -> bool:
+    return label.strip(" _").lower() in _BACKGROUND
+
+
+def _whole(value: Any, default: int) -> int:
+    try:
+        return int(value)
+    except (TypeError, ValueError):
+        return default
+
+
+def _grid(config: Mapping[str, Any]) -> tuple[tuple[float, ...], str]:
+    """What the bundle's own transforms resample and turn to."""
+    spacing_mm: tuple[float, ...] = ()
+    orientation = ""
+    for item in _items({key: value for key, value in config.items() if key not in ("dataset", "evaluator")}):
+        kind = _target(item)
+        if kind in ("Spacingd", "SpacingD") and not spacing_mm:
+            pixdim = _resolved(item.get("pixdim"), config)
+            if isinstance(pixdim, list) and all(isinstance(mm, int | float) for mm in pixdim):
+                spacing_mm = tuple(float(mm) for mm in pixdim)
+        if kind in ("Orientationd", "OrientationD") and not orientation:
+            orientation = str(_resolved(item.get("axcodes"), config) or "")
+    return spacing_mm, orientation
+
+
+def _resolved(value: Any, config: Mapping[str, Any]) -> Any:
+    """Follow a plain reference, ``@pixdim``; expressions are left alone."""
+    if isinstance(value, str) and value.startswith("@"):
+        return config.get(value[1:])
+    return value
+
+
+def _target(item: Any) -> str:
+    return str(item.get("_target_", "")).split(".")[-1] if isinstance(item, Mapping) else ""
+
+
+def _items(config: Any) -> Iterator[Mapping[str, Any]]:
+    if isinstance(config, Mapping):
+        yield config
+    if isinstance(config, Mapping | list):
+        for part in config.values() if isinstance(config, Mapping) else config:
+            yield from _items(part)
+
+
+def _packages(metadata: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    for key in _SPECIFIED:
+        listed = metadata.get(key)
+        for name, version in listed.items() if isinstance(listed, Mapping) else ():
+            yield str(name), str(version)
+
+
+def _is_installed(package: str) -> bool:
+    module = _MODULES.get(package.lower(), package.replace("-", "_"))
+    try:
+        return importlib.util.find_spec(module) is not None
+    except (ImportError, ValueError):
+        return False
+
+
+def _obstacles(config: Mapping[str, Any], inputs: Iterable[Input], outputs: Iterable[Output]) -> Iterator[str]:
+    """Why this node cannot run it."""
+    if not config:
+        yield f"it has none of configs/{', configs/'.join(CONFIGURATIONS)}"
+        return
+    if not any(key in config for key in _NETWORKS):
+        yield f"its inference configuration has none of the keys {', '.join(_NETWORKS)}"
+    if "inferer" not in config:
+        yield "its inference configuration has no inferer"
+    images = list(inputs)
+    if len(images) > 1:
+        yield f"it takes {len(images)} inputs ({', '.join(each.name for each in images)}); the node gives one volume"
+    for image in images:
+        if len(image.channels) > 1:
+            channels = ", ".join(image.channels)
+            yield f"it takes {len(image.channels)} channels ({channels}); the node gives one volume of one series"
+        if image.dimensions != 3:
+            yield f"it works on {image.dimensions}-D images; the node gives volumes"
+    given = list(outputs)
+    if not given:
+        yield "its metadata.json does not say what it gives (network_data_format.outputs)"
+    for output in given:
+        if output.gives not in (Gives.SEGMENTATION, Gives.DETECTION):
+            yield f"its output {output.name} is of the kind {output.gives.value}, for which the node has no object yet"
+        elif not output.names and output.gives is Gives.SEGMENTATION:
+            yield f"its metadata.json does not name what {output.name} marks (channel_def)"

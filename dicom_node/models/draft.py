@@ -1,0 +1,94 @@
+"""The first card.toml of a bundle that has none: what its metadata says, and what a person must fill in."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+
+from ai.codes import UNKNOWN, codes_of
+from ai.understand import Gives, Understanding
+
+_COLOURS = (
+    *((230, 110, 80), (80, 150, 230), (240, 200, 80), (120, 200, 120), (180, 120, 210)),
+    *((240, 140, 190), (110, 210, 210), (200, 160, 110), (150, 150, 240), (190, 220, 90)),
+)
+_MODALITIES = ("CT", "MR", "PT", "US", "MG", "CR", "DX", "NM")
+
+
+def draft_card(known: Understanding, name: str) -> str:
+    """Text of a ``card.toml``; what a person must decide says `UNKNOWN`.
+
+    Parameters
+    ----------
+    known : ai.understand.Understanding
+        The bundle.
+    name : str
+        What rules will call the model.
+    """
+    modality = next((each.modality for each in known.inputs if each.modality in _MODALITIES), UNKNOWN)
+    outputs = [output for output in known.outputs if output.gives is Gives.SEGMENTATION]
+    marked = [label for output in outputs for label in output.names]
+    lines = [
+        "# What the node says about this model, and which outputs become which coded segments.",
+        "# Drafted from the bundle's metadata: read every code before you switch the model on.",
+        f"name = {_text(name)}",
+        f"version = {_text(known.version[:32])}",
+        f"title = {_text((known.task or known.name)[:64])}",
+        f"manufacturer = {_text(UNKNOWN)}",
+        f"summary = {_text(_sentence(known, marked))}",
+        f"training = {_text(UNKNOWN)}",
+        "timeout_s = 600",
+        "",
+        "[accepts]",
+        f"modality = [{_text(modality)}]",
+        "min_slices = 8",
+    ]
+    for number, label in enumerate(marked):
+        lines += ["", *_segment(label, number, is_ct=modality == "CT")]
+    return "\n".join(lines) + "\n"
+
+
+def still_unknown(card: Mapping[str, object]) -> list[str]:
+    """Keys of a card that still say `UNKNOWN`."""
+    return list(_unknown(card, ""))
+
+
+def _unknown(value: object, key: str) -> Iterator[str]:
+    if isinstance(value, str) and UNKNOWN in value:
+        yield key
+    parts: Iterable[tuple[object, object]] = ()
+    if isinstance(value, Mapping):
+        parts = value.items()
+    elif isinstance(value, list):
+        parts = enumerate(value)
+    for name, part in parts:
+        yield from _unknown(part, f"{key}.{name}" if key else str(name))
+
+
+def _sentence(known: Understanding, marked: list[str]) -> str:
+    described = known.description.strip().splitlines()
+    return described[0][:500] if described else f"Outlines {', '.join(marked)}."[:500]
+
+
+def _segment(label: str, number: int, *, is_ct: bool) -> list[str]:
+    category, kind, laterality = codes_of(label)
+    lines = [
+        "[[segments]]",
+        f"output = {_text(label)}",
+        f"label = {_text(label.replace('_', ' ').strip().capitalize()[:64])}",
+        f"category = {_code(category)}",
+        f"type = {_code(kind)}",
+    ]
+    if laterality is not None:
+        lines.append(f"laterality = {_code(laterality)}")
+    measured = '["volume", "mean_attenuation"]' if is_ct else '["volume"]'
+    return [*lines, f"color_rgb = {list(_COLOURS[number % len(_COLOURS)])}", f"measurements = {measured}"]
+
+
+def _code(code: Mapping[str, str]) -> str:
+    return "{ " + ", ".join(f"{key} = {_text(value)}" for key, value in code.items()) + " }"
+
+
+def _text(value: str) -> str:
+    """A TOML basic string; JSON's escapes are among TOML's."""
+    return json.dumps(value, ensure_ascii=False)

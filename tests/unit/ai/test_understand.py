@@ -1,0 +1,153 @@
+"""Bundles in the wild describe themselves in many spellings; what they take and give is read without running them."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ai.codes import UNKNOWN, codes_of
+from ai.contract import BundleError
+from ai.understand import Gives, Understanding, understand
+
+CT = {"type": "image", "format": "hounsfield", "modality": "CT", "num_channels": 1, "spatial_shape": [96, 96, 96]}
+SPLEEN = {"format": "segmentation", "num_channels": 2, "channel_def": {"0": "background", "1": "spleen"}}
+CONFIG = {"network_def": {"_target_": "UNet"}, "inferer": {"_target_": "SlidingWindowInferer", "roi_size": [96] * 3}}
+
+
+def write(
+    folder: Path,
+    image: dict[str, Any] | None = None,
+    pred: dict[str, Any] | None = None,
+    config: dict[str, Any] | str | None = None,
+    **metadata: Any,
+) -> Path:
+    (folder / "configs").mkdir(parents=True)
+    data_format = {"inputs": {"image": image or CT}, "outputs": {"pred": pred or SPLEEN}}
+    described = {"version": "0.5.0", "network_data_format": data_format, **metadata}
+    (folder / "configs" / "metadata.json").write_text(json.dumps(described))
+    if isinstance(config, str):
+        (folder / "configs" / "inference.yaml").write_text(config)
+    else:
+        (folder / "configs" / "inference.json").write_text(json.dumps(CONFIG if config is None else config))
+    return folder
+
+
+def read(folder: Path, **what: Any) -> Understanding:
+    return understand(write(folder / "bundle", **what))
+
+
+def test_a_plain_segmentation_has_no_obstacles(tmp_path: Path) -> None:
+    known = read(tmp_path, task="Spleen", required_packages_version={"nibabel": "5.2", "no-such-package": "1"})
+
+    assert known.obstacles == ()
+    assert [str(each) for each in known.inputs] == ["3-D CT"]
+    assert [str(each) for each in known.outputs] == ["segmentation: spleen"]
+    assert known.results[0].startswith("SEG")
+    assert known.missing == ("no-such-package",)
+    assert (known.configuration, known.weights) == ("configs/inference.json", "")
+
+
+@pytest.mark.parametrize(
+    ("defined", "names"),
+    [
+        ({"1": "liver", "0": "background"}, ("liver",)),
+        ({0: "bg", 1: "liver"}, ("liver",)),
+        (["background", "liver"], ("liver",)),
+        (None, ("label 1",)),
+        ({}, ("label 1",)),
+        ({"0": "_background_", "1": 7}, ("7",)),
+    ],
+)
+def test_names_of_outputs_in_every_spelling(tmp_path: Path, defined: Any, names: tuple[str, ...]) -> None:
+    pred = {"format": "segmentation", "num_channels": 2, "channel_def": defined}
+    assert read(tmp_path, pred=pred).outputs[0].names == names
+
+
+def test_the_grid_is_found_in_the_configuration_through_a_reference(tmp_path: Path) -> None:
+    config = """
+network: $@network_def.to(@device)
+pixdim: [1.5, 1.5, 2.0]
+inferer: {_target_: monai.inferers.SlidingWindowInferer}
+preprocessing:
+  _target_: Compose
+  transforms:
+    - {_target_: Orientationd, keys: image, axcodes: RAS}
+    - {_target_: monai.transforms.Spacingd, keys: image, pixdim: "@pixdim"}
+"""
+    known = read(tmp_path, config=config, image={**CT, "modality": "MRI"})
+
+    assert str(known.inputs[0]) == "3-D MR, at 1.5 x 1.5 x 2 mm"
+    assert known.inputs[0].orientation == "RAS"
+    assert known.configuration == "configs/inference.yaml"
+    assert known.obstacles == ()
+
+
+@pytest.mark.parametrize(
+    ("image", "pred", "config", "why"),
+    [
+        ({**CT, "num_channels": 4, "channel_def": ["T1c", "T1", "T2", "FLAIR"]}, None, None, r"T1c, T1, T2, FLAIR"),
+        ({**CT, "spatial_shape": [256, 256]}, None, None, "2-D images"),
+        (None, {"type": "probabilities", "format": "classes", "channel_def": {"0": "A"}}, None, "classification"),
+        (None, {"type": "image", "format": "labels", "spatial_shape": [1, 4]}, None, "classification"),
+        (None, {"type": "tuples", "format": "points"}, None, "points"),
+        (None, {"format": "segmentation", "num_channels": 1}, None, "does not name what pred marks"),
+        (None, None, {"inferer": {}}, "none of the keys network"),
+        (None, None, {"network": {}}, "no inferer"),
+        (None, None, {}, "none of configs/inference.json"),
+    ],
+)
+def test_what_the_node_cannot_run_is_said_before_it_is_tried(
+    tmp_path: Path, image: dict[str, Any] | None, pred: dict[str, Any] | None, config: dict[str, Any] | None, why: str
+) -> None:
+    known = read(tmp_path, image=image, pred=pred, config=config)
+
+    assert any(why in obstacle for obstacle in known.obstacles), known.obstacles
+
+
+def test_a_slice_inferer_makes_a_2d_network_one_of_volumes(tmp_path: Path) -> None:
+    config = {"network": {}, "inferer": {"_target_": "SliceInferer", "roi_size": [256, 256], "spatial_dim": 2}}
+    assert read(tmp_path, image={**CT, "spatial_shape": [256, 256]}, config=config).obstacles == ()
+
+
+def test_outputs_of_kinds(tmp_path: Path) -> None:
+    pred = {"format": "instances", "detects": ["nodule"]}
+    known = read(tmp_path, pred=pred)
+    assert (known.outputs[0].gives, known.outputs[0].names) == (Gives.DETECTION, ("nodule",))
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "{}"])
+def test_what_is_no_bundle_is_told(tmp_path: Path, text: str) -> None:
+    (tmp_path / "configs").mkdir()
+    (tmp_path / "configs" / "metadata.json").write_text(text)
+    with pytest.raises(BundleError, match=r"metadata\.json"):
+        understand(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "meaning", "side", "abnormal"),
+    [
+        ("spleen", "Spleen", None, False),
+        ("kidney_right", "Kidney", "Right", False),
+        ("Left Kideny", "Kidney", "Left", False),
+        ("Left-Hippocampus", "Hippocampus", "Left", False),
+        ("heart_ventricle_left", "Left ventricle", None, False),
+        ("lung_upper_lobe_left", "Upper lobe of lung", "Left", False),
+        ("lung_middle_lobe_right", "Middle lobe of right lung", None, False),
+        ("vertebrae_L5", "L5 vertebra", None, False),
+        ("pancreatic tumor", "Neoplasm", None, True),
+        ("nodule", "Nodule", None, True),
+    ],
+)
+def test_codes_are_proposed_by_name(name: str, meaning: str, side: str | None, abnormal: bool) -> None:
+    category, kind, laterality = codes_of(name)
+    assert kind["meaning"] == meaning
+    assert (laterality and laterality["meaning"]) == side
+    assert ("Abnormal" in category["meaning"]) == abnormal
+
+
+def test_a_name_that_says_nothing_gets_no_code() -> None:
+    assert codes_of("autochthon_left")[1]["value"] == UNKNOWN
+    assert codes_of("category 1")[1]["value"] == UNKNOWN
