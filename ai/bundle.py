@@ -8,6 +8,7 @@ speaks RAS, the space that MONAI works in; everything outside is DICOM patient s
 from __future__ import annotations
 
 import json
+import re
 import sys
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
@@ -43,6 +44,14 @@ _LOADERS = ("LoadImaged", "LoadImageD", "LoadImageDict", "LoadImage")
 _NETWORK_KEYS = ("network", "network_def", "net")
 _PREPROCESSING_KEYS = ("preprocessing", "transforms", "pre_transforms")
 _POSTPROCESSING_KEYS = ("postprocessing", "post_transforms")
+_CUDA = re.compile(r"torch\.device\(\s*(['\"])cuda(:\d+)?\1\s*\)")
+_ARRAYS: list[Any] = [  # what a pickled numpy array names, in numpy 1 and 2: nothing of it does more than hold numbers
+    np.ndarray,
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")),
+    *((np._core.multiarray._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+]
 _FORBIDDEN = " (a model may open no connection, start no process and read no file outside its bundle)"
 
 
@@ -189,7 +198,7 @@ class Bundle:
 
 @contextmanager
 def _weights_only(device: torch.device) -> Iterator[None]:
-    """Load what a bundle itself loads onto our device, and never unpickle anything but tensors."""
+    """Load what a bundle itself loads onto our device, and never unpickle anything but tensors and arrays."""
     load = torch.load
 
     def tamed(file: Any, *args: Any, **options: Any) -> Any:
@@ -197,7 +206,8 @@ def _weights_only(device: torch.device) -> Iterator[None]:
 
     torch.load = tamed
     try:
-        yield
+        with torch.serialization.safe_globals(_ARRAYS):
+            yield
     finally:
         torch.load = load
 
@@ -280,6 +290,7 @@ def _parser(root: Path, device: str) -> ConfigParser:
     parser["bundle_root"] = str(root)
     parser["device"] = f"$__import__('torch').device({device!r})"
     _switch_off(parser)
+    _bring_home(parser.get(), f"torch.device({device!r})")
     return parser
 
 
@@ -327,6 +338,16 @@ def _switch_off(parser: ConfigParser) -> None:
         name = str(item.get("_target_", "")).split(".")[-1]
         if name in _LOADERS or name.startswith(("EnsureChannelFirst", "SaveImage")):
             item["_disabled_"] = True
+
+
+def _bring_home(config: Any, device: str) -> None:
+    """Where a configuration names a GPU outright, it means the device that the node gives it."""
+    places = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
+    for key, value in list(places):
+        if isinstance(value, str) and value.startswith("$"):
+            config[key] = _CUDA.sub(device, value)
+        else:
+            _bring_home(value, device)
 
 
 def _items(config: Any) -> Iterator[dict[str, Any]]:
