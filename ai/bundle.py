@@ -11,6 +11,7 @@ import json
 import re
 import sys
 import time
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -362,7 +363,9 @@ def _network(parser: ConfigParser, root: Path, device: torch.device) -> torch.nn
     """The network of the configuration with its weights; or, where there are no others, the TorchScript program."""
     weights, program = root / "models" / "model.pt", root / "models" / "model.ts"
     if program.is_file() and not weights.is_file():
-        return torch.jit.load(str(program), map_location=device)  # type: ignore[no-any-return, no-untyped-call]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)  # bundles hold such programs all the same
+            return torch.jit.load(str(program), map_location=device)  # type: ignore[no-any-return, no-untyped-call]
     network: torch.nn.Module = _content(parser, _NETWORK_KEYS)
     _load_weights(network, weights, device)
     return network

@@ -336,5 +336,7 @@ def _obstacles(config: Mapping[str, Any], inputs: Iterable[Input], outputs: Iter
     for output in given:
         if output.gives not in (Gives.SEGMENTATION, Gives.DETECTION):
             yield f"its output {output.name} is of the kind {output.gives.value}, for which the node has no object yet"
-        elif not output.names and output.gives is Gives.SEGMENTATION:
+        elif output.gives is Gives.DETECTION and not output.names:
+            yield f"its output {output.name} is boxes without outlines, for which the node has no object yet"
+        elif not output.names:
             yield f"its metadata.json does not name what {output.name} marks (channel_def)"

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import itertools
+import json
+import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
-from ai.bundle import Bundle
+from ai.bundle import Bundle, network_of
 from ai.contract import BundleError, ModelCrashed, ModelInvalidOutput, Volume
 from ai.digest import bundle_digest
 from tests.unit.ai.bundles import ARGMAX, INVERT, SIDES, TO_5_MM, TO_RAS, two_blobs, write_bundle
@@ -129,6 +132,53 @@ def test_an_incomplete_bundle_says_what_is_missing(missing: str, reason: str, tm
 
     with pytest.raises(BundleError, match=reason):
         Bundle.load(folder)
+
+
+def test_labels_that_were_decided_stay_whole_when_the_bundle_inverts_linearly(tmp_path: Path) -> None:
+    linear = {**INVERT, "nearest_interp": False}
+    before, after = [TO_RAS, TO_5_MM], [ARGMAX, linear]
+    bundle = Bundle.load(write_bundle(tmp_path / "linear", preprocessing=before, postprocessing=after))
+    volume = two_blobs(np.stack((_S, _P, _L), axis=1), (4.0, 2.0, 2.0))
+
+    prediction = bundle.predict(volume)
+
+    assert prediction.mask("left side").sum() > 3 * prediction.mask("right side").sum() > 0
+    assert _centre_mm(prediction.mask("left side"), volume) == pytest.approx((33, -35, 705), abs=2.5)
+
+
+def test_a_bundle_that_names_a_gpu_and_loads_arrays_runs_on_the_node_s_device(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "gpu")
+    torch.save({"threshold": np.float64(100.0), "of": np.arange(3)}, folder / "models" / "searched.pt")
+    file = folder / "configs" / "inference.json"
+    inference = json.loads(file.read_text())
+    inference["imports"] = ["$import torch"]
+    inference["searched"] = "$torch.load(@bundle_root + '/models/searched.pt', map_location=torch.device('cuda'))"
+    inference["shift"] = "$torch.ones(1, device=torch.device(\"cuda:0\")) * float(@searched['of'][1])"
+    inference["preprocessing"]["transforms"].append(
+        {"_target_": "Lambdad", "keys": "image", "func": "$lambda x: x * @shift"}
+    )
+    file.write_text(json.dumps(inference))
+
+    prediction = Bundle.load(folder).predict(two_blobs(np.eye(3), (5.0, 5.0, 5.0)))
+
+    assert prediction.device == "cpu"
+    assert prediction.mask("left side").any()
+
+
+def test_a_torchscript_program_needs_no_network_definition(tmp_path: Path) -> None:
+    folder = write_bundle(tmp_path / "script")
+    volume = two_blobs(np.eye(3), (5.0, 5.0, 5.0))
+    wanted = Bundle.load(folder).predict(volume)
+    network = network_of(folder)
+    network.load_state_dict(torch.load(folder / "models" / "model.pt", weights_only=True))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.jit.save(torch.jit.trace(network.eval(), torch.zeros(1, 1, 24, 18, 12)), folder / "models" / "model.ts")
+    (folder / "models" / "model.pt").unlink()
+
+    prediction = Bundle.load(folder).predict(volume)
+
+    assert np.array_equal(prediction.label_maps[0].array > 0, wanted.label_maps[0].array > 0)
 
 
 def test_weights_that_hold_code_are_not_run(tmp_path: Path) -> None:

@@ -93,6 +93,7 @@ preprocessing:
         (None, {"type": "probabilities", "format": "classes", "channel_def": {"0": "A"}}, None, "classification"),
         (None, {"type": "image", "format": "labels", "spatial_shape": [1, 4]}, None, "classification"),
         (None, {"type": "tuples", "format": "points"}, None, "points"),
+        (None, {"type": "object", "format": "dict", "num_channels": 1}, None, "boxes without outlines"),
         (None, {"format": "segmentation", "num_channels": 1}, None, "does not name what pred marks"),
         (None, None, {"inferer": {}}, "none of the keys network"),
         (None, None, {"network": {}}, "no inferer"),
