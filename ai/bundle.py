@@ -50,8 +50,8 @@ _ARRAYS: list[Any] = [  # what a pickled numpy array names, in numpy 1 and 2: no
     np.ndarray,
     np.dtype,
     *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")),
-    *((np._core.multiarray._reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    *((np._core.multiarray.scalar, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    *((np.zeros(1).__reduce__()[0], f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
+    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
 ]
 _FORBIDDEN = " (a model may open no connection, start no process and read no file outside its bundle)"
 
@@ -205,7 +205,7 @@ def _weights_only(device: torch.device) -> Iterator[None]:
     def tamed(file: Any, *args: Any, **options: Any) -> Any:
         return load(file, **{**options, "map_location": device, "weights_only": True})
 
-    torch.load = tamed
+    torch.load = tamed  # type: ignore[assignment]
     try:
         with torch.serialization.safe_globals(_ARRAYS):
             yield
