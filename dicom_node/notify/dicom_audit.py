@@ -76,6 +76,9 @@ def audit_message(row: Row[Any], by: Reporter) -> tuple[bytes, str] | None:
     if row.study_instance_uid:
         _study(message, row)
         _patient(message, row)
+    elif uids := [uid for uid in (row.detail.get("study"), *row.detail.get("studies", ())) if uid]:
+        for uid in uids:
+            _object(message, uid)
     return tostring(message, encoding="utf-8", xml_declaration=True), kind.outcome
 
 
@@ -110,6 +113,11 @@ def _actor(message: Element, row: Row[Any], by: Reporter) -> None:
     _participant(message, by.ae_title if row.actor == "node" else row.actor, requestor=True, host=by.host)
 
 
+def _visitor(message: Element, row: Row[Any], by: Reporter) -> None:
+    _participant(message, row.actor, requestor=True, host=str(row.detail.get("address") or ""))
+    _participant(message, by.ae_title, role=_APPLICATION, host=by.host)
+
+
 def _ae(message: Element, ae: str, role: Code, *, requestor: bool = False, host: str = "") -> None:
     _participant(message, ae, role=role, requestor=requestor, host=host).set("AlternativeUserID", f"AETITLES={ae}")
 
@@ -127,18 +135,23 @@ def _participant(
 
 
 def _study(message: Element, row: Row[Any]) -> None:
-    study = SubElement(
-        message,
-        "ParticipantObjectIdentification",
-        ParticipantObjectID=row.study_instance_uid,
-        ParticipantObjectTypeCode="2",
-        ParticipantObjectTypeCodeRole="3",
-    )
-    _coded(study, "ParticipantObjectIDTypeCode", ("110180", "Study Instance UID"))
+    study = _object(message, row.study_instance_uid)
     sop_class = row.result_class_uid or row.instance_class_uid
     if sop_class:
         count = 1 if row.result_class_uid else row.instance_count
         SubElement(study, "SOPClass", UID=sop_class, NumberOfInstances=str(count))
+
+
+def _object(message: Element, study_instance_uid: str) -> Element:
+    study = SubElement(
+        message,
+        "ParticipantObjectIdentification",
+        ParticipantObjectID=study_instance_uid,
+        ParticipantObjectTypeCode="2",
+        ParticipantObjectTypeCodeRole="3",
+    )
+    _coded(study, "ParticipantObjectIDTypeCode", ("110180", "Study Instance UID"))
+    return study
 
 
 def _patient(message: Element, row: Row[Any]) -> None:
@@ -160,6 +173,11 @@ def _coded(parent: Element, name: str, code: Code) -> None:
 _ACTIVITY: Code = ("110100", "Application Activity")
 _TRANSFERRED: Code = ("110104", "DICOM Instances Transferred")
 _PROCEDURE: Code = ("110111", "Procedure Record")
+_ACCESSED: Code = ("110103", "DICOM Instances Accessed")
+_AUTHENTICATION: Code = ("110114", "User Authentication")
+_LOGIN: Code = ("110122", "Login")
+_ALERT: Code = ("110113", "Security Alert")
+_PEOPLE: Code = ("110137", "User Security Attributes Changed")
 _STOP: Code = ("110121", "Application Stop")
 
 _KINDS: dict[str, _Kind] = {
@@ -175,6 +193,16 @@ _KINDS: dict[str, _Kind] = {
     Event.DELIVERY_FAILED: _Kind(_TRANSFERRED, "R", _sent, outcome=SERIOUS_FAILURE),
     Event.IMAGES_DELETED: _Kind(("110105", "DICOM Study Deleted"), "D", _actor),
     Event.DATA_EXPORTED: _Kind(("110106", "Export"), "R", _actor),
+    Event.LOGIN: _Kind(_AUTHENTICATION, "E", _visitor, _LOGIN),
+    Event.LOGIN_FAILED: _Kind(_AUTHENTICATION, "E", _visitor, _LOGIN, MINOR_FAILURE),
+    Event.LOGOUT: _Kind(_AUTHENTICATION, "E", _visitor, ("110123", "Logout")),
+    Event.ACCESS_REFUSED: _Kind(_ALERT, "E", _visitor, ("110132", "Use of Restricted Function"), MINOR_FAILURE),
+    Event.ACCOUNT_ADDED: _Kind(_ALERT, "E", _visitor, _PEOPLE),
+    Event.ACCOUNT_CHANGED: _Kind(_ALERT, "E", _visitor, _PEOPLE),
+    Event.TOKEN_ADDED: _Kind(_ALERT, "E", _visitor, _PEOPLE),
+    Event.TOKEN_REVOKED: _Kind(_ALERT, "E", _visitor, _PEOPLE),
+    Event.VIEWED: _Kind(_ACCESSED, "R", _visitor),
+    Event.SENT_OUT: _Kind(_ACCESSED, "R", _visitor),
     Event.OPERATOR_RETRY: _Kind(_PROCEDURE, "U", _actor),
     Event.OPERATOR_CANCEL: _Kind(_PROCEDURE, "U", _actor),
     Event.OPERATOR_RESEND: _Kind(_PROCEDURE, "U", _actor),

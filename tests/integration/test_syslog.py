@@ -126,6 +126,49 @@ def test_messages_arrive_over_udp_in_the_words_of_the_standard(node: Operated, t
     assert rejected.find("EventIdentification").get("EventOutcomeIndicator") == "4"  # type: ignore[union-attr]
 
 
+def test_who_signs_in_looks_and_is_refused_is_told_with_the_study_that_was_seen(node: Operated, tmp_path: Path) -> None:
+    server = Server(udp=True)
+    sender = forward(node, Audit(syslog=f"udp://127.0.0.1:{server.port}"))
+    sender.step()
+    here = {"address": "10.0.0.7"}
+    told = (
+        AuditEvent(Event.LOGIN_FAILED, actor="nobody", detail=here),
+        AuditEvent(Event.LOGIN, actor="user vera", detail=here),
+        AuditEvent(Event.VIEWED, actor="user vera", detail={"page": "study", "study": "1.2.3"}),
+        AuditEvent(Event.SENT_OUT, actor="user vera", detail={"what": "dicomweb", "uid": "1.2.3.4"}),
+        AuditEvent(Event.ACCESS_REFUSED, actor="user vera", detail={"needs": "operate"}),
+        AuditEvent(Event.ACCOUNT_CHANGED, actor="user ann", detail={"account": "vera", "role": "viewer"}),
+        AuditEvent(Event.LOGOUT, actor="user vera"),
+    )
+    with transaction(node.engine) as tx:
+        record(tx, *told)
+        while chain.extend(tx):
+            pass
+    sender.step()
+
+    messages = server.messages(len(told))
+
+    server.close()
+    kinds = []
+    for message in messages:
+        event = message.find("EventIdentification")
+        assert event is not None
+        code, kind = event.find("EventID"), event.find("EventTypeCode")
+        assert code is not None
+        kinds.append((code.get("csd-code"), None if kind is None else kind.get("csd-code")))
+    login, alert = ("110114", "110122"), "110113"
+    looks = [("110103", None)] * 2
+    assert kinds == [login, login, *looks, (alert, "110132"), (alert, "110137"), ("110114", "110123")]
+    outcomes = [m.find("EventIdentification").get("EventOutcomeIndicator") for m in messages]  # type: ignore[union-attr]
+    assert outcomes == ["4", "0", "0", "0", "4", "0", "0"]
+    who = messages[1].find("ActiveParticipant")
+    assert who is not None
+    assert (who.get("UserID"), who.get("NetworkAccessPointID")) == ("user vera", "10.0.0.7")
+    seen = messages[2].find("ParticipantObjectIdentification")
+    assert seen is not None
+    assert seen.get("ParticipantObjectID") == "1.2.3"
+
+
 def test_tcp_waits_for_a_server_that_is_away_and_loses_and_repeats_nothing(node: Operated, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
