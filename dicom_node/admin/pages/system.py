@@ -18,8 +18,9 @@ from dicom_node.admin.pages.queue import DAY
 from dicom_node.admin.paper import page
 from dicom_node.db import overview
 from dicom_node.db.engine import utc_now
-from dicom_node.db.pauses import paused
+from dicom_node.db.pauses import echoes, paused
 from dicom_node.domain.people import Right
+from dicom_node.metrics.gpu import read_gpus
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
 _WAITS_LONG = timedelta(minutes=30)
@@ -34,7 +35,7 @@ def system(request: Request) -> Response:
     with desk.reading() as tx:
         counts = overview.counts(tx, utc_now() - DAY)
         processes = overview.processes(tx, utc_now() - DAY)
-        held = paused(tx)
+        held, answers = paused(tx), echoes(tx)
     alive = {row.role for row in processes if row.state == "alive"}
     worries = [f"no process of the role {role} is alive" for role in _NEEDED if role not in alive]
     if desk.spool.is_full():
@@ -44,6 +45,8 @@ def system(request: Request) -> Response:
     if counts.undeliverable:
         worries.append(f"{counts.undeliverable} deliveries have failed for good")
     worries += [f"the queue {name} is paused" for name in held]
+    silent = [name for name in desk.catalog.destinations if name in answers and answers[name].error]
+    worries += [f"the destination {name} did not answer when it was last asked" for name in silent]
     return page(
         request,
         "system.html",
@@ -53,6 +56,8 @@ def system(request: Request) -> Response:
         counts=counts,
         processes=processes,
         paused=held,
+        gpus=read_gpus(),
+        echoes={name: answers.get(name) for name in desk.catalog.destinations},
         queues=["jobs", *desk.catalog.destinations],
         database=make_url(desk.settings.database.url).get_backend_name(),
         settings=desk.settings,

@@ -232,6 +232,9 @@ def test_an_echo_is_asked_kept_and_shown(node: WebNode) -> None:
     assert "never asked" in text(otto.get("/destinations").text)
     assert otto.post("/destinations/pacs/echo", data={"csrf": csrf(otto)}).status_code == 303
     assert "no answer" in text(otto.get("/destinations").text), "nothing listens on port 9"
+    health = text(otto.get("/system").text)
+    assert "The destination pacs did not answer when it was last asked" in health
+    assert "Last echo pacs no answer" in health
     assert otto.post("/destinations/none/echo", data={"csrf": csrf(otto)}).status_code == 404
     ((actor, detail),) = events(node, "destination asked for an echo")
     assert (actor, detail["destination"]) == ("user otto", "pacs")
