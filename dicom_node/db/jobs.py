@@ -8,18 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from datetime import timedelta
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Row, insert, select, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
-from dicom_node.db.deliveries import ALL_BINARY, NO_CHOICE, create_deliveries
+from dicom_node.db.deliveries import ALL_BINARY, create_deliveries
 from dicom_node.db.engine import utc_now
 from dicom_node.db.nodes import is_alive
 from dicom_node.db.reports import ReportQueue, ask_for_report
 from dicom_node.db.results import documents_before, write_results
 from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.domain.choice import Choice
 from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.job import Failure, Job, JobInstance, JobState, Succeeded
 from dicom_node.domain.model import OutputKind
@@ -97,21 +99,36 @@ def finish_completed(
     job: Job,
     outcome: Succeeded,
     queue: JobQueue,
-    wanted: Mapping[str, Collection[OutputKind]] = NO_CHOICE,
+    choices: Mapping[str, Choice] = MappingProxyType({}),
     encodings: Mapping[str, Encoding] = ALL_BINARY,
 ) -> bool:
     """Write results, deliveries and the job's end, all or nothing. False: the attempt is no longer ours.
 
-    `wanted` says which kinds of objects a destination gets and `encodings` how it wants segmentations, both as
-    `create_deliveries` takes them.
+    `choices` say what a destination gets and why; one that is not named gets everything. `encodings` say how it wants
+    segmentations, as `create_deliveries` takes them.
     """
     if not _end(tx, job, "completed", JobState.COMPLETED, steps_s=outcome.steps_s, error=None, finished_at=utc_now()):
         return False
     write_results(tx, job.id, outcome.results)
     detail = {"attempt": job.attempt, "results": {r.kind.value: r.sop_instance_uid for r in outcome.results}}
     record(tx, AuditEvent(Event.JOB_COMPLETED, series_id=job.series_id, job_id=job.id, detail=detail))
+    for destination, choice in choices.items():
+        if choice.why:
+            chosen = _choice(destination, choice, {made.kind for made in outcome.results})
+            record(tx, AuditEvent(Event.OBJECTS_CHOSEN, series_id=job.series_id, job_id=job.id, detail=chosen))
+    wanted = {destination: choice.kinds for destination, choice in choices.items()}
     create_deliveries(tx, job, outcome.results, queue, wanted, encodings)
     return True
+
+
+def _choice(destination: str, choice: Choice, made: Collection[OutputKind]) -> dict[str, Any]:
+    """Tell what a destination gets of what was made, why, and in place of what."""
+    return {
+        "destination": destination,
+        "kinds": [kind.value for kind in OutputKind if kind in made and kind in choice.kinds],
+        "why": choice.why,
+        "instead": {kind.value: [each.value for each in found] for kind, found in choice.instead.items()},
+    }
 
 
 def finish_retry(tx: Connection, job: Job, error: str, delay_s: float, queue: JobQueue) -> bool:

@@ -30,6 +30,7 @@ class Event(StrEnum):
     JOB_SCHEDULED = "job scheduled"
     JOB_STARTED = "attempt started"
     JOB_COMPLETED = "job completed"
+    OBJECTS_CHOSEN = "objects chosen"
     JOB_RETRY = "attempt failed, will retry"
     JOB_FAILED = "job failed"
     JOB_CANCELED = "job canceled"

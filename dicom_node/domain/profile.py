@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 
+from dicom_node.domain.model import OutputKind
+
 EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 _PLAIN = (EXPLICIT, IMPLICIT)
 _PIXELS = (*_PLAIN, "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90")
@@ -14,29 +16,37 @@ _STORAGE = "1.2.840.10008.5.1.4.1.1"
 
 @dataclass(frozen=True, slots=True)
 class Offer:
-    """A SOP class that we might send, in which transfer syntaxes, and what goes in its place where it is refused."""
+    """A SOP class that we might send, in which transfer syntaxes.
+
+    `kinds` are stored in it; domain/choice.py says what stands in for them, and `instead` what is left where nothing
+    does.
+    """
 
     sop_class_uid: str
     name: str
     syntaxes: tuple[str, ...]
     instead: str
+    kinds: tuple[OutputKind, ...] = ()
 
 
-_PICTURE = "a picture (SC) with the findings drawn in, if the model makes one"
+_NOTHING = "nothing: it takes nothing that could stand in for it"
+_NO_REPORT = "nothing: no report of ours can be filed there"
+_NO_MARK = "nothing: superseded objects stay unmarked"
+_PICTURES = (OutputKind.OVERLAY, OutputKind.KEY_IMAGES)
 _ADDS = "nothing: it only supplements the others"
 
 OFFERS = (
-    Offer(f"{_STORAGE}.66.4", "segmentation (SEG)", _PIXELS, _PICTURE),
+    Offer(f"{_STORAGE}.66.4", "segmentation (SEG)", _PIXELS, _NOTHING, (OutputKind.SEG,)),
     Offer(f"{_STORAGE}.66.7", "segmentation as a label map", _PIXELS, "the segmentation in its BINARY form"),
-    Offer(f"{_STORAGE}.88.34", "report (Comprehensive 3D SR)", _PLAIN, "nothing: no report of ours can be filed there"),
-    Offer(f"{_STORAGE}.88.33", "report for viewers (Comprehensive SR)", _PLAIN, "the Comprehensive 3D SR alone"),
-    Offer(f"{_STORAGE}.30", "parametric map (PM)", _PIXELS, _PICTURE),
-    Offer(f"{_STORAGE}.7", "picture (SC)", _PIXELS, "nothing: SEG and SR have to do"),
-    Offer(f"{_STORAGE}.7.4", "pictures in one object (Multi-frame True Color SC)", _PIXELS, "single pictures"),
-    Offer(f"{_STORAGE}.11.1", "presentation state (GSPS)", _PLAIN, _ADDS),
-    Offer(f"{_STORAGE}.88.59", "key object selection (KOS)", _PLAIN, "nothing: superseded objects stay unmarked"),
-    Offer(f"{_STORAGE}.104.1", "report as a PDF", _PLAIN, _ADDS),
-    Offer(f"{_STORAGE}.481.3", "contours (RT Structure Set)", _PLAIN, _ADDS),
+    Offer(f"{_STORAGE}.88.34", "report (Comprehensive 3D SR)", _PLAIN, _NO_REPORT, (OutputKind.SR,)),
+    Offer(f"{_STORAGE}.88.33", "report for viewers (Comprehensive SR)", _PLAIN, _ADDS, (OutputKind.VIEWER_SR,)),
+    Offer(f"{_STORAGE}.30", "parametric map (PM)", _PIXELS, _NOTHING, (OutputKind.PM,)),
+    Offer(f"{_STORAGE}.7", "picture (SC)", _PIXELS, "nothing: SEG and SR have to do", (OutputKind.SC,)),
+    Offer(f"{_STORAGE}.7.4", "pictures in one object (Multi-frame True Color SC)", _PIXELS, _NOTHING, _PICTURES),
+    Offer(f"{_STORAGE}.11.1", "presentation state (GSPS)", _PLAIN, _ADDS, (OutputKind.GSPS,)),
+    Offer(f"{_STORAGE}.88.59", "key object selection (KOS)", _PLAIN, _NO_MARK, (OutputKind.KOS,)),
+    Offer(f"{_STORAGE}.104.1", "report as a PDF", _PLAIN, _ADDS, (OutputKind.PDF,)),
+    Offer(f"{_STORAGE}.481.3", "contours (RT Structure Set)", _PLAIN, _ADDS, (OutputKind.RTSTRUCT,)),
 )
 
 

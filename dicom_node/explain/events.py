@@ -123,6 +123,17 @@ def _replaced(row: Row[Any], detail: dict[str, Any]) -> str:
     return f"{detail['destination']} does not take {_object(detail)}{why}; {instead}"
 
 
+def _chosen(row: Row[Any], detail: dict[str, Any]) -> str:
+    """Say what a destination gets and why; for what it does not take, what goes instead."""
+    gets = ", ".join(kind.upper() for kind in detail["kinds"]) or "nothing of what was made"
+    text = f"{detail['destination']} gets {gets}, {detail['why']}"
+    lines = [
+        f"it does not take {kind.upper()}: {' and '.join(each.upper() for each in found)} instead"
+        for kind, found in detail["instead"].items()
+    ]
+    return "\n".join([text, *lines])
+
+
 def _object(detail: dict[str, Any]) -> str:
     return str(detail["kind"]).upper()
 
@@ -143,6 +154,7 @@ _SENTENCES: dict[str, Callable[[Row[Any], dict[str, Any]], str]] = {
     Event.REPORT_FAILED: lambda row, detail: f"no report of failed job {row.job_id[:8]}: {detail['reason']}",
     Event.JOB_CANCELED: lambda row, detail: f"job {row.job_id[:8]} canceled",
     Event.DELIVERY_REPLACED: _replaced,
+    Event.OBJECTS_CHOSEN: _chosen,
     Event.COMMITMENT_ASKED: _commitment_asked,
     Event.DELIVERY_PROVEN: _proven,
     Event.DELIVERY_LOST: _lost,

@@ -76,6 +76,7 @@ def build_results(
     spool: Spool,
     steps_s: MutableMapping[str, float] | None = None,
     encodings: Collection[Encoding] = (),
+    also: Collection[OutputKind] = (),
 ) -> tuple[ResultObject, ...]:
     """Write every result object of a job into the spool.
 
@@ -99,6 +100,8 @@ def build_results(
         Receives the seconds of each step: ``write SEG``, ``write SR``, ``prove``.
     encodings : collection of Encoding
         In which the segmentation is wanted beside BINARY, each with a report that points at it.
+    also : collection of OutputKind
+        Kinds that destinations want beyond those of the card.
 
     Returns
     -------
@@ -119,7 +122,8 @@ def build_results(
         raise ResultError(f"The headers of the source series cannot be carried over: {error}") from error
     analysis, steps_s = Analysis(origin, volume, findings, marks), {} if steps_s is None else steps_s
     not_as: dict[str, str] = {}
-    drafts = _drafts(analysis, steps_s, _wanted(encodings), not_as)
+    kinds = {*card.outputs, *also}
+    drafts = _drafts(analysis, steps_s, kinds, _wanted(encodings), not_as)
     started = monotonic()
     _prove(drafts, analysis, spool)
     steps_s["prove"] = monotonic() - started
@@ -182,6 +186,7 @@ def _wanted(encodings: Collection[Encoding]) -> tuple[Encoding, ...]:
 def _drafts(
     analysis: Analysis,
     steps_s: MutableMapping[str, float],
+    kinds: Collection[OutputKind],
     encodings: Sequence[Encoding],
     not_as: MutableMapping[str, str],
 ) -> list[_Draft]:
@@ -189,7 +194,7 @@ def _drafts(
     segs: Mapping[Encoding, _Draft] = {}
     for kind, build in BUILDERS.items():
         started = monotonic()
-        if kind in analysis.origin.card.outputs and (made := _build(kind, build, analysis)) is not None:
+        if kind in kinds and (made := _build(kind, build, analysis)) is not None:
             drafts.append(_Draft.of(kind, made))
             analysis = analysis.after(drafts[-1].result)
             if kind is OutputKind.SEG:

@@ -12,7 +12,7 @@ from ai.process import ModelProcess
 from dicom_node.domain.eligibility import why_unfit
 from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.job import Canceled, Failed, Job, Outcome, RetryLater, Succeeded
-from dicom_node.domain.model import ModelCard
+from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.errors import ModelFailed, NodeError, NotEligible
 from dicom_node.results import Equipment, build_results
 from dicom_node.spool import Spool
@@ -31,7 +31,7 @@ class WorkNode:
 
     `model_for` gives the warm model of a card, and raises a NodeError when its bundle is not what the node started
     with. `cancelled` says whether the answer is no longer wanted; it is asked while the model runs. `encodings` says
-    how each destination wants segmentations.
+    how each destination wants segmentations, and `also` which kinds of objects they want beyond those of the card.
     """
 
     cards: dict[str, ModelCard]
@@ -40,6 +40,7 @@ class WorkNode:
     model_for: Callable[[ModelCard], ModelProcess]
     cancelled: Callable[[], bool]
     encodings: Mapping[str, Encoding] = field(default_factory=dict)
+    also: frozenset[OutputKind] = frozenset()
 
 
 def run_attempt(job: Job, node: WorkNode) -> Outcome:
@@ -58,7 +59,9 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         findings = findings_from(prediction, card, volume, job.id, series_id=job.series_id, not_run=unfit)
         steps_s["measure"] = monotonic() - started
         encodings = {node.encodings[name] for name in job.destinations if name in node.encodings}
-        results = build_results(job, card, volume, findings, prediction, node.equipment, node.spool, steps_s, encodings)
+        results = build_results(
+            job, card, volume, findings, prediction, node.equipment, node.spool, steps_s, encodings, node.also
+        )
         return Succeeded(results, {step: round(seconds, 3) for step, seconds in steps_s.items()})
     except ModelCancelled:
         return Canceled()

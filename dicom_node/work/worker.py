@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import count
 from threading import Event
@@ -24,7 +25,9 @@ from dicom_node.db.jobs import (
     finish_interrupted,
     finish_retry,
 )
+from dicom_node.db.profiles import read_profile
 from dicom_node.db.reports import claim_report, finish_reported, finish_unreported
+from dicom_node.domain.choice import Choice, choose
 from dicom_node.domain.delivery import ResultObject
 from dicom_node.domain.job import (
     Canceled,
@@ -71,7 +74,7 @@ class Worker:
     ) -> None:
         self._settings = settings
         self._cards = dict(catalog.models)
-        self._objects = {name: destination.objects for name, destination in catalog.destinations.items()}
+        self._destinations = dict(catalog.destinations)
         self._encodings = {name: destination.seg for name, destination in catalog.destinations.items()}
         self._engine = engine
         self._enqueuer = enqueuer
@@ -107,8 +110,9 @@ class Worker:
         logger.info(
             "job %s: attempt %d of %d, series %s", job.id, job.attempt, job.max_attempts, job.series_instance_uid
         )
-        outcome = self._attempt(job)
-        if not commit(self._engine, lambda tx: self._record(tx, job, outcome)):
+        choices = commit(self._engine, lambda tx: self._choices(tx, job))
+        outcome = self._attempt(job, choices)
+        if not commit(self._engine, lambda tx: self._record(tx, job, outcome, choices)):
             logger.warning("job %s: attempt %d was canceled or taken over; its outcome is dropped", job.id, job.attempt)
 
     def report_on(self, job_id: str, executor_id: str) -> None:
@@ -136,7 +140,13 @@ class Worker:
         digests = {name: card.digest for name, card in self._cards.items()}
         return claim_job(tx, job_id, executor_id, digests, self._enqueuer, again=again)
 
-    def _attempt(self, job: Job) -> Outcome:
+    def _choices(self, tx: Connection, job: Job) -> dict[str, Choice]:
+        """Choose what each destination gets, as its settings or its profile say."""
+        card = self._cards.get(job.model)
+        known = [self._destinations[name] for name in job.destinations if name in self._destinations]
+        return {to.name: choose(to, card.outputs, read_profile(tx, to.name)) for to in known} if card else {}
+
+    def _attempt(self, job: Job, choices: Mapping[str, Choice]) -> Outcome:
         wanted = _Wanted(self._engine, job, self._stop)
         node = WorkNode(
             self._cards,
@@ -145,6 +155,7 @@ class Worker:
             self._model_for,
             wanted.no_longer,
             self._encodings,
+            frozenset(kind for choice in choices.values() for kind in choice.kinds),
         )
         try:
             outcome = run_attempt(job, node)
@@ -156,10 +167,10 @@ class Worker:
             logger.warning("job %s: attempt %d failed: %s", job.id, job.attempt, outcome.error)
         return outcome
 
-    def _record(self, tx: Connection, job: Job, outcome: Outcome) -> bool:
+    def _record(self, tx: Connection, job: Job, outcome: Outcome, choices: Mapping[str, Choice]) -> bool:
         match outcome:
             case Succeeded():
-                return finish_completed(tx, job, outcome, self._enqueuer, self._objects, self._encodings)
+                return finish_completed(tx, job, outcome, self._enqueuer, choices, self._encodings)
             case RetryLater(error):
                 work = self._settings.work
                 delay_s = retry_delay_s(job.attempt, first_s=work.retry_first_s, longest_s=work.retry_longest_s)

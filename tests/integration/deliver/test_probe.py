@@ -28,6 +28,7 @@ def test_orthanc_is_described_in_plain_words_and_keeps_nothing_of_it(site: Site,
     said = site.ask("probe", "pacs")
     assert "takes           segmentation (SEG): Explicit VR Little Endian, Implicit VR Little Endian, RLE" in said
     assert "does not take   segmentation as a label map; it gets instead: the segmentation in its BINARY form" in said
+    assert "does not take   segmentation (SEG)" not in said
     assert "queries         are answered" in said
     assert "commitment      is answered; its report comes later, on an association to our listener" in said
     assert 'verify = "both"' in said

@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from datetime import UTC, datetime
 from pathlib import Path
 from threading import Event, Thread
 from typing import Any
@@ -23,10 +24,16 @@ from dicom_node.db import migrate
 from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine, utc_now
 from dicom_node.db.listing import JobFilter, list_jobs
+from dicom_node.db.profiles import write_profile
+from dicom_node.domain.audit import Event as AuditKind
+from dicom_node.domain.delivery import DimseDestination
 from dicom_node.domain.finding import Code
-from dicom_node.domain.model import Accepts, DetectionCard, ModelCard, SegmentCard
+from dicom_node.domain.model import Accepts, DetectionCard, ModelCard, OutputKind, SegmentCard
+from dicom_node.domain.profile import EXPLICIT, OFFERS, Profile
+from dicom_node.domain.uids import AETitle
 from dicom_node.engine import Enqueuer
 from dicom_node.explain import explain
+from dicom_node.explain.events import sentence
 from dicom_node.settings import Settings, load_settings
 from dicom_node.spool import Spool
 from dicom_node.work import worker as worker_module
@@ -193,6 +200,32 @@ def test_a_job_ends_with_its_results_and_deliveries_in_one_transaction(bench: Be
     assert count(bench.engine, t.delivery, t.delivery.c.state == "waiting") == 2
     steps = attempts(bench.engine, job_id)[0].steps_s
     assert set(steps) >= {"read", "load model", "preprocess", "infer", "measure", "write SEG", "write SR"}
+
+
+def test_a_destination_that_refuses_segmentations_gets_what_stands_in_for_them_and_the_story_says_so(
+    bench: Bench,
+) -> None:
+    job_id = bench.job()
+    card = bench.card()
+    pacs = DimseDestination(name="pacs", host="pacs", port=104, ae_title=AETitle("P"), calling_ae=AETitle("N"))
+    catalog = Catalog((), {card.name: card}, {"pacs": pacs})
+    worker = Worker(bench.settings, catalog, bench.engine, bench.enqueuer, bench.spool)
+    accepted = {o.sop_class_uid: () if OutputKind.SEG in o.kinds else (EXPLICIT,) for o in OFFERS}
+    with bench.engine.begin() as tx:
+        write_profile(tx, "pacs", Profile(pacs.where, datetime(2026, 11, 27, tzinfo=UTC), accepted, (), "", ""))
+
+    worker.work_on(job_id, "test")
+    worker.close()
+
+    with bench.engine.begin() as tx:
+        sent = select(t.result.c.kind).join(t.delivery, t.delivery.c.result_id == t.result.c.id)
+        kinds = tx.execute(sent.order_by(t.delivery.c.position)).scalars().all()
+        [told] = tx.execute(select(t.audit_event).where(t.audit_event.c.event == AuditKind.OBJECTS_CHOSEN)).all()
+    assert kinds == ["rtstruct", "overlay", "sr"]
+    assert sentence(told).splitlines() == [
+        "pacs gets RTSTRUCT, OVERLAY, SR, as it said on 2026-11-27",
+        "it does not take SEG: RTSTRUCT and OVERLAY instead",
+    ]
 
 
 @pytest.mark.parametrize(
