@@ -33,11 +33,13 @@ def kinds_for(made: Collection[OutputKind], wanted: Collection[OutputKind], seg:
     made : collection of OutputKind
         What a job made.
     wanted : collection of OutputKind
-        Kinds that the destination gets; empty means all.
+        Kinds that the destination gets; empty means all. When none of them was made it gets the report, if there is
+        one: no study stays silent.
     seg : Encoding
         How it wants segmentations; where none was made in that way, it gets the BINARY one.
     """
     chosen = {kind for kind in made if is_plain(kind) and (not wanted or kind in wanted)}
+    chosen = chosen or ({OutputKind.SR} & set(made))
     if encoded(OutputKind.SEG, seg) in made:
         chosen = {encoded(kind, seg) if encoded(kind, seg) in made else kind for kind in chosen}
     return [kind for kind in OutputKind if kind in chosen]

@@ -123,6 +123,8 @@ def build_results(
     analysis, steps_s = Analysis(origin, volume, findings, marks), {} if steps_s is None else steps_s
     not_as: dict[str, str] = {}
     kinds = {*card.outputs, *also}
+    if not analysis.found or analysis.lacks:
+        kinds.add(OutputKind.SR)  # silence would pass for an answer
     drafts = _drafts(analysis, steps_s, kinds, _wanted(encodings), not_as)
     started = monotonic()
     _prove(drafts, analysis, spool)

@@ -211,6 +211,8 @@ FORMS = (OutputKind.SEG, OutputKind.SEG_LABELMAP, OutputKind.PM, OutputKind.SR, 
         (FORMS, (), Encoding.FRACTIONAL, ["seg", "pm", "sr"]),
         (FORMS, (OutputKind.SR,), Encoding.LABELMAP, ["sr-labelmap"]),
         ((OutputKind.SR,), (), Encoding.LABELMAP, ["sr"]),
+        ((OutputKind.SR,), (OutputKind.SEG, OutputKind.PM), Encoding.BINARY, ["sr"]),
+        (FORMS, (OutputKind.SC,), Encoding.LABELMAP, ["sr-labelmap"]),
     ],
 )
 def test_a_destination_gets_one_segmentation_and_the_report_on_it(

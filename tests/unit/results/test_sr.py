@@ -262,3 +262,15 @@ def test_the_report_leads_to_every_other_result(tmp_path: Path, spool: Spool) ->
     evidence = {uid for _, _, uid, _ in hd.sr.Comprehensive3DSR.from_dataset(built.sr).get_evidence()}
     others = {dcmread(BytesIO(data)).SOPInstanceUID for kind, data in built.files.items() if kind != "sr"}
     assert evidence == others | {ds.SOPInstanceUID for ds in case.volume.datasets}
+
+
+def test_nothing_found_and_what_was_not_run_are_reported_by_a_model_without_reports(
+    tmp_path: Path, spool: Spool
+) -> None:
+    case, card = make_case(tmp_path / "ct"), card_with(outputs=(OutputKind.SEG,))
+    assert list(build(case, boxes(case), spool, card).files) == ["sr"]
+    masks = both_lungs(case)
+    findings = findings_from(predict(masks), card, case.volume, case.job.id)
+    assert list(built_of(case, predict(masks), findings, spool, card).files) == ["seg"]
+    partial = replace(findings, not_run=(NotRun("Nodule detection", "slice spacing 8 mm"),))
+    assert list(built_of(case, predict(masks), partial, spool, card).files) == ["seg", "sr"]
