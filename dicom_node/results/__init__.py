@@ -195,8 +195,10 @@ def _drafts(
     drafts: list[_Draft] = []
     segs: Mapping[Encoding, _Draft] = {}
     for kind, build in BUILDERS.items():
+        if kind not in kinds:
+            continue
         started = monotonic()
-        if kind in kinds and (made := _build(kind, build, analysis)) is not None:
+        if (made := _build(kind, build, analysis)) is not None:
             drafts.append(_Draft.of(kind, made))
             analysis = analysis.after(drafts[-1].result)
             if kind is OutputKind.SEG:
