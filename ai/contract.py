@@ -10,7 +10,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import find_objects
 
 Box = tuple[slice, slice, slice]
 _NOWHERE: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
@@ -177,6 +176,8 @@ class Prediction:
         ModelInvalidOutput
             If the model has no output of that name.
         """
+        from scipy.ndimage import find_objects  # here: who only asks a model needs none of it
+
         array, value = self._find(name)
         if id(array) not in self._boxes:
             self._boxes[id(array)] = find_objects(array)

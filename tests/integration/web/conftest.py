@@ -9,14 +9,14 @@ from shutil import copyfile
 
 import pytest
 
-from tests.integration.web.node import WebNode, fill, fill_quickly, make_database, web_node
+from tests.integration.web.node import PICTURES, WebNode, fill, fill_quickly, make_database, web_node
 from tests.peers.postgresql import PostgreSQL
 
 
 @pytest.fixture(scope="session")
 def chest_part(chest_ct: list[Path]) -> list[Path]:
-    """Thirty slices of the middle of the demo's chest CT: enough for the model to find two lungs in."""
-    return chest_ct[105:135]
+    """Thirty slices of the middle of the demo's chest CT, enough to find two lungs in; all of it for pictures."""
+    return chest_ct if PICTURES else chest_ct[105:135]
 
 
 @pytest.fixture(scope="session")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 import threading
 from collections.abc import Iterator, Sequence
@@ -43,6 +44,8 @@ from tests.node import free_port, wait_for
 from tests.stored import sender, store_files
 
 PASSWORD = "correct horse battery"
+PICTURES = os.environ.get("PICTURES", "")  # a folder for the pictures of docs/
+MODEL = "chest_ct" if PICTURES else "lung_ct"  # pictures show the whole pack, on the whole scan
 SETTINGS = """\
 [node]
 ae_title = "AINODE"
@@ -58,13 +61,13 @@ port = 9
 ae_title = "PACS"
 timeout_s = 1
 """
-RULE = """\
-model = "lung_ct"
+RULE = f"""\
+model = "{MODEL}"
 destinations = ["pacs"]
 
 [when]
 Modality = "CT"
-slices = { at_least = 10 }
+slices = {{ at_least = 10 }}
 """
 
 
@@ -106,21 +109,21 @@ class WebNode:
 
     def fail(self, job_id: str, error: str) -> None:
         with transaction(self.engine) as tx:
-            job = jobs.claim_job(tx, job_id, "host/work-0/1", {"lung_ct": "d"}, self.enqueuer)
+            job = jobs.claim_job(tx, job_id, "host/work-0/1", {MODEL: "d"}, self.enqueuer)
             assert job is not None
             assert jobs.finish_failed(tx, job, error, Failure.FAILED, self.enqueuer)
 
     def complete(self, job_id: str) -> None:
         """One attempt that makes a SEG and an SR, as rows only."""
         with transaction(self.engine) as tx:
-            job = jobs.claim_job(tx, job_id, "host/work-0/1", {"lung_ct": "d"}, self.enqueuer)
+            job = jobs.claim_job(tx, job_id, "host/work-0/1", {MODEL: "d"}, self.enqueuer)
             assert job is not None
             done = Succeeded(made_by(job.id), {"read": 0.1, "infer": 1.5})
             assert jobs.finish_completed(tx, job, done, self.enqueuer)
 
     def claim(self, job_id: str) -> None:
         with transaction(self.engine) as tx:
-            assert jobs.claim_job(tx, job_id, "host/work-0/1", {"lung_ct": "d"}, self.enqueuer)
+            assert jobs.claim_job(tx, job_id, "host/work-0/1", {MODEL: "d"}, self.enqueuer)
 
     def send(self, job_id: str, *outcomes: Sent | DeliveryError) -> None:
         """One attempt for each outcome, at the deliveries of a job in their order."""
@@ -250,7 +253,7 @@ def fill(node: WebNode, chest_ct: Sequence[Path], scratch: Path) -> dict[str, st
     made["completed"] = done["id"]
     made["refused"] = come("gap", lambda number, ds: None if number == 9 else ds)
     made["failed"] = come("broken")
-    node.fail(made["failed"], "The model lung_ct ran out of memory while it ran (limit 2048 MiB).")
+    node.fail(made["failed"], f"The model {MODEL} ran out of memory while it ran (limit 2048 MiB).")
     made["canceled"] = come("unwanted")
     with transaction(node.engine) as tx:
         operate.cancel(tx, made["canceled"], actor="operator ann")
@@ -279,7 +282,7 @@ def fill_quickly(node: WebNode, scratch: Path) -> None:
     for name in ("first", "second"):
         node.complete(job := come(name, date="20251231"))
         node.send(job, Sent(0), DeliveryError("pacs answered 0xC000", retry=False, status=0xC000))
-    node.fail(come("broken"), "The model lung_ct crashed.")
+    node.fail(come("broken"), f"The model {MODEL} crashed.")
     unwanted = come("unwanted")
     with transaction(node.engine) as tx:
         operate.cancel(tx, unwanted, actor="operator ann")

@@ -5,19 +5,17 @@ PICTURES=docs/images pytest tests/integration/web/test_chromium.py
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, Page, sync_playwright
 
-from tests.integration.web.node import PASSWORD, WebNode, serving
+from tests.integration.web.node import PASSWORD, PICTURES, WebNode, serving
 from tests.node import wait_for
 from tests.peers.missing import need
 
 Filled = tuple[WebNode, dict[str, str]]
-PICTURES = os.environ.get("PICTURES", "")
 
 
 @pytest.fixture(scope="module")
@@ -84,11 +82,12 @@ def test_from_the_accession_number_to_the_result_with_the_keyboard(
     page.keyboard.press("Enter")
     page.wait_for_url("**/jobs/*")
     position = page.locator("[data-position]")
-    first = int(position.inner_text().split(" / ")[0])
+    first, slices = map(int, position.inner_text().split(" / "))
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowDown")
     page.keyboard.press("ArrowUp")
-    until(page, "told => document.querySelector('[data-position]').textContent === told", f"{first + 1} / 30")
+    shown = "told => document.querySelector('[data-position]').textContent === told"
+    until(page, shown, f"{first + 1} / {slices}")
     until(page, "n => document.querySelector('img.slice').src.includes('/slices/' + n + '.png')", first)
     assert page.evaluate("document.querySelector('img.slice').naturalWidth") == 512
     page.keyboard.press("4")
