@@ -18,7 +18,7 @@ OPACITY = 0.45
 
 
 def draw(seg: bytes, slices: list[Path], out: Path) -> dict[str, float]:
-    """Draw three planes through the middle of what is segmented, and measure the segments again.
+    """Draw three planes through the smallest thing that is segmented, and measure the segments again.
 
     Parameters
     ----------
@@ -79,11 +79,12 @@ def _overlay(
 
 
 def _middle(masks: dict[str, NDArray[np.bool_]], shape: tuple[int, ...]) -> tuple[int, int, int]:
-    """Index at which most of each plane is segmented; the middle of the volume when nothing is."""
-    union = np.any(list(masks.values()), axis=0) if masks else np.zeros(shape, bool)
-    if not union.any():
+    """Planes on which most of the smallest segment lies, a nodule before a lung; the middle when there is none."""
+    marked = [mask for mask in masks.values() if mask.any()]
+    if not marked:
         return shape[0] // 2, shape[1] // 2, shape[2] // 2
-    k, j, i = (int(union.sum(axis=axes).argmax()) for axes in ((1, 2), (0, 2), (0, 1)))
+    smallest = min(marked, key=np.count_nonzero)
+    k, j, i = (int(smallest.sum(axis=axes).argmax()) for axes in ((1, 2), (0, 2), (0, 1)))
     return k, j, i
 
 
