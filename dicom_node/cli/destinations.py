@@ -93,8 +93,7 @@ def _told(name: str, profile: Profile) -> Iterator[str]:
 def _objects_told(profile: Profile) -> Iterator[str]:
     from pydicom.uid import UID
 
-    from dicom_node.domain.choice import SOP_CLASSES, stand_ins
-    from dicom_node.domain.model import OutputKind
+    from dicom_node.domain.choice import instead_of
     from dicom_node.domain.profile import OFFERS
 
     if profile.accepted is None:
@@ -104,16 +103,8 @@ def _objects_told(profile: Profile) -> Iterator[str]:
         syntaxes = profile.accepted[offer.sop_class_uid]
         if syntaxes:
             yield f"takes           {offer.name}: {', '.join(UID(syntax).name for syntax in syntaxes)}"
-    accepted, names = profile.accepted, {offer.sop_class_uid: offer.name for offer in OFFERS}
-
-    def takes(kind: OutputKind) -> bool:
-        return bool(accepted[SOP_CLASSES[kind]])
-
-    for offer in OFFERS:
-        if not accepted[offer.sop_class_uid]:
-            gets = [names[SOP_CLASSES[stand_in]] for kind in offer.kinds for stand_in in stand_ins(kind, takes)]
-            instead = " and ".join(dict.fromkeys(gets)) or offer.instead
-            yield f"does not take   {offer.name}; it gets instead: {instead}"
+    for offer in profile.leaves:
+        yield f"does not take   {offer.name}; it gets instead: {instead_of(offer, profile)}"
 
 
 def _holders(found: list[dict[str, Any]]) -> Any:

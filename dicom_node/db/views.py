@@ -22,7 +22,12 @@ _TIME = "%Y-%m-%d %H:%M:%f000"  # as SQLAlchemy stores a time in SQLite, and so 
 _MACROS: Mapping[str, tuple[tuple[str, str], ...]] = {
     "sqlite": (
         (r"SECONDS\((.+?), (.+?\)?)\)(?= AS| END)", r"round((julianday(\2) - julianday(\1)) * 86400.0, 3)"),
-        (r"TENTHS\(([\w.]+), ([\w.]+)\)", r"round((julianday(\2) - julianday(\1)) * 86400.0, 1)"),
+        (  # round() is slow in SQLite: it prints the number and reads it again
+            r"TENTHS\(([\w.]+), ([\w.]+)\)",
+            r"CASE WHEN julianday(\2) - julianday(\1) < 10 / 86400.0"
+            r" THEN CAST((julianday(\2) - julianday(\1)) * 864000.0 + 0.5 AS INTEGER)"
+            r" ELSE 10 * CAST((julianday(\2) - julianday(\1)) * 86400.0 + 0.5 AS INTEGER) END",
+        ),
         (r"DAY\(([\w.]+)\)", r"date(\1, 'localtime')"),
         (r"NOW\(\)", f"strftime('{_TIME}', 'now')"),
         (r"AGO\((\d+ \w+)\)", rf"strftime('{_TIME}', 'now', '-\1')"),
@@ -37,7 +42,8 @@ _MACROS: Mapping[str, tuple[tuple[str, str], ...]] = {
         ),
         (
             r"TENTHS\(([\w.]+), ([\w.]+)\)",
-            r"CAST(round(CAST(EXTRACT(EPOCH FROM \2 - \1) AS numeric), 1) AS double precision)",
+            r"CASE WHEN \2 - \1 < interval '10 seconds' THEN CAST(EXTRACT(EPOCH FROM \2 - \1) * 10 AS integer)"
+            r" ELSE 10 * CAST(EXTRACT(EPOCH FROM \2 - \1) AS integer) END",
         ),
         (r"DAY\(([\w.]+)\)", r"to_char(\1, 'YYYY-MM-DD')"),
         (r"NOW\(\)", "now()"),

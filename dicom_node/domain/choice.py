@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from dicom_node.domain.delivery import Destination
 from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.model import OutputKind
-from dicom_node.domain.profile import OFFERS, Profile
+from dicom_node.domain.profile import OFFERS, Offer, Profile
 
 _K = OutputKind
 # What goes in place of a kind that is not taken, role by role: of each role, the first kind that is taken.
@@ -82,3 +82,14 @@ def stand_ins(kind: OutputKind, takes: Callable[[OutputKind], bool]) -> tuple[Ou
     """Give what goes in place of a kind: of each role, the first kind that is taken."""
     found = (next(filter(takes, role), None) for role in STAND_INS.get(kind, ()))
     return tuple(stand_in for stand_in in found if stand_in is not None)
+
+
+def instead_of(offer: Offer, profile: Profile) -> str:
+    """Say what a destination gets in place of what it does not take, in words."""
+    names = {each.sop_class_uid: each.name for each in OFFERS}
+
+    def takes(kind: OutputKind) -> bool:
+        return not profile.refuses(profile.where, SOP_CLASSES[kind])
+
+    gets = [names[SOP_CLASSES[stand_in]] for kind in offer.kinds for stand_in in stand_ins(kind, takes)]
+    return " and ".join(dict.fromkeys(gets)) or offer.instead

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -81,14 +83,12 @@ def test_a_bundle_is_added_understood_completed_and_used(settings: Path, bundle:
 
     series = tmp_path / "series"
     small_ct(series, slices=12)
-    ran = dicom_node("run", series, "-o", tmp_path / "out", "--model", "kidneys", "--models", card_folder(settings))
-    assert ran.exit_code == 0, ran.output
+    command = ["run", str(series), "-o", str(tmp_path / "out"), "--model", "kidneys"]
+    command = [sys.executable, "-m", "dicom_node", *command, "--models", str(settings.parent / "models")]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
     assert (tmp_path / "out" / "seg.dcm").exists()
     assert "Left kidney" in ran.stdout
-
-
-def card_folder(settings: Path) -> Path:
-    return settings.parent / "models"
 
 
 def test_a_changed_byte_keeps_the_node_from_starting_until_it_was_reviewed(settings: Path, bundle: Path) -> None:

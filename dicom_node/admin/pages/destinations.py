@@ -14,6 +14,7 @@ from dicom_node.db import browse, overview
 from dicom_node.db.engine import utc_now
 from dicom_node.db.pauses import echoes, keep_echo, paused
 from dicom_node.db.profiles import read_profiles
+from dicom_node.domain.choice import instead_of
 from dicom_node.domain.people import Right
 from dicom_node.engine import queue_of
 from dicom_node.errors import DeliveryError, NotFoundError
@@ -44,6 +45,7 @@ def destinations(request: Request) -> Response:
         echoes=answers,
         profiles=profiles,
         failed=failed,
+        instead_of=instead_of,
         paused={name: held[queue_of(name)] for name in desk.catalog.destinations if queue_of(name) in held},
     )
 

@@ -164,7 +164,7 @@ def test_what_a_destination_said_when_it_was_probed_is_shown(either_node: WebNod
     with transaction(node.engine) as tx:
         write_profile(tx, "pacs", said)
     shown = text(vera.get("/destinations").text)
-    assert "does not take segmentation (SEG) it gets instead: a picture" in shown
+    assert "does not take segmentation (SEG) it gets instead: contours (RT Structure Set) and pictures" in shown
     assert "Explicit VR Little Endian" in shown
     reader = node.client(node.token("vera", Right.VIEW))
     probed = reader.get("/api/v1/destinations/pacs").json()["probed"]
