@@ -13,6 +13,7 @@ import shutil
 import subprocess
 import tarfile
 import tempfile
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -77,18 +78,22 @@ def download(registry: str, target: Path, release: Release = OHIF) -> None:
     OSError
         When it does not answer.
     NodeError
-        When it gives more than any such package has.
+        When it has no such package, or gives more than any such package has.
     """
     if not registry.startswith(("https://", "http://")):
         raise ConfigurationError(f"--registry: {registry} is no web address")
     url = f"{registry.rstrip('/')}/{release.path}"
     taken = 0
-    with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as file:  # noqa: S310 - checked above
-        while piece := answer.read(1 << 20):
-            taken += len(piece)
-            if taken > _LARGEST:
-                raise NodeError(f"{url} is larger than {_LARGEST >> 20} MiB")
-            file.write(piece)
+    try:
+        with urllib.request.urlopen(url, timeout=60) as answer, target.open("wb") as file:  # noqa: S310 - checked above
+            while piece := answer.read(1 << 20):
+                taken += len(piece)
+                if taken > _LARGEST:
+                    raise NodeError(f"{url} is larger than {_LARGEST >> 20} MiB")
+                file.write(piece)
+    except urllib.error.HTTPError as refused:
+        with refused:  # it holds the connection
+            raise NodeError(f"{url} answers {refused.code} {refused.reason}") from None
 
 
 def install(package: Path, folder: Path, release: Release = OHIF) -> Path:
