@@ -249,7 +249,8 @@ def fill(node: WebNode, chest_ct: Sequence[Path], scratch: Path) -> dict[str, st
     node.receive(chest_ct)
     (done,) = node.jobs()
     node.work(done["id"])
-    node.send(done["id"], Sent(0), Sent(0))
+    (finished,) = node.jobs(job=done["id"])
+    node.send(done["id"], *[Sent(0)] * len(finished["deliveries"]))
     made["completed"] = done["id"]
     made["refused"] = come("gap", lambda number, ds: None if number == 9 else ds)
     made["failed"] = come("broken")
