@@ -5,6 +5,7 @@ What is found is a proposal: whoever adds a model reads it before the model is u
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Mapping
 from functools import cache
@@ -78,6 +79,16 @@ def codes_of(output: str) -> tuple[Mapping[str, str], Mapping[str, str], Mapping
     abnormal = keyword is not None and _groups(keyword) & _ABNORMAL and 7192 not in _groups(keyword)
     category = "MorphologicallyAbnormalStructure" if abnormal else "AnatomicalStructure"
     return _code(category), code, _code(side) if side else None
+
+
+def toml_code(code: Mapping[str, str]) -> str:
+    """Write a code as a card has it: a TOML table in one line."""
+    return "{ " + ", ".join(f"{key} = {toml_text(value)}" for key, value in code.items()) + " }"
+
+
+def toml_text(value: str) -> str:
+    """Write a TOML basic string; JSON's escapes are among TOML's."""
+    return json.dumps(value, ensure_ascii=False)
 
 
 def _words(text: str) -> list[str]:

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
-
-from ai.codes import UNKNOWN, codes_of
+from ai.codes import UNKNOWN, codes_of, toml_code, toml_text
 from ai.train.run import Record
 
 _COLOURS = ([230, 110, 80], [80, 150, 230], [240, 200, 80], [120, 200, 120], [180, 120, 210], [240, 140, 190])
@@ -33,16 +30,16 @@ def card_toml(record: Record, name: str, version: str) -> str:
     """
     lines = [
         "# What the node says about this model, and which outputs become which coded segments.",
-        f"name = {_text(name)}",
-        f"version = {_text(version)}",
-        f"title = {_text(record.name[:64])}",
-        f"manufacturer = {_text(UNKNOWN)}",
-        f"summary = {_text(f'Outlines {_listed(record.outputs[1:])}.')}",
-        f"training = {_text(training_sentence(record))}",
+        f"name = {toml_text(name)}",
+        f"version = {toml_text(version)}",
+        f"title = {toml_text(record.name[:64])}",
+        f"manufacturer = {toml_text(UNKNOWN)}",
+        f"summary = {toml_text(f'Outlines {_listed(record.outputs[1:])}.')}",
+        f"training = {toml_text(training_sentence(record))}",
         "timeout_s = 600",
         "",
         "[accepts]",
-        f"modality = [{_text(dicom_modality(record.modality))}]",
+        f"modality = [{toml_text(dicom_modality(record.modality))}]",
         "min_slices = 8",
     ]
     for number, output in enumerate(record.outputs[1:]):
@@ -62,25 +59,16 @@ def _segment(output: str, colour: list[int], *, ct: bool, one_by_one: bool) -> l
     measured = '["volume", "mean_attenuation"]' if ct else '["volume"]'
     lines = [
         "[[detections]]" if one_by_one else "[[segments]]",
-        f"output = {_text(output)}",
-        f"label = {_text(output[:1].upper() + output[1:64])}",
-        f"category = {_code(category)}",
-        f"type = {_code(kind)}",
+        f"output = {toml_text(output)}",
+        f"label = {toml_text(output[:1].upper() + output[1:64])}",
+        f"category = {toml_code(category)}",
+        f"type = {toml_code(kind)}",
     ]
     if one_by_one:
         lines.append("min_score = 0.5  # choose it on the FROC curve")
     elif laterality is not None:
-        lines.append(f"laterality = {_code(laterality)}")
+        lines.append(f"laterality = {toml_code(laterality)}")
     return [*lines, f"color_rgb = {colour}", f"measurements = {measured}"]
-
-
-def _code(code: Mapping[str, str]) -> str:
-    return "{ " + ", ".join(f"{key} = {_text(value)}" for key, value in code.items()) + " }"
-
-
-def _text(value: str) -> str:
-    """A TOML basic string; JSON's escapes are among TOML's."""
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _listed(names: list[str]) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Iterator, Mapping
 
-from ai.codes import UNKNOWN, codes_of
+from ai.codes import UNKNOWN, codes_of, toml_code, toml_text
 from ai.understand import Gives, Understanding
 
 _COLOURS = (
@@ -31,16 +30,16 @@ def draft_card(known: Understanding, name: str) -> str:
     lines = [
         "# What the node says about this model, and which outputs become which coded segments.",
         "# Drafted from the bundle's metadata: read every code before you switch the model on.",
-        f"name = {_text(name)}",
-        f"version = {_text(known.version[:32])}",
-        f"title = {_text((known.task or known.name)[:64])}",
-        f"manufacturer = {_text(UNKNOWN)}",
-        f"summary = {_text(_sentence(known, marked))}",
-        f"training = {_text(UNKNOWN)}",
+        f"name = {toml_text(name)}",
+        f"version = {toml_text(known.version[:32])}",
+        f"title = {toml_text((known.task or known.name)[:64])}",
+        f"manufacturer = {toml_text(UNKNOWN)}",
+        f"summary = {toml_text(_sentence(known, marked))}",
+        f"training = {toml_text(UNKNOWN)}",
         "timeout_s = 600",
         "",
         "[accepts]",
-        f"modality = [{_text(modality)}]",
+        f"modality = [{toml_text(modality)}]",
         "min_slices = 8",
     ]
     for number, label in enumerate(marked):
@@ -74,21 +73,12 @@ def _segment(label: str, number: int, *, is_ct: bool) -> list[str]:
     category, kind, laterality = codes_of(label)
     lines = [
         "[[segments]]",
-        f"output = {_text(label)}",
-        f"label = {_text(label.replace('_', ' ').strip().capitalize()[:64])}",
-        f"category = {_code(category)}",
-        f"type = {_code(kind)}",
+        f"output = {toml_text(label)}",
+        f"label = {toml_text(label.replace('_', ' ').strip().capitalize()[:64])}",
+        f"category = {toml_code(category)}",
+        f"type = {toml_code(kind)}",
     ]
     if laterality is not None:
-        lines.append(f"laterality = {_code(laterality)}")
+        lines.append(f"laterality = {toml_code(laterality)}")
     measured = '["volume", "mean_attenuation"]' if is_ct else '["volume"]'
     return [*lines, f"color_rgb = {list(_COLOURS[number % len(_COLOURS)])}", f"measurements = {measured}"]
-
-
-def _code(code: Mapping[str, str]) -> str:
-    return "{ " + ", ".join(f"{key} = {_text(value)}" for key, value in code.items()) + " }"
-
-
-def _text(value: str) -> str:
-    """A TOML basic string; JSON's escapes are among TOML's."""
-    return json.dumps(value, ensure_ascii=False)
