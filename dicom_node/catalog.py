@@ -5,6 +5,7 @@ Everything that is wrong is reported at once, each problem with its file and key
 
 from __future__ import annotations
 
+import ipaddress
 import math
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
@@ -282,7 +283,7 @@ def _conditions(key: str, wanted: object) -> list[Condition]:
     if not wanted:
         raise ValueError(f"give a value, a list of values or a table of {_operators()}")
     shown = not _is_personal(key)
-    return [Condition(key, *_comparison(name, operand, kind), shown) for name, operand in wanted.items()]
+    return [Condition(key, *_comparison(key, name, operand, kind), shown) for name, operand in wanted.items()]
 
 
 def _kind(key: str) -> str:
@@ -298,7 +299,7 @@ def _kind(key: str) -> str:
     return "number" if vr in _NUMBERS else "text"
 
 
-def _comparison(name: str, operand: object, kind: str) -> tuple[Operator, tuple[Scalar, ...]]:
+def _comparison(key: str, name: str, operand: object, kind: str) -> tuple[Operator, tuple[Scalar, ...]]:
     try:
         operator = Operator(name)
     except ValueError:
@@ -308,11 +309,14 @@ def _comparison(name: str, operand: object, kind: str) -> tuple[Operator, tuple[
         raise ValueError(f"{name}: the list is empty, so nothing would ever match")
     if any(not isinstance(o, (str, int, float, bool)) for o in operands):
         raise ValueError(f"{name}: only text, numbers and true or false can be compared")
-    _check_operands(operator, operands, kind)
+    _check_operands(key, operator, operands, kind)
     return operator, operands
 
 
-def _check_operands(operator: Operator, operands: tuple[Any, ...], kind: str) -> None:
+def _check_operands(key: str, operator: Operator, operands: tuple[Any, ...], kind: str) -> None:
+    if operator is Operator.WITHIN:
+        _check_networks(key, operands)
+        return
     of_type = {str: "text", bool: "true or false"}
     kinds = {of_type.get(type(o), "number") for o in operands}
     match operator:
@@ -333,6 +337,16 @@ def _check_operands(operator: Operator, operands: tuple[Any, ...], kind: str) ->
         raise ValueError(f"{operator.value}: give {'one ' if single else ''}{wanted}")
     if any(isinstance(o, float) and not math.isfinite(o) for o in operands):
         raise ValueError(f"{operator.value}: the number has to be finite")
+
+
+def _check_networks(key: str, operands: tuple[Any, ...]) -> None:
+    if key != "address":
+        raise ValueError("within: only address can lie in a network")
+    for operand in operands:
+        try:
+            ipaddress.ip_network(str(operand), strict=False)
+        except ValueError:
+            raise ValueError(f"within: {operand!r} is no network; write 10.0.0.0/24, or one address") from None
 
 
 def _is_personal(key: str) -> bool:

@@ -116,9 +116,7 @@ def _values(
         **{key: _scalars(first.header.get(key)) for key in keys & {*HEADER}},
         **_read(first, keys - {*HEADER} - {*FACTS}, spool),
         **facts,
-        "calling_ae": series.calling_ae,
-        "called_ae": series.called_ae,
-        "account": series.account,
+        **series.origin,
     }
 
 

@@ -15,7 +15,7 @@ from dicom_node.admin.desk import Desk
 from dicom_node.db import browse, overview
 from dicom_node.db.engine import utc_now
 from dicom_node.db.series import closed_since, read_closed
-from dicom_node.domain.rule import FACTS, Match, Rule, Values
+from dicom_node.domain.rule import FACTS, ORIGIN, Match, Rule, Values
 from dicom_node.domain.study import Slice, examine
 from dicom_node.errors import ConflictError, NotFoundError
 from dicom_node.route import ask_rules, ask_rules_of_file, ask_rules_of_header
@@ -124,9 +124,7 @@ def replay(tx: Connection, desk: Desk, rule: Rule, days: int) -> Replay:
 def _ask(row: Row[Any], rule: Rule, as_is: Sequence[Rule], desk: Desk) -> Replayed:
     found = row.verdict or {}
     facts: dict[str, Values] = {key: (found[key],) for key in FACTS if isinstance(found.get(key), (int, float, bool))}
-    facts["calling_ae"] = (row.calling_ae,) if row.calling_ae else ()
-    facts["called_ae"] = (row.called_ae,) if row.called_ae else ()
-    facts["account"] = (row.account,) if row.account else ()
+    facts |= {fact: (row._mapping[fact],) for fact in ORIGIN if row._mapping[fact]}
     match, *before = ask_rules_of_header(row.header, row.path, facts, [rule, *as_is], desk.spool)
     return Replayed(row, match, any(one.matched for one in before))
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
@@ -15,11 +15,13 @@ from dicom_node.db.engine import utc_now
 from dicom_node.db.instances import RELEASED
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.header import numbers
+from dicom_node.domain.rule import ORIGIN
 from dicom_node.domain.study import Verdict
 
 PATIENCE = 4  # how many quiet times a series waits for instances that were announced or whose sender was cut off
 _RECEIVING, _COMPLETE = "receiving", "complete"
 _s = t.series.c
+_HOW = {fact: t.association.c["peer_address" if fact == "address" else fact].label(fact) for fact in ORIGIN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,8 +37,8 @@ class StoredInstance:
 class ClosedSeries:
     """A series at the moment it was closed; the row is ours until the transaction ends.
 
-    `expected_count` is the Number of Series Related Instances (0020,1209), where a header told. The AE titles and
-    accounts are those of every association that brought an instance.
+    `expected_count` is the Number of Series Related Instances (0020,1209), where a header told. `origin` says how it
+    came: for each of `domain.rule.ORIGIN` the values of every association that brought an instance.
     """
 
     id: str
@@ -46,9 +48,7 @@ class ClosedSeries:
     closed_at: datetime
     close_reason: str
     expected_count: int | None
-    calling_ae: tuple[str, ...]
-    called_ae: tuple[str, ...]
-    account: tuple[str, ...]
+    origin: Mapping[str, tuple[str, ...]]
     instances: tuple[StoredInstance, ...]
 
 
@@ -84,7 +84,6 @@ def close_series(tx: Connection, series_id: str, now: datetime, quiet_s: float) 
     expected = row.expected_count or _announced(instances)
     reason = _reason(row, expected, len(instances), now, quiet_s)
     tx.execute(update(t.series).where(_s.id == series_id).values(close_reason=reason, expected_count=expected))
-    callers = _associations(tx, series_id)
     return ClosedSeries(
         id=series_id,
         study_instance_uid=row.study_instance_uid,
@@ -93,9 +92,7 @@ def close_series(tx: Connection, series_id: str, now: datetime, quiet_s: float) 
         closed_at=now,
         close_reason=reason,
         expected_count=expected,
-        calling_ae=tuple(sorted({caller.calling_ae for caller in callers})),
-        called_ae=tuple(sorted({caller.called_ae for caller in callers})),
-        account=tuple(sorted({caller.account for caller in callers if caller.account})),
+        origin=_origin(tx, series_id),
         instances=instances,
     )
 
@@ -122,7 +119,6 @@ def read_closed(tx: Connection, series_id: str) -> ClosedSeries | None:
     instances = _instances(tx, series_id) if row else ()
     if row is None or not instances:
         return None
-    by = _associations(tx, series_id)
     return ClosedSeries(
         id=row.id,
         study_instance_uid=row.study_instance_uid,
@@ -131,9 +127,7 @@ def read_closed(tx: Connection, series_id: str) -> ClosedSeries | None:
         closed_at=row.closed_at or row.last_received_at,
         close_reason=row.close_reason or "",
         expected_count=row.expected_count or _announced(instances),
-        calling_ae=tuple(sorted({one.calling_ae for one in by})),
-        called_ae=tuple(sorted({one.called_ae for one in by})),
-        account=tuple(sorted({one.account for one in by if one.account})),
+        origin=_origin(tx, series_id),
         instances=instances,
     )
 
@@ -142,7 +136,7 @@ def closed_since(tx: Connection, since: datetime, limit: int) -> Sequence[Row[An
     """Read series that were closed since a time, the newest first, each with its first instance and who sent that."""
     i, a = t.instance.c, t.association.c
     first = select(func.min(i.id)).where(i.series_id == _s.id).correlate(t.series).scalar_subquery()
-    columns = (i.header, i.path, a.calling_ae, a.called_ae, a.account, t.study.c.accession_number)
+    columns = (i.header, i.path, *(_HOW[fact] for fact in ORIGIN), t.study.c.accession_number)
     return tx.execute(
         select(t.series, *columns)
         .join(t.study, t.study.c.id == _s.study_id)
@@ -195,10 +189,10 @@ def _instances(tx: Connection, series_id: str) -> tuple[StoredInstance, ...]:
     return tuple(StoredInstance(*row) for row in rows)
 
 
-def _associations(tx: Connection, series_id: str) -> list[Row[Any]]:
-    a = t.association.c
-    brought = exists().where(t.instance.c.association_id == a.id, t.instance.c.series_id == series_id)
-    return list(tx.execute(select(a.calling_ae, a.called_ae, a.account).where(brought)))
+def _origin(tx: Connection, series_id: str) -> dict[str, tuple[str, ...]]:
+    brought = exists().where(t.instance.c.association_id == t.association.c.id, t.instance.c.series_id == series_id)
+    by = tx.execute(select(*(_HOW[fact] for fact in ORIGIN)).where(brought)).all()
+    return {fact: tuple(sorted({row._mapping[fact] for row in by} - {""})) for fact in ORIGIN}
 
 
 def _announced(instances: Iterable[StoredInstance]) -> int | None:

@@ -125,27 +125,25 @@ def processes_alive(tx: Connection, role: str) -> int:
 def _arrivals(tx: Connection, series_id: str) -> Rows:
     """One row per association, series revision and transfer syntax: who sent how many instances, when."""
     i, a = t.instance.c, t.association.c
-    return tx.execute(
-        select(
-            a.id,
-            a.calling_ae,
-            a.called_ae,
-            a.peer_address,
-            a.end_reason,
-            a.account,
-            a.started_at,
-            a.ended_at,
-            i.transfer_syntax_uid,
-            func.count().label("instances"),
-            func.min(i.received_at).label("first"),
-            func.max(i.received_at).label("last"),
-        )
-        .select_from(t.instance.outerjoin(t.association, a.id == i.association_id))
-        .where(i.series_id == series_id)
-        .group_by(a.id, a.calling_ae, a.called_ae, a.peer_address, a.end_reason, a.account, i.transfer_syntax_uid)
-        .group_by(a.started_at, a.ended_at)
-        .order_by(func.min(i.received_at))
-    ).all()
+    by: tuple[Any, ...] = (
+        a.id,
+        a.calling_ae,
+        a.called_ae,
+        a.peer_address,
+        a.end_reason,
+        a.account,
+        a.implementation,
+        a.started_at,
+        a.ended_at,
+        i.transfer_syntax_uid,
+    )
+    came = (
+        func.count().label("instances"),
+        func.min(i.received_at).label("first"),
+        func.max(i.received_at).label("last"),
+    )
+    found = select(*by, *came).select_from(t.instance.outerjoin(t.association, a.id == i.association_id))
+    return _ordered(tx, found.where(i.series_id == series_id).group_by(*by), func.min(i.received_at))
 
 
 def _ordered(tx: Connection, query: Any, *columns: Any) -> Rows:

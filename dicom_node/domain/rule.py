@@ -6,6 +6,7 @@ empty when the series does not have it.
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,7 +19,14 @@ Scalar = str | int | float | bool
 Values = tuple[Scalar, ...]
 
 # What assembly knows of a series beyond its attributes; docs/rules.md says what each one means.
-FACTS: tuple[str, ...] = ("slices", "slice_spacing_mm", "complete", "calling_ae", "called_ae", "account")
+ORIGIN = (
+    "calling_ae",
+    "called_ae",
+    "address",
+    "implementation",
+    "account",
+)  # how it came, of everyone who sent some of it
+FACTS: tuple[str, ...] = ("slices", "slice_spacing_mm", "complete", *ORIGIN)
 _LONGEST_SHOWN = 64
 
 
@@ -31,6 +39,7 @@ class Operator(StrEnum):
     MATCHES = "matches"
     AT_LEAST = "at_least"
     AT_MOST = "at_most"
+    WITHIN = "within"
     EXISTS = "exists"
 
 
@@ -41,6 +50,7 @@ _WORDS = {
     Operator.MATCHES: "matches",
     Operator.AT_LEAST: "at least",
     Operator.AT_MOST: "at most",
+    Operator.WITHIN: "within",
 }
 
 
@@ -71,8 +81,8 @@ class Condition:
     def held_by(self, values: Values) -> bool:
         """Whether the values meet the condition.
 
-        Of several values one has to for ``one_of``, ``contains`` and ``matches``, every one for ``at_least`` and
-        ``at_most``, none may for ``not``. An absent value meets only ``not`` and ``exists = false``.
+        Of several values one has to for ``one_of``, ``contains``, ``matches`` and ``within``, every one for
+        ``at_least`` and ``at_most``, none may for ``not``. An absent value meets only ``not`` and ``exists = false``.
         """
         match self.operator:
             case Operator.EXISTS:
@@ -85,6 +95,8 @@ class Condition:
                 return any(_folded(o) in _folded(v) for v in values for o in self.operands)
             case Operator.MATCHES:
                 return any(fnmatchcase(_folded(v), _folded(o)) for v in values for o in self.operands)
+            case Operator.WITHIN:
+                return any(_within(v, o) for v in values for o in self.operands)
             case Operator.AT_LEAST | Operator.AT_MOST:
                 return bool(values) and all(self._bounds(v) for v in values)
 
@@ -175,6 +187,14 @@ def _same(value: Scalar, operand: Scalar) -> bool:
     if number is not None and wanted is not None:
         return math.isclose(number, wanted, rel_tol=1e-9)
     return _folded(value) == _folded(operand)
+
+
+def _within(value: Scalar, network: Scalar) -> bool:
+    """Whether an IP address lies in a network; what is no address lies in none."""
+    try:
+        return ipaddress.ip_address(str(value)) in ipaddress.ip_network(str(network), strict=False)
+    except ValueError:
+        return False
 
 
 def _folded(value: Scalar) -> str:

@@ -126,7 +126,8 @@ def _arrival(row: Row[Any]) -> str:
     ended = f" ({row.end_reason})" if row.end_reason else ""
     if row.account:
         return f"STOW-RS from {row.account} ({row.peer_address}): {what}{ended}"
-    return f"association from {row.calling_ae} ({row.peer_address}) to {row.called_ae}: {what}{ended}"
+    software = f"; sent by {row.implementation}" if row.implementation else ""
+    return f"association from {row.calling_ae} ({row.peer_address}) to {row.called_ae}: {what}{ended}{software}"
 
 
 def _job_attempt(job: Row[Any], row: Row[Any]) -> Iterator[Line]:

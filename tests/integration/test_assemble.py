@@ -126,6 +126,23 @@ def site(tmp_path: Path) -> Iterator[Site]:
     yield from open_site(tmp_path, f"sqlite:///{tmp_path / 'node.db'}")
 
 
+def test_each_called_title_has_its_rules_and_destinations(both: Site) -> None:
+    site = both
+    near = Condition("address", Operator.WITHIN, ("127.0.0.0/8",))
+    far = Condition("address", Operator.WITHIN, ("10.0.0.0/8",))
+    clinic = Rule("clinic", "lung", ("pacs",), (CT, Condition("called_ae", Operator.ONE_OF, ("AI_CLINIC",)), near))
+    research = Rule("research", "liver", ("archive",), (CT, Condition("called_ae", Operator.ONE_OF, ("AI_RESEARCH",))))
+    nobody = Rule("nobody", "liver", ("pacs",), (CT, far))
+    for title in ("AI_CLINIC", "AI_RESEARCH"):
+        site.store(site.series(), by=replace(sender(association=title), called_ae=title))
+    site.pass_time(31)
+    assert site.assembler(clinic, research, nobody).sweep() == 2
+    assert {(job.rule, job.model, tuple(job.destinations)) for job in site.jobs()} == {
+        ("clinic", "lung", ("pacs",)),
+        ("research", "liver", ("archive",)),
+    }
+
+
 def test_a_quiet_series_becomes_one_enqueued_job_with_its_slices_in_order(both: Site) -> None:
     paths = both.series(8)
     both.store(paths[::-1])

@@ -118,6 +118,9 @@ complete = true
 ContrastBolusAgent = { exists = false }
 KVP = 120
 calling_ae = "CT1"
+called_ae = ["AI_CHEST", "AI_LUNG"]
+address = { within = ["10.1.0.0/16", "10.2.0.7"], not = "10.1.0.9" }
+implementation = { contains = "SIEMENS" }
 """
     (home / "rules" / "organs.toml").write_text(RULE.replace('Modality = "CT"\n', when))
     (rule,) = load(home).rules
@@ -132,6 +135,10 @@ calling_ae = "CT1"
         ("ContrastBolusAgent", Operator.EXISTS),
         ("KVP", Operator.ONE_OF),
         ("calling_ae", Operator.ONE_OF),
+        ("called_ae", Operator.ONE_OF),
+        ("address", Operator.WITHIN),
+        ("address", Operator.NOT),
+        ("implementation", Operator.CONTAINS),
     ]
 
 
@@ -147,6 +154,8 @@ calling_ae = "CT1"
         ('slices = { at_least = "3" }', "when.slices: at_least: give one number"),
         ("slices = { at_least = nan }", "finite"),
         ("Modality = { at_least = 3 }", "when.Modality: at_least: the values of this key are not numbers"),
+        ('address = { within = "10.0.0.0/33" }', "when.address: within: '10.0.0.0/33' is no network"),
+        ('calling_ae = { within = "10.0.0.0/8" }', "when.calling_ae: within: only address can lie in a network"),
         ("Modality = []", "when.Modality: one_of: the list is empty"),
         ("Modality = {}", "when.Modality: give a value"),
         ("Modality = { exists = 1 }", "when.Modality: exists: give one true or false"),

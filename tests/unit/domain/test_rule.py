@@ -73,6 +73,15 @@ def test_a_pattern_is_a_glob_and_no_regular_expression() -> None:
     assert not holds(Operator.MATCHES, "(a+)+$", "a" * 64)
 
 
+def test_an_address_lies_in_a_network_and_what_is_none_in_no_network() -> None:
+    assert holds(Operator.WITHIN, "10.1.0.0/16", "10.1.2.3")
+    assert holds(Operator.WITHIN, ("10.9.0.0/16", "10.1.2.3"), "10.1.2.3")
+    assert holds(Operator.WITHIN, "fd00::/8", "fd12::1")
+    assert not holds(Operator.WITHIN, "10.1.0.0/16", "10.2.0.1")
+    assert not holds(Operator.WITHIN, "10.1.0.0/16", "fd12::1")
+    assert not holds(Operator.WITHIN, "10.1.0.0/16", "gateway.hospital.example")
+
+
 def test_numbers_and_texts_mean_the_same_number_but_identifiers_keep_their_zeros() -> None:
     assert holds(Operator.ONE_OF, 120, "120.0")
     assert not holds(Operator.ONE_OF, "007", "7")
