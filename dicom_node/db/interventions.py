@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.engine import utc_now
+from dicom_node.db.inputs import copy_inputs
 from dicom_node.db.jobs import JobQueue
 from dicom_node.db.reports import cancel_report
 from dicom_node.db.shortened import starts_with
@@ -139,6 +140,7 @@ def _insert_run(
             supersedes=supersedes,
         )
     )
+    copy_inputs(tx, job.id, new)
     queue.job(tx, new, 1, priority=job.priority)
     return new, run_no
 

@@ -17,13 +17,14 @@ from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.deliveries import ALL_BINARY, create_deliveries
 from dicom_node.db.engine import utc_now
+from dicom_node.db.inputs import read_inputs, read_slices
 from dicom_node.db.nodes import is_alive
 from dicom_node.db.reports import ReportQueue, ask_for_report
 from dicom_node.db.results import documents_before, write_results
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.choice import Choice
 from dicom_node.domain.encoding import Encoding
-from dicom_node.domain.job import Failure, Job, JobInstance, JobState, Succeeded
+from dicom_node.domain.job import Failure, Job, JobState, Succeeded
 from dicom_node.domain.model import OutputKind
 
 EARLY = timedelta(seconds=5)  # how far ahead of its time the engine may dispatch: on SQLite it keeps whole seconds
@@ -70,7 +71,7 @@ def claim_job(
     if row.state == JobState.IN_PROGRESS.value:
         holder = _holder(tx, row)
         if again and holder == executor_id:
-            return _job(tx, row, row.attempt, _instances(tx, row))
+            return _job(tx, row, row.attempt)
         # a worker runs one job at a time: that it asks for its own job again says that its attempt is over
         if holder != executor_id and is_alive(tx, holder):
             return None
@@ -78,20 +79,19 @@ def claim_job(
     if row.attempt >= row.max_attempts:
         _fail(tx, row, queue, f"The worker died during attempt {row.attempt}, and no attempt is left.")
         return None
-    instances = _instances(tx, row)
-    if len(instances) < len(row.slices):
-        _fail(
-            tx, row, queue, f"{len(row.slices) - len(instances)} of {len(row.slices)} instances are no longer stored."
-        )
-        return None
     n = row.attempt + 1
+    job = _job(tx, row, n)
+    has, had = _stored(job, len(row.slices))
+    if has < had:
+        _fail(tx, row, queue, f"{had - has} of {had} instances are no longer stored.")
+        return None
     now = utc_now()
     started = {"state": JobState.IN_PROGRESS.value, "attempt": n, "next_attempt_at": None}
     tx.execute(update(_j).where(_j.c.id == job_id).values(started_at=row.started_at or now, **started))
     digest = model_digests.get(row.model, "")
     tx.execute(insert(_a).values(job_id=job_id, n=n, executor_id=executor_id, model_digest=digest, started_at=now))
     record(tx, _event(Event.JOB_STARTED, row, attempt=n, executor=executor_id))
-    return _job(tx, row, n, instances)
+    return job
 
 
 def finish_completed(
@@ -208,12 +208,10 @@ def _fail(tx: Connection, row: Row[Any], queue: ReportQueue, error: str) -> None
     ask_for_report(tx, row.id, queue)
 
 
-def _instances(tx: Connection, row: Row[Any]) -> tuple[JobInstance, ...]:
-    i = t.instance.c
-    columns = (i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid, i.path, i.sha256, i.header)
-    stored = tx.execute(select(*columns).where(i.series_id == row.series_id, i.revision <= row.series_revision))
-    known = {found.sop_instance_uid: JobInstance(**found._mapping) for found in stored}
-    return tuple(known[uid] for uid in row.slices if uid in known)
+def _stored(job: Job, slices: int) -> tuple[int, int]:
+    """Count the instances that a job has, and those that it was made for."""
+    inputs = [(len(one.instances), one.slices) for one in job.inputs] or [(len(job.instances), slices)]
+    return sum(has for has, _ in inputs), sum(had for _, had in inputs)
 
 
 def _end(
@@ -247,7 +245,7 @@ def _open_attempt(job_id: str, n: int) -> tuple[Any, ...]:
     return _a.c.job_id == job_id, _a.c.n == n, _a.c.ended_at.is_(None)
 
 
-def _job(tx: Connection, row: Row[Any], n: int, instances: tuple[JobInstance, ...]) -> Job:
+def _job(tx: Connection, row: Row[Any], n: int) -> Job:
     return Job(
         id=row.id,
         series_id=row.series_id,
@@ -262,8 +260,9 @@ def _job(tx: Connection, row: Row[Any], n: int, instances: tuple[JobInstance, ..
         attempt=n,
         max_attempts=row.max_attempts,
         created_at=row.created_at,
-        instances=instances,
+        instances=read_slices(tx, row.series_id, row.series_revision, row.slices),
         predecessors=documents_before(tx, row.supersedes),
+        inputs=read_inputs(tx, row.id),
     )
 
 

@@ -27,7 +27,7 @@ from dicom_node.domain.delivery import DeliveryState
 from dicom_node.domain.job import JobState, ReportState
 from dicom_node.domain.proof import ProofState
 
-_s, _j, _r, _d, _i = t.series.c, t.job.c, t.result.c, t.delivery.c, t.instance.c
+_s, _j, _r, _d, _i, _n = t.series.c, t.job.c, t.result.c, t.delivery.c, t.instance.c, t.job_input.c
 _OPEN = (JobState.SCHEDULED.value, JobState.IN_PROGRESS.value)
 _UNPROVEN = (DeliveryState.WAITING.value, DeliveryState.SENDING.value, DeliveryState.FAILED.value)
 
@@ -140,6 +140,7 @@ def delete_rows(tx: Connection, series_id: str, before: datetime) -> bool:
     if row is None:
         return False
     jobs = select(_j.id).where(_j.series_id == series_id)
+    tx.execute(delete(t.job_input).where(_n.job_id.in_(jobs)))
     deliveries = select(_d.id).where(_d.job_id.in_(jobs))
     tx.execute(delete(t.delivery_attempt).where(t.delivery_attempt.c.delivery_id.in_(deliveries)))
     tx.execute(delete(t.proof).where(t.proof.c.delivery_id.in_(deliveries)))
@@ -164,10 +165,11 @@ def _images(kind: Kind, before: datetime | None) -> list[ColumnElement[bool]]:
     of_series = _j.series_id == _s.id
     unproven = exists().where(_d.job_id == _j.id, of_series, _is_unproven())
     busy = exists().where(of_series, _is_busy())
-    wanted = [_s.images_deleted_at.is_(None), _s.state == "complete", ~busy, ~unproven]
+    needed = exists().where(_n.series_id == _s.id, _j.id == _n.job_id, _is_busy())  # by a job that names another series
+    wanted = [_s.images_deleted_at.is_(None), _s.state == "complete", ~busy, ~needed, ~unproven]
     if before is not None:
         wanted.append(_s.closed_at < before)
-    has_jobs = exists().where(of_series)
+    has_jobs = exists().where(of_series) | exists().where(_n.series_id == _s.id)
     if kind is Kind.UNMATCHED:
         return [*wanted, ~has_jobs]
     return [*wanted, has_jobs, _failed() if kind is Kind.FAILED else not_(_failed())]
@@ -192,7 +194,8 @@ def _results(before: datetime | None) -> list[ColumnElement[bool]]:
 def _bare(before: datetime) -> list[ColumnElement[bool]]:
     kept = exists().where(_r.job_id == _j.id, _j.series_id == _s.id, _r.deleted_at.is_(None))
     busy = exists().where(_j.series_id == _s.id, _is_busy())
-    return [_s.images_deleted_at < before, _s.state == "complete", ~kept, ~busy]
+    input_of_another = exists().where(_n.series_id == _s.id, _j.id == _n.job_id, _j.series_id != _s.id)
+    return [_s.images_deleted_at < before, _s.state == "complete", ~kept, ~busy, ~input_of_another]
 
 
 def _is_unproven() -> ColumnElement[bool]:

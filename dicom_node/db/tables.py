@@ -250,6 +250,19 @@ job_attempt = Table(
     Column("steps_s", JSON),
 )
 
+# The series of a job that works on several, each in a role of its model. position 0 is the job's own series: its
+# results lie on that one. slices: as in job.
+job_input = Table(
+    "job_input",
+    metadata,
+    Column("job_id", ForeignKey("job.id"), primary_key=True),
+    Column("role", String(64), primary_key=True),
+    Column("position", Integer, nullable=False),
+    Column("series_id", ForeignKey("series.id"), nullable=False, index=True),
+    Column("series_revision", Integer, nullable=False),
+    Column("slices", JSON, nullable=False),
+)
+
 # model: that of the job, so that a list of one model's results needs no other table.
 # deleted_at: when retention took the file; the row stays.
 result = Table(

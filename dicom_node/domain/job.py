@@ -65,6 +65,23 @@ class JobInstance:
 
 
 @dataclass(frozen=True, slots=True)
+class JobInput:
+    """One of several series that a job works on.
+
+    `role` is what the series is to the model: the name of the channel that it fills. `slices` says how many slices it
+    had when the job was made; `instances` are those of them that are still stored, in order.
+    """
+
+    role: str
+    series_id: str
+    study_instance_uid: str
+    series_instance_uid: str
+    series_revision: int
+    slices: int
+    instances: tuple[JobInstance, ...] = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Document:
     """A report that somebody was sent, in the study of the job: its kind (`OutputKind`) and its UIDs."""
 
@@ -80,7 +97,9 @@ class Job:
 
     `instances` are the slices of the volume in the order that domain/study.py found: ascending along the normal.
     `attempt` counts from 1 and is the token without which nothing about the job can be written. `predecessors` are the
-    reports of the job whose place this one takes, as far as anybody was sent them.
+    reports of the job whose place this one takes, as far as anybody was sent them. `inputs` are the series of a job
+    that works on several; the first of them is the one that the job names, whose slices are `instances`, and that its
+    results lie on.
     """
 
     id: str
@@ -98,6 +117,7 @@ class Job:
     created_at: datetime
     instances: tuple[JobInstance, ...] = field(repr=False)
     predecessors: tuple[Document, ...] = ()
+    inputs: tuple[JobInput, ...] = ()
 
     @property
     def may_retry(self) -> bool:
