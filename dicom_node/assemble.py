@@ -76,7 +76,7 @@ class Assembler:
             How many were closed.
         """
         with transaction(self._engine) as tx:
-            due = due_series(tx, utc_now(), self._settings.assemble.quiet_s)
+            due = due_series(tx, utc_now())
         return sum(self._try_close(series_id) for series_id in due if self._may_try(series_id))
 
     def clean(self) -> None:
@@ -107,7 +107,7 @@ class Assembler:
 
     def _close(self, series_id: str) -> bool:
         with transaction(self._engine) as tx:
-            series = close_series(tx, series_id, utc_now(), self._settings.assemble.quiet_s)
+            series = close_series(tx, series_id, utc_now())
             if series is None:
                 return False
             if _is_ours(tx, series):
@@ -152,6 +152,8 @@ def _record_closing(tx: Connection, series: ClosedSeries, verdict: Verdict) -> N
         "slice_spacing_mm": verdict.facts.get("slice_spacing_mm"),
         "frame_of_reference": verdict.facts.get("frame_of_reference"),
     }
+    if series.source:
+        closed["source"] = series.source
     aside = Counter(reason for _, reason in verdict.set_aside)
     if aside:
         closed["set_aside"] = [f"{n} x {reason}" for reason, n in aside.items()]

@@ -27,6 +27,7 @@ from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine, transaction, utc_now
 from dicom_node.db.instances import Sender
 from dicom_node.db.listing import JobFilter, list_jobs, list_series
+from dicom_node.domain.completeness import Source, Sources
 from dicom_node.domain.rule import Condition, Operator, Rule
 from dicom_node.errors import ConfigurationError, NotFoundError
 from dicom_node.settings import Settings
@@ -170,7 +171,7 @@ def _store(folder: Path, spool: Spool, engine: Engine, tell: Callable[[str], Non
     """Store every instance as if it had been sent; return why some were not."""
     files = sorted(path for path in folder.rglob("*") if path.is_file())
     sender = Sender(str(uuid4()), "FILES", "AINODE", "127.0.0.1", "", utc_now())
-    storage = Storage(spool, engine, _QUIET_S)
+    storage = Storage(spool, engine, Sources(Source(quiet_s=_QUIET_S, patience_s=_QUIET_S)))
     inbox = _Inbox()
     storage.start()
     try:

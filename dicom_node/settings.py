@@ -30,6 +30,7 @@ from pydantic import (
 from sqlalchemy.engine import make_url
 from sqlalchemy.exc import ArgumentError
 
+from dicom_node.domain.completeness import PATIENCE, Source, Sources
 from dicom_node.domain.encoding import Encoding, refuse_encodings
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.people import Role
@@ -117,11 +118,46 @@ class Receive(_Section):
     peers: tuple[Peer, ...] = ()
 
 
+class AssembleSource(_Section):
+    """When series that some callers send count as complete. What is not said is as for all others."""
+
+    calling_ae: tuple[str, ...] = ()
+    called_ae: tuple[str, ...] = ()
+    accounts: tuple[str, ...] = ()
+    quiet_s: Seconds | None = None
+    patience_s: Seconds | None = None
+
+    @model_validator(mode="after")
+    def _of_somebody(self) -> Self:
+        if not (self.calling_ae or self.called_ae or self.accounts):
+            raise ValueError("say whom it is for: calling_ae, called_ae or accounts")
+        return self
+
+
 class Assemble(_Section):
     """When a series counts as complete."""
 
     quiet_s: Seconds = 30.0
+    patience_s: Seconds | None = None
     sweep_s: Seconds = 1.0
+    sources: dict[Annotated[str, Field(max_length=64)], AssembleSource] = {}
+
+    def waiting(self) -> Sources:
+        """Say how long to wait for the rest of a series, by who sends it."""
+        named = tuple(self._source(name, section) for name, section in self.sources.items())
+        return Sources(self._source("", AssembleSource.model_construct()), named)
+
+    def _source(self, name: str, section: AssembleSource) -> Source:
+        quiet_s = section.quiet_s or self.quiet_s
+        usual_s = PATIENCE * quiet_s if section.quiet_s else self.patience_s or PATIENCE * quiet_s
+        return Source(
+            name,
+            calling_ae=section.calling_ae,
+            called_ae=section.called_ae,
+            accounts=section.accounts,
+            quiet_s=quiet_s,
+            patience_s=max(quiet_s, section.patience_s or usual_s),
+        )
 
 
 class Work(_Section):

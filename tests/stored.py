@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 
 from dicom_node.db.engine import transaction, utc_now
 from dicom_node.db.instances import RELEASED, NewInstance, Sender, Stored, end_association, store_instances
+from dicom_node.domain.completeness import PATIENCE, Source, Sources
 from dicom_node.domain.job import JobInstance
 from dicom_node.domain.study import HEADER
 from dicom_node.spool import Spool
@@ -29,6 +30,7 @@ def store_files(
     *,
     quiet_s: float = 30.0,
     by: Sender | None = None,
+    sources: Sources | None = None,
     end: str | None = RELEASED,
 ) -> list[Stored]:
     """Store DICOM files; what became of each. `end` is how their association ended, None if it is still open."""
@@ -50,10 +52,15 @@ def store_files(
         for one in kept
     ]
     with transaction(engine) as tx:
-        outcomes = store_instances(tx, new, quiet_s)
+        outcomes = store_instances(tx, new, sources or alike(quiet_s))
         if end is not None:
             end_association(tx, by, reason=end, stored=len(new), refused=0)
     return outcomes
+
+
+def alike(quiet_s: float) -> Sources:
+    """Wait for whatever anybody sends for so long, and four times as long for what is missing."""
+    return Sources(Source(quiet_s=quiet_s, patience_s=PATIENCE * quiet_s))
 
 
 def spool_files(spool: Spool, paths: Sequence[Path]) -> list[JobInstance]:

@@ -17,6 +17,7 @@ from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.engine import utc_now
 from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.domain.completeness import Source, Sources
 
 RELEASED = "released"  # how an association ends that the peer had no more to send on
 
@@ -91,22 +92,24 @@ _GROWN = (
         instance_count=t.series.c.instance_count + bindparam("more"),
         expected_count=func.coalesce(bindparam("expected", type_=Integer), t.series.c.expected_count),
         last_received_at=bindparam("now"),
-        settle_at=bindparam("settle"),
+        settle_at=bindparam("settle_at"),
+        patient_until=bindparam("patient_until"),
+        source=bindparam("source"),
         state="receiving",
         images_deleted_at=None,
     )
 )
 
 
-def store_instances(tx: Connection, new: Sequence[NewInstance], quiet_s: float) -> list[Stored]:
+def store_instances(tx: Connection, new: Sequence[NewInstance], sources: Sources) -> list[Stored]:
     """Write the rows of instances, and of their studies, series and associations where these are new.
 
     Parameters
     ----------
     new : sequence of NewInstance
         From any number of associations. Two with the same SOP Instance UID: the first counts.
-    quiet_s : float
-        A series settles when nothing new arrived for so long.
+    sources : Sources
+        How long to wait for the rest of a series, by who sends it.
 
     Returns
     -------
@@ -125,7 +128,7 @@ def store_instances(tx: Connection, new: Sequence[NewInstance], quiet_s: float) 
         found = _known(tx, one.sop_instance_uid)
         if found is None:
             place = one.study_instance_uid, one.series_instance_uid
-            series_id = seen[place] = seen.get(place) or _ensure_series(tx, one, now, quiet_s)
+            series_id = seen[place] = seen.get(place) or _ensure_series(tx, one, now, sources)
             found = _insert(tx, one, series_id, now)
             if found is None:
                 outcomes[number] = Stored.NEW
@@ -136,7 +139,7 @@ def store_instances(tx: Connection, new: Sequence[NewInstance], quiet_s: float) 
         if not same:
             _tell_difference(tx, one, found)
     for series_id, arrived in grown.items():
-        _grow(tx, series_id, arrived, now, quiet_s)
+        _grow(tx, series_id, arrived, now, sources)
     return [outcomes[number] for number in range(len(new))]
 
 
@@ -175,7 +178,7 @@ def _ensure_association(tx: Connection, sender: Sender) -> None:
     _insert_new(tx, t.association, row)
 
 
-def _ensure_series(tx: Connection, one: NewInstance, now: datetime, quiet_s: float) -> str:
+def _ensure_series(tx: Connection, one: NewInstance, now: datetime, sources: Sources) -> str:
     study_id = tx.scalar(_STUDY, {"uid": one.study_instance_uid})
     if study_id is None:
         study = {
@@ -202,7 +205,7 @@ def _ensure_series(tx: Connection, one: NewInstance, now: datetime, quiet_s: flo
         "state": "receiving",
         "first_received_at": now,
         "last_received_at": now,
-        "settle_at": now + timedelta(seconds=quiet_s),
+        **_waiting(sources.of([one.sender]), now),
     }
     if _insert_new(tx, t.series, series):
         detail = {"study": one.study_instance_uid, "series": one.series_instance_uid, "from": one.sender.calling_ae}
@@ -236,7 +239,7 @@ def _known(tx: Connection, sop_instance_uid: str) -> Row[Any, Any, Any] | None:
     return tx.execute(_INSTANCE, {"uid": sop_instance_uid}).one_or_none()
 
 
-def _grow(tx: Connection, series_id: str, arrived: list[NewInstance], now: datetime, quiet_s: float) -> None:
+def _grow(tx: Connection, series_id: str, arrived: list[NewInstance], now: datetime, sources: Sources) -> None:
     """Count what arrived and put off the settling; a complete series opens again."""
     before = tx.execute(_LOCKED, {"series": series_id}).one()
     expected = [n for one in arrived if (n := _count(one.header.get("NumberOfSeriesRelatedInstances")))]
@@ -245,13 +248,22 @@ def _grow(tx: Connection, series_id: str, arrived: list[NewInstance], now: datet
         "more": len(arrived),
         "expected": max(expected, default=None),
         "now": now,
-        "settle": now + timedelta(seconds=quiet_s),
+        **_waiting(sources.of(one.sender for one in arrived), now),
     }
     tx.execute(_GROWN, growth)
     if before.state == "complete":
         detail = {"revision": before.revision, "late_instances": len(arrived)}
         by = arrived[0].sender
         record(tx, AuditEvent(Event.SERIES_REOPENED, by.id, series_id=series_id, actor=by.actor, detail=detail))
+
+
+def _waiting(source: Source, now: datetime) -> dict[str, Any]:
+    """Give the columns of a series that say how long it is waited for."""
+    return {
+        "source": source.name,
+        "settle_at": now + timedelta(seconds=source.quiet_s),
+        "patient_until": now + timedelta(seconds=source.patience_s),
+    }
 
 
 def _tell_difference(tx: Connection, one: NewInstance, found: Row[Any, Any, Any]) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, Row, and_, exists, func, or_, select, update
@@ -18,7 +18,6 @@ from dicom_node.domain.header import numbers
 from dicom_node.domain.rule import ORIGIN
 from dicom_node.domain.study import Verdict
 
-PATIENCE = 4  # how many quiet times a series waits for instances that were announced or whose sender was cut off
 _RECEIVING, _COMPLETE = "receiving", "complete"
 _s = t.series.c
 _HOW = {fact: t.association.c["peer_address" if fact == "address" else fact].label(fact) for fact in ORIGIN}
@@ -38,7 +37,8 @@ class ClosedSeries:
     """A series at the moment it was closed; the row is ours until the transaction ends.
 
     `expected_count` is the Number of Series Related Instances (0020,1209), where a header told. `origin` says how it
-    came: for each of `domain.rule.ORIGIN` the values of every association that brought an instance.
+    came: for each of `domain.rule.ORIGIN` the values of every association that brought an instance. `source` is the
+    section of the settings by which it was waited for; empty for none.
     """
 
     id: str
@@ -50,20 +50,22 @@ class ClosedSeries:
     expected_count: int | None
     origin: Mapping[str, tuple[str, ...]]
     instances: tuple[StoredInstance, ...]
+    source: str = ""
 
 
-def due_series(tx: Connection, now: datetime, quiet_s: float) -> list[str]:
+def due_series(tx: Connection, now: datetime) -> list[str]:
     """List the series that count as complete, the one that has waited longest first.
 
-    A series is due when the announced number of instances is there, or when it has been quiet. It is waited for
-    `PATIENCE` times as long while announced instances are missing, or while an association that brought instances has
-    not been released: then its sender, or the receiver that it spoke to, was cut off, and the rest will be sent again.
+    A series is due when the announced number of instances is there, or when it has been quiet. It is waited for as long
+    as the patience of its source lasts while announced instances are missing, or while an association that brought
+    instances has not been released: then its sender, or the receiver that it spoke to, was cut off, and the rest will
+    be sent again.
     """
-    due = select(_s.id).where(_is_due(now, quiet_s)).order_by(_s.settle_at)
+    due = select(_s.id).where(_is_due(now)).order_by(_s.settle_at)
     return list(tx.scalars(due))
 
 
-def close_series(tx: Connection, series_id: str, now: datetime, quiet_s: float) -> ClosedSeries | None:
+def close_series(tx: Connection, series_id: str, now: datetime) -> ClosedSeries | None:
     """Close a series if it is still due: it becomes a new revision, which its new instances belong to.
 
     Returns
@@ -71,7 +73,7 @@ def close_series(tx: Connection, series_id: str, now: datetime, quiet_s: float) 
     ClosedSeries or None
         None when another process closed it, or an instance came in the meantime.
     """
-    closed = update(t.series).where(_s.id == series_id, _is_due(now, quiet_s))
+    closed = update(t.series).where(_s.id == series_id, _is_due(now))
     closing = {"state": _COMPLETE, "revision": _s.revision + 1, "closed_at": now, "no_job_reason": None}
     if tx.execute(closed.values(**closing)).rowcount != 1:
         return None
@@ -82,7 +84,7 @@ def close_series(tx: Connection, series_id: str, now: datetime, quiet_s: float) 
     tx.execute(update(t.instance).where(*new).values(revision=row.revision))
     instances = _instances(tx, series_id)
     expected = row.expected_count or _announced(instances)
-    reason = _reason(row, expected, len(instances), now, quiet_s)
+    reason = _reason(row, expected, len(instances), now)
     tx.execute(update(t.series).where(_s.id == series_id).values(close_reason=reason, expected_count=expected))
     return ClosedSeries(
         id=series_id,
@@ -94,6 +96,7 @@ def close_series(tx: Connection, series_id: str, now: datetime, quiet_s: float) 
         expected_count=expected,
         origin=_origin(tx, series_id),
         instances=instances,
+        source=row.source,
     )
 
 
@@ -129,6 +132,7 @@ def read_closed(tx: Connection, series_id: str) -> ClosedSeries | None:
         expected_count=row.expected_count or _announced(instances),
         origin=_origin(tx, series_id),
         instances=instances,
+        source=row.source,
     )
 
 
@@ -166,11 +170,11 @@ def holds_our_results(tx: Connection, series_id: str) -> bool:
     return tx.execute(ours.where(t.instance.c.series_id == series_id).limit(1)).first() is not None
 
 
-def _is_due(now: datetime, quiet_s: float) -> Any:
+def _is_due(now: datetime) -> Any:
     quiet = _s.settle_at <= now
     announced = _s.expected_count.is_not(None)
     missing = and_(announced, _s.instance_count < _s.expected_count)
-    long_quiet = _s.last_received_at <= now - timedelta(seconds=PATIENCE * quiet_s)
+    long_quiet = func.coalesce(_s.patient_until, _s.settle_at) <= now
     all_there = and_(announced, _s.instance_count == _s.expected_count)
     waited_for = or_(missing, _cut_off())
     return and_(_s.state == _RECEIVING, or_(all_there, and_(quiet, ~waited_for), and_(quiet, long_quiet)))
@@ -201,8 +205,8 @@ def _announced(instances: Iterable[StoredInstance]) -> int | None:
     return max((int(number[0]) for number in told if number and number[0] >= 1), default=None)
 
 
-def _reason(row: Row[Any], expected: int | None, received: int, now: datetime, quiet_s: float) -> str:
+def _reason(row: Row[Any], expected: int | None, received: int, now: datetime) -> str:
     if expected is not None and received == expected:
         return f"all {expected} announced instances arrived"
-    quiet_for = f"quiet for {max(quiet_s, (now - row.last_received_at).total_seconds()):.0f} s"
+    quiet_for = f"quiet for {(now - row.last_received_at).total_seconds():.0f} s"
     return quiet_for if expected is None else f"{quiet_for}, {received} of {expected} announced instances arrived"

@@ -130,6 +130,8 @@ study = Table(
 # state: receiving -> complete (-> receiving when a late instance arrives; revision grows at each closing).
 # source_ae: who opened the association that brought the first instance.
 # scanner: Station Name (0008,1010) of the first instance, or its manufacturer and model where that is empty.
+# source: the section of assemble.sources that its last sender fits; empty for none.
+# settle_at: when it has been quiet for long enough; patient_until: when nobody waits any longer for what is missing.
 # verdict: what assembly found at the last closing: {"slices": n, "spacing_mm": ..., "set_aside": [...], ...}
 # refusal: why the instances are no volume; null when they are one.
 # no_job_reason: why there is no job although the series is complete; null when there is one.
@@ -151,6 +153,8 @@ series = Table(
     Column("first_received_at", UTCDateTime, nullable=False),
     Column("last_received_at", UTCDateTime, nullable=False),
     Column("settle_at", UTCDateTime, nullable=False),
+    Column("patient_until", UTCDateTime),
+    Column("source", String(64), nullable=False, server_default=""),
     Column("closed_at", UTCDateTime),
     Column("close_reason", String(200)),
     Column("verdict", JSON),

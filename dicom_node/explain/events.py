@@ -51,7 +51,10 @@ def sentence(row: Row[Any]) -> str:
 
 
 def _complete(row: Row[Any], detail: dict[str, Any]) -> str:
-    text = f"complete, revision {detail['revision']}: {detail['closed']}; {count(detail['slices'], 'slice')}"
+    text = f"complete, revision {detail['revision']}: {detail['closed']}"
+    if detail.get("source"):
+        text += f" (source {detail['source']})"
+    text += f"; {count(detail['slices'], 'slice')}"
     if detail.get("slice_spacing_mm"):
         text += f", {detail['slice_spacing_mm']:g} mm apart"
     if detail.get("frame_of_reference"):

@@ -57,7 +57,7 @@ class Receiver:
     def __init__(self, settings: Settings, spool: Spool, engine: Engine) -> None:
         self._settings = settings
         self._spool = spool
-        self._storage = Storage(spool, engine, settings.assemble.quiet_s)
+        self._storage = Storage(spool, engine, settings.assemble.waiting())
         self._selector = selectors.DefaultSelector()
         self._connections: set[Connection] = set()
         self._resting: socket.socket | None = None  # the listener, for a moment, when nothing can be accepted

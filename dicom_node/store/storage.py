@@ -32,6 +32,7 @@ from dicom_node.db.audit import record
 from dicom_node.db.engine import is_away
 from dicom_node.db.instances import NewInstance, Stored, store_instances
 from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.domain.completeness import Sources
 from dicom_node.errors import DuplicateDiffers, OutOfResources, StoreError
 from dicom_node.spool import Spool
 from dicom_node.store.arrival import Arrival
@@ -59,14 +60,14 @@ class Storage:
 
     Parameters
     ----------
-    quiet_s : float
+    sources : Sources
         As `db.instances.store_instances` takes it.
     """
 
-    def __init__(self, spool: Spool, engine: Engine, quiet_s: float) -> None:
+    def __init__(self, spool: Spool, engine: Engine, sources: Sources) -> None:
         self._spool = spool
         self._engine = engine
-        self._quiet_s = quiet_s
+        self._sources = sources
         self._disk: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._commits: queue.SimpleQueue[Arrival | Task | Note | None] = queue.SimpleQueue()
         self._untold: list[Note] = []  # for the audit trail, not yet committed
@@ -202,7 +203,7 @@ class Storage:
         in_doubt = False
         try:
             with self._engine.connect() as connection, connection.begin() as tx:
-                outcomes = store_instances(connection, [new for _, new in kept], self._quiet_s)
+                outcomes = store_instances(connection, [new for _, new in kept], self._sources)
                 in_doubt = True
                 tx.commit()
         except Exception as error:  # noqa: BLE001 - told by _refusal; the peers are owed an answer in any case

@@ -27,6 +27,7 @@ from dicom_node.domain.model import Accepts, ModelCard
 from dicom_node.domain.rule import Condition, Operator, Rule
 from dicom_node.domain.uids import job_id
 from dicom_node.engine import Enqueuer
+from dicom_node.explain import explain
 from dicom_node.settings import Assemble, Database, Settings
 from dicom_node.settings import Spool as SpoolSettings
 from dicom_node.spool import Spool
@@ -55,7 +56,7 @@ class Site:
         return Assembler(self.settings, catalog, self.engine, enqueuer or self.enqueuer, self.spool)
 
     def store(self, paths: Sequence[Path], **options: Any) -> None:
-        store_files(self.engine, self.spool, paths, quiet_s=self.settings.assemble.quiet_s, **options)
+        store_files(self.engine, self.spool, paths, sources=self.settings.assemble.waiting(), **options)
 
     def series(self, n: int = 8, change: Change = lambda number, ds: ds) -> list[Path]:
         return small_ct(self.home / generate_uid()[-8:], slices=n, rows=16, columns=16, change=change)
@@ -66,6 +67,7 @@ class Site:
         with self.engine.begin() as tx:
             for row in tx.execute(select(t.series)).all():
                 earlier = {"settle_at": row.settle_at - back, "last_received_at": row.last_received_at - back}
+                earlier["patient_until"] = row.patient_until - back
                 tx.execute(update(t.series).where(t.series.c.id == row.id).values(**earlier))
 
     def one(self, table: Any = t.series) -> Row[Any]:
@@ -187,6 +189,22 @@ def test_announced_instances_are_waited_for_and_then_the_series_is_refused(site:
     (job,) = site.jobs()
     assert (job.state, job.error, job.slices) == ("failed", "8 of 9 instances arrived.", [])
     assert site.enqueued() == [f"report/{job.id}/1"], "the PACS is told, and no model runs"
+
+
+def test_each_source_has_a_quiet_time_of_its_own_and_explain_names_it(both: Site) -> None:
+    sources = {"fast": {"calling_ae": ["PACS*"], "quiet_s": 4}, "slow": {"calling_ae": ["CT1"], "quiet_s": 90}}
+    both.settings = both.settings.model_copy(update={"assemble": Assemble.model_validate({"sources": sources})})
+    assembler = both.assembler()
+    for caller, quiet_s in (("PACS7", 4), ("OTHER", 30), ("CT1", 90)):
+        both.store(paths := both.series(8), by=sender(caller, f"{caller:a<36}"))
+        both.pass_time(quiet_s - 1)
+        assert assembler.sweep() == 0, caller
+        both.pass_time(1)
+        assert assembler.sweep() == 1, caller
+        assert both.detail("series complete")["closed"] == f"quiet for {quiet_s} s"
+    with both.engine.begin() as tx:
+        (story,) = explain(tx, str(dcmread(paths[0]).SeriesInstanceUID))
+    assert any("quiet for 90 s (source slow); 8 slices" in line.text for line in story.lines)
 
 
 @pytest.mark.parametrize("end", [None, "connection lost"])

@@ -13,7 +13,7 @@ from dicom_node.db import migrate
 from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine, transaction
 from dicom_node.db.instances import NewInstance, Stored, paths_known, store_instances
-from tests.stored import sender
+from tests.stored import alike, sender
 
 ROUNDS, RECEIVERS = 25, 3
 
@@ -50,7 +50,7 @@ def test_receivers_that_grow_one_series_at_once_neither_lose_instances_nor_lock_
             first = (number * ROUNDS + turn) * 4
             together.wait(30)
             with transaction(engine) as tx:
-                found += store_instances(tx, [instance(first + n, association=number) for n in range(4)], 30.0)
+                found += store_instances(tx, [instance(first + n, association=number) for n in range(4)], alike(30.0))
         return found
 
     with ThreadPoolExecutor(RECEIVERS) as pool:
@@ -74,7 +74,7 @@ def test_receivers_that_find_the_same_new_studies_at_once_agree(engine: Engine) 
             ]
             together.wait(30)
             with transaction(engine) as tx:
-                found += store_instances(tx, new, 30.0)
+                found += store_instances(tx, new, alike(30.0))
         return found
 
     with ThreadPoolExecutor(2) as pool:
@@ -92,7 +92,7 @@ def test_the_same_instance_of_several_receivers_has_one_row_and_one_winner(engin
         for turn in range(ROUNDS):
             together.wait(30)
             with transaction(engine) as tx:
-                found += store_instances(tx, [instance(turn, association=number)], 30.0)
+                found += store_instances(tx, [instance(turn, association=number)], alike(30.0))
         return found
 
     with ThreadPoolExecutor(RECEIVERS) as pool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import tomllib
 from collections.abc import Iterator
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, get_args
@@ -16,8 +17,10 @@ from dicom_node.catalog import destination
 from dicom_node.domain.delivery import StowDestination
 from dicom_node.errors import ConfigurationError
 from dicom_node.settings import Settings, load_settings
+from tests.stored import sender
 
 EXAMPLE = files("dicom_node.cli") / "example"
+NAMED = r"destinations|assemble\.sources|notify\.channels|notify\.rules"  # sections of which there may be many
 DOCS = Path(__file__).parents[2] / "docs" / "settings.md"
 
 
@@ -65,6 +68,7 @@ def test_an_empty_file_gives_a_node_beside_the_file(tmp_path: Path) -> None:
         ('[database]\nurl = "mysql://a/b"', "database.url: use sqlite:///PATH or postgresql://"),
         ('[database]\nurl = "no url"', "database.url: "),
         ('[[receive.peers]]\nae_title = "CT1"\naddress = "10.0.0.300"', "receive.peers.0.address: "),
+        ("[assemble.sources.ct]\nquiet_s = 5", "assemble.sources.ct: say whom it is for"),
         ('[destinations.pacs]\nhost = "pacs"', "destinations.pacs.ae_title: this key is needed"),
         ('[destinations.pacs]\nkind = "ftp"', "destinations.pacs: kind: use dimse, stow or folder"),
         ('[destinations.web]\nkind = "stow"\nurl = "pacs/dicom-web"', "destinations.web.url: use the URL of the"),
@@ -96,6 +100,28 @@ def test_the_environment_goes_before_the_file_and_is_named_when_it_is_wrong(tmp_
     assert problem.startswith("DICOM_NODE__RECEIVE__PORT: receive.port: ")
 
 
+def test_senders_have_times_of_their_own_and_the_most_patient_counts(tmp_path: Path) -> None:
+    text = """
+    [assemble]
+    quiet_s = 20
+    patience_s = 50
+    [assemble.sources.scanners]
+    calling_ae = ["CT?", "MR1"]
+    called_ae = ["AINODE"]
+    quiet_s = 60
+    [assemble.sources.gateway]
+    accounts = ["gw"]
+    patience_s = 5
+    """
+    sources = load_settings(write(tmp_path, text), {}).assemble.waiting()
+    ct, other, gateway = sender("CT1"), sender("PACS"), replace(sender("STOW"), account="gw")
+    found = {one.calling_ae: sources.of([one]) for one in (ct, other, gateway)}
+    told = {name: (source.name, source.quiet_s, source.patience_s) for name, source in found.items()}
+    assert told == {"CT1": ("scanners", 60, 240), "PACS": ("", 20, 50), "STOW": ("gateway", 20, 20)}
+    assert sources.of([other, ct]).name == "scanners"
+    assert sources.of([replace(ct, called_ae="RESEARCH")]).name == ""
+
+
 def test_no_secret_is_shown(tmp_path: Path) -> None:
     text = '[destinations.web]\nkind = "stow"\nurl = "https://p/dicom-web/studies"\nusername = "a"\npassword = "hush"'
     settings = load_settings(write(tmp_path, text), {})
@@ -116,13 +142,13 @@ def test_the_example_changes_nothing_but_says_everything(tmp_path: Path) -> None
     commented = re.sub(r"^# (?=[a-z_]+ = |\[)", "", text, flags=re.MULTILINE)
     document = tomllib.loads(commented)
     Settings.model_validate({**document, "file": tmp_path / "settings.toml"})
-    told = {re.sub(r"^(destinations|notify\.channels|notify\.rules)\.\w+\.", r"\1.", key) for key in _dotted(document)}
+    told = {re.sub(rf"^({NAMED})\.\w+\.", r"\1.", key) for key in _dotted(document)}
     assert set(keys(Settings)) - told == set()
 
 
 def test_every_key_is_documented() -> None:
     text = DOCS.read_text()
-    named = [re.sub(r"^(destinations|notify\.channels|notify\.rules)\.", r"\1.NAME.", key) for key in keys(Settings)]
+    named = [re.sub(rf"^({NAMED})\.", r"\1.NAME.", key) for key in keys(Settings)]
     assert [key for key in named if f"`{key}`" not in text] == []
 
 

@@ -23,7 +23,7 @@ class Shelf:
         """The storage, running."""
         with self._lock:
             if self._storage is None:
-                self._storage = Storage(self._desk.spool, self._desk.engine, self._desk.settings.assemble.quiet_s)
+                self._storage = Storage(self._desk.spool, self._desk.engine, self._desk.settings.assemble.waiting())
                 self._storage.start()
             return self._storage
 
