@@ -177,6 +177,18 @@ def rule_models(settings: Settings) -> dict[str, str]:
     return named
 
 
+def rule_sop_classes(settings: Settings) -> frozenset[str]:
+    """Give the SOP classes that rules name which are switched on; whoever names one wants it to be sent."""
+    named: set[str] = set()
+    for file in sorted(settings.rules.glob("*.toml")):
+        found = _read(file, _RuleFile, [])
+        if found is not None and found.enabled and "SOPClassUID" in found.when:
+            conditions = _rule(found, file, []).conditions
+            wanted = (c for c in conditions if c.key == "SOPClassUID" and c.operator is Operator.ONE_OF)
+            named |= {str(uid) for condition in wanted for uid in condition.operands}
+    return frozenset(named)
+
+
 def _card_files(settings: Settings, problems: list[str]) -> list[Path]:
     files = sorted(BUNDLED.glob(f"*/{CARD}"))
     for folder in settings.models:

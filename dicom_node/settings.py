@@ -35,12 +35,21 @@ from dicom_node.domain.encoding import Encoding, refuse_encodings
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.people import Role
 from dicom_node.domain.proof import Verify
-from dicom_node.domain.uids import AETitle
+from dicom_node.domain.uids import AETitle, is_uid
 from dicom_node.errors import ConfigurationError
 
 ENVIRONMENT_PREFIX = "DICOM_NODE__"
+
+
+def _sop_class(uid: str) -> str:
+    if not is_uid(uid):
+        raise ValueError(f"{uid!r} is no UID")
+    return uid
+
+
 Port = Annotated[int, Field(ge=1, le=65535)]
 AE = Annotated[str, AfterValidator(AETitle)]
+ClassUID = Annotated[str, AfterValidator(_sop_class)]
 Seconds = Annotated[float, Field(gt=0)]
 Days = Annotated[float, Field(ge=0)]
 
@@ -114,6 +123,7 @@ class Receive(_Section):
     idle_timeout_s: Seconds = 60.0
     artim_timeout_s: Seconds = 30.0
     called_ae: tuple[AE, ...] = ()
+    sop_classes: tuple[ClassUID, ...] = ()
     accept_any_peer: bool = False
     peers: tuple[Peer, ...] = ()
 

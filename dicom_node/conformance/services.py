@@ -16,7 +16,7 @@ from dicom_node.deliver import association as scu
 from dicom_node.deliver.commitment import SERVICE as COMMITMENT
 from dicom_node.deliver.query import SERVICE as QUERY
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_node.receive import admission
+from dicom_node.receive import admission, classes
 from dicom_node.settings import DimseSettings, Node, Receive
 
 _VERIFICATION = UID("1.2.840.10008.1.1")
@@ -27,7 +27,7 @@ def services() -> list[Row]:
     """List every SOP class that we provide or use over DIMSE."""
     rows: list[Row] = [("SOP class", "User (SCU)", "Provider (SCP)", "Transfer syntaxes")]
     rows.append((named(_VERIFICATION.name, _VERIFICATION), "yes", "yes", "SCU: the uncompressed; SCP: all below"))
-    rows.append((f"the {len(admission.storage_classes())} storage classes below", "no", "yes", "all below"))
+    rows.append((f"the {len(classes.storage_classes())} storage classes below", "no", "yes", "all below"))
     sent = {str(result.SOPClassUID): str(result.file_meta.TransferSyntaxUID) for result in made().values()}
     for sop_class, own in sorted(sent.items()):
         first = f"its own ({UID(own).name}), else {ImplicitVRLittleEndian.name}, re-encoded"
@@ -42,13 +42,13 @@ def services() -> list[Row]:
 
 def storage_classes() -> list[Row]:
     """List every storage class that is accepted."""
-    known = sorted(admission.storage_classes(), key=lambda uid: uid.name)
+    known = sorted(classes.storage_classes(), key=lambda uid: (uid.name, uid))
     return [("Storage class", "UID"), *((uid.name, str(uid)) for uid in known)]
 
 
 def transfer_syntaxes() -> list[Row]:
     """List every transfer syntax that is accepted."""
-    known = sorted(admission.transfer_syntaxes(), key=lambda uid: [int(part) for part in uid.split(".")])
+    known = sorted(classes.transfer_syntaxes(), key=lambda uid: [int(part) for part in uid.split(".")])
     return [("Transfer syntax", "UID"), *((uid.name, str(uid)) for uid in known)]
 
 
@@ -60,7 +60,11 @@ def identity() -> list[Row]:
         ("Implementation class UID", IMPLEMENTATION_CLASS_UID),
         ("Implementation version name", IMPLEMENTATION_VERSION_NAME),
         ("Maximum PDU received", f"{admission.MAX_PDU} bytes as acceptor, {scu.MAX_PDU} as requestor"),
-        ("Asynchronous operations window", "not negotiated: one operation at a time"),
+        (
+            "Asynchronous operations window",
+            f"as acceptor up to {admission.MOST_OPERATIONS} operations invoked, where the peer asks; 1 performed. "
+            "As requestor not negotiated: one operation at a time",
+        ),
         ("Associations at once", f"`receive.max_associations` as acceptor, {Receive().max_associations} by default"),
     ]
 

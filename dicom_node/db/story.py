@@ -66,7 +66,7 @@ def find_series(tx: Connection, text: str) -> list[str]:
 
 def find_refusals(tx: Connection, text: str) -> Rows:
     """Find what was refused at the door: rejected associations and instances whose audit event holds `text` whole."""
-    refused = (Event.ASSOCIATION_REJECTED.value, Event.INSTANCE_REFUSED.value)
+    refused = (Event.ASSOCIATION_REJECTED.value, Event.SOP_CLASS_REFUSED.value, Event.INSTANCE_REFUSED.value)
     quoted = cast(t.audit_event.c.detail, Text).contains(f'"{text}"', autoescape=True)
     return tx.execute(
         select(t.audit_event)

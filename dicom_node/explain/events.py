@@ -30,6 +30,8 @@ def remedy(row: Row[Any]) -> str:
     """Say what to do about a refusal at the door."""
     if row.event == Event.ASSOCIATION_REJECTED:
         return "compare the peer's AE titles and address with receive.peers and receive.called_ae in the settings"
+    if row.event == Event.SOP_CLASS_REFUSED:
+        return "name the class in receive.sop_classes, or in a rule as SOPClassUID, and restart the node"
     if str(row.detail.get("status", "")).startswith("0xA7"):
         return "make space on the spool's disk, see that the database answers, and have the peer send again"
     return "the sender has to correct the instance"
@@ -85,6 +87,14 @@ def _superseded(row: Row[Any], detail: dict[str, Any]) -> str:
 def _rejected(row: Row[Any], detail: dict[str, Any]) -> str:
     peer = f"{detail.get('from')} ({detail.get('address')})"
     return f"association from {peer} to {detail.get('to')} rejected: {detail.get('reason')}"
+
+
+def _unnamed(row: Row[Any], detail: dict[str, Any]) -> str:
+    classes = ", ".join(detail.get("sop_classes", ()))
+    return (
+        f"{detail.get('from')} ({detail.get('address')}) may not send {classes}: "
+        "no storage class of the standard, named by no rule and not in receive.sop_classes"
+    )
 
 
 def _refused(row: Row[Any], detail: dict[str, Any]) -> str:
@@ -163,6 +173,7 @@ _SENTENCES: dict[str, Callable[[Row[Any], dict[str, Any]], str]] = {
     Event.DELIVERY_LOST: _lost,
     Event.DELIVERY_UNPROVEN: _unproven,
     Event.ASSOCIATION_REJECTED: _rejected,
+    Event.SOP_CLASS_REFUSED: _unnamed,
     Event.INSTANCE_REFUSED: _refused,
     Event.INSTANCE_DUPLICATE_DIFFERS: _differs,
     Event.SERIES_REOPENED: _reopened,

@@ -5,12 +5,12 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from functools import cache
 
 from pydicom.uid import UID, ExplicitVRLittleEndian, ImplicitVRLittleEndian
-from pynetdicom import ALL_TRANSFER_SYNTAXES, AllStoragePresentationContexts, build_context
+from pynetdicom import build_context
 from pynetdicom.pdu_primitives import (
     A_ASSOCIATE,
+    AsynchronousOperationsWindowNegotiation,
     ImplementationClassUIDNotification,
     ImplementationVersionNameNotification,
     MaximumLengthNotification,
@@ -21,9 +21,11 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # typ
 
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.errors import ProtocolError
+from dicom_node.receive.classes import is_other_service, storage_classes, transfer_syntaxes
 from dicom_node.settings import DimseSettings, Settings
 
 MAX_PDU = 128 * 1024
+MOST_OPERATIONS = 16  # that one association may have under way
 MOST_ITEMS = 10_000  # 128 contexts with every transfer syntax there is are 6,000
 _FIXED = 74
 _CONTEXT, _USER_INFORMATION = 0x20, 0x50
@@ -47,12 +49,14 @@ class Services:
     """What a peer may do, beside asking for an echo.
 
     `stores` says whether it may send objects, `reports` whether it may report on storage commitment, and
-    `is_destination` whether it is known to be a destination: then it need not negotiate its role.
+    `is_destination` whether it is known to be a destination: then it need not negotiate its role. `sop_classes` are
+    those that it may send although they are no storage classes of the standard.
     """
 
     stores: bool
     reports: bool = False
     is_destination: bool = False
+    sop_classes: frozenset[str] = frozenset()
 
 
 def check_items(pdu: bytes) -> None:
@@ -117,14 +121,16 @@ def refuse(request: A_ASSOCIATE, address: str, settings: Settings) -> Rejection 
     return Rejection(*NOT_ALLOWED, f"calling AE title {calling} is not in receive.peers")
 
 
-def services(request: A_ASSOCIATE, address: str, settings: Settings) -> Services:
+def services(
+    request: A_ASSOCIATE, address: str, settings: Settings, sop_classes: frozenset[str] = frozenset()
+) -> Services:
     """Say what a peer may do: the named peers send, and those whom we ask for storage commitment report on it."""
     receive, calling = settings.receive, request.calling_ae_title
     known = (peer for peer in receive.peers if peer.ae_title == calling)
     stores = receive.accept_any_peer or any(not peer.address or _within(address, peer.address) for peer in known)
     asked = [d for d in settings.destinations.values() if isinstance(d, DimseSettings) and d.verify.by_commitment]
     is_destination = any(d.ae_title == calling for d in asked)
-    return Services(stores, bool(asked) and (stores or is_destination), is_destination)
+    return Services(stores, bool(asked) and (stores or is_destination), is_destination, sop_classes)
 
 
 def negotiate(
@@ -132,9 +138,9 @@ def negotiate(
 ) -> tuple[list[PresentationContext], list[SCP_SCU_RoleSelectionNegotiation]]:
     """Answer every proposed presentation context, and every role (PS3.7 D.3.3.4) that matters to us.
 
-    Storage classes are taken in any transfer syntax. Of several in one context the first that we know is taken: the
-    peer's order is its preference, and what it sends is stored as it is. Storage commitment is taken from the provider
-    alone, who has to say that it is one unless we know it as a destination.
+    Storage classes, and those that somebody has named, are taken in any transfer syntax. Of several in one context the
+    first that we know is taken: the peer's order is its preference, and what it sends is stored as it is. Storage
+    commitment is taken from the provider alone, who has to say that it is one unless we know it as a destination.
     """
     roles = {i.sop_class_uid: (i.scu_role, i.scp_role) for i in _items(request, SCP_SCU_RoleSelectionNegotiation)}
     answers: list[PresentationContext] = []
@@ -161,11 +167,30 @@ def _ours(
         if abstract_syntax in roles:
             reports.scu_role, reports.scp_role = False, True
         return [reports]
-    if abstract_syntax != Verification and (not allowed.stores or abstract_syntax not in storage_classes()):
+    if abstract_syntax != Verification and not (allowed.stores and _is_stored(abstract_syntax, allowed)):
         return []
     syntaxes = [s for s in proposed.transfer_syntax if s in transfer_syntaxes()]
     # with none in common, any of ours makes the answer say that it was for the transfer syntaxes
     return [build_context(abstract_syntax, [*(syntaxes or transfer_syntaxes())])]
+
+
+def _is_stored(abstract_syntax: UID, allowed: Services) -> bool:
+    return abstract_syntax in storage_classes() or abstract_syntax in allowed.sop_classes
+
+
+def unnamed_classes(request: A_ASSOCIATE, allowed: Services) -> list[str]:
+    """List what a peer that may store wants to send and may not: private classes that nobody has named."""
+    if not allowed.stores:
+        return []
+    asked = dict.fromkeys(cx.abstract_syntax for cx in request.presentation_context_definition_list)
+    return [str(uid) for uid in asked if uid and not _is_stored(uid, allowed) and not is_other_service(uid)]
+
+
+def window(request: A_ASSOCIATE) -> int | None:
+    """How many requests a peer may send before the first is answered (PS3.7 D.3.3.3); None when it did not ask."""
+    for item in _items(request, AsynchronousOperationsWindowNegotiation):
+        return min(item.maximum_number_operations_invoked or MOST_OPERATIONS, MOST_OPERATIONS)
+    return None
 
 
 def acceptance(
@@ -184,8 +209,18 @@ def acceptance(
     class_uid.implementation_class_uid = UID(IMPLEMENTATION_CLASS_UID)
     version = ImplementationVersionNameNotification()
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
-    answer.user_information = [length, class_uid, *roles, version]
+    answer.user_information = [length, class_uid, *_agreed_window(request), *roles, version]
     return answer
+
+
+def _agreed_window(request: A_ASSOCIATE) -> list[AsynchronousOperationsWindowNegotiation]:
+    """Answer with as many as we take at once; we ourselves ask nothing of a peer that called us."""
+    operations = window(request)
+    if operations is None:
+        return []
+    agreed = AsynchronousOperationsWindowNegotiation()
+    agreed.maximum_number_operations_invoked, agreed.maximum_number_operations_performed = operations, 1
+    return [agreed]
 
 
 def implementation_of(request: A_ASSOCIATE) -> str:
@@ -208,15 +243,3 @@ def _items(request: A_ASSOCIATE, kind: type) -> Iterable:  # type: ignore[type-a
 def _within(address: str, network: str) -> bool:
     ip = ipaddress.ip_address(address.removeprefix("::ffff:"))  # IPv4 on a socket that takes both
     return ip in ipaddress.ip_network(network, strict=False)
-
-
-@cache
-def storage_classes() -> frozenset[UID]:
-    """Every class that a peer may send: all of PS3.4 B.5 that pynetdicom knows."""
-    return frozenset(cx.abstract_syntax for cx in AllStoragePresentationContexts if cx.abstract_syntax is not None)
-
-
-@cache
-def transfer_syntaxes() -> frozenset[UID]:
-    """Every transfer syntax that we take: files are kept as they come."""
-    return frozenset(UID(uid) for uid in ALL_TRANSFER_SYNTAXES)

@@ -30,10 +30,12 @@ from dicom_node.receive.admission import (
     implementation_of,
     negotiate,
     peer_max_pdu,
+    unnamed_classes,
+    window,
 )
 from dicom_node.receive.commitment import EventReport
 from dicom_node.receive.dimse import Command
-from dicom_node.store.arrival import Arrival
+from dicom_node.store.arrival import LONGEST_WAIT_BYTES, Arrival
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +57,9 @@ class Hub(Protocol):
 
     def post(self, step: Callable[[], None]) -> None:
         """Run something in the loop; called from other threads."""
+
+    def unnamed(self, request: A_ASSOCIATE, address: str, sop_classes: list[str]) -> None:
+        """Record private classes that this peer may not send, because nobody has named them."""
 
     def write(self, arrival: Arrival, data: bytes) -> None:
         """Append to a data set."""
@@ -88,16 +93,15 @@ class Association:
     ----------
     outbox : bytearray
         What is to be sent; nothing more is read from the peer until it has gone.
-    is_busy : bool
-        Whether a C-STORE or a report waits for its answer. One at a time: the asynchronous operations window is not
-        negotiated.
+    under_way : int
+        Requests that wait for their answers: one, or as many as the asynchronous operations window allows.
     """
 
     def __init__(self, hub: Hub, address: str) -> None:
         self.address = address
         self.state = State.WAITING
         self.outbox = bytearray()
-        self.is_busy = False
+        self.under_way = 0
         self.sender: Sender | None = None
         self.attempted = self.stored = self.refused = 0
         self._hub = hub
@@ -105,6 +109,9 @@ class Association:
         self._inbox = bytearray()
         self._contexts: dict[int, tuple[str, str]] = {}  # id -> abstract syntax, transfer syntax
         self._peer_max_pdu = 0
+        self._window = 1
+        self._is_leaving = False  # the peer wants to release, and is still owed answers
+        self._storing: list[Arrival] = []  # complete, and not yet answered
         self._context_id = 0  # of the message that is arriving
         self._command_set = bytearray()
         self._command: Command | None = None  # complete, its data set is arriving
@@ -118,9 +125,16 @@ class Association:
         return not (self.outbox or (self.is_busy and self._inbox) or self._is_held_back)
 
     @property
+    def is_busy(self) -> bool:
+        """Whether nothing more is taken up until an answer is given."""
+        if self.under_way >= self._window:
+            return True
+        return self._is_leaving or sum(a.queued - a.written for a in self._storing) > LONGEST_WAIT_BYTES
+
+    @property
     def is_our_turn(self) -> bool:
         """Whether the peer has to wait for our disk or database: it is not idle then."""
-        return self.is_busy or self._is_held_back
+        return self.under_way > 0 or self._is_held_back
 
     @property
     def _is_held_back(self) -> bool:
@@ -175,8 +189,8 @@ class Association:
         elif self.state is State.OPEN and kind == _DATA:
             self._take_data(pdu)
         elif self.state is State.OPEN and kind == _RELEASE_RQ:
-            self.outbox += struct.pack(">BxI4x", _RELEASE_RP, 4)
-            self._end(RELEASED, State.CLOSING)
+            self._is_leaving = True
+            self._release_once_answered()
         else:
             raise ProtocolError(f"PDU of type 0x{kind:02X} out of place", abort_reason=2)
 
@@ -187,7 +201,10 @@ class Association:
             self.outbox += struct.pack(">BxIxBBB", 0x03, 4, *numbers)
             self.state = State.CLOSING
             return
-        contexts, roles = negotiate(request, self._hub.services(request, self.address))
+        allowed = self._hub.services(request, self.address)
+        if unnamed := unnamed_classes(request, allowed):
+            self._hub.unnamed(request, self.address, unnamed)
+        contexts, roles = negotiate(request, allowed)
         answer = A_ASSOCIATE_AC()
         answer.from_primitive(acceptance(request, contexts, roles))
         self._contexts = {
@@ -196,6 +213,7 @@ class Association:
             if cx.result == 0 and cx.context_id is not None
         }
         self._peer_max_pdu = peer_max_pdu(request)
+        self._window = window(request) or 1
         self.sender = Sender(
             id=str(uuid4()),
             calling_ae=request.calling_ae_title,
@@ -256,7 +274,9 @@ class Association:
         assert self.sender is not None
         abstract_syntax, transfer_syntax = self._contexts[self._context_id]
         announced = command.sop_class_uid, command.sop_instance_uid
-        arrival = Arrival(self.sender, *announced, transfer_syntax, partial(self._answer_later, command))
+        arrival = Arrival(
+            self.sender, *announced, transfer_syntax, partial(self._answer_later, self._context_id, command)
+        )
         arrival.check_announced()
         if arrival.error is None and command.sop_class_uid != abstract_syntax:
             arrival.error = DataSetMismatch("SOP class of the command is not that of the context")
@@ -267,7 +287,8 @@ class Association:
         assert self.sender is not None
         abstract_syntax, transfer_syntax = self._contexts[self._context_id]
         if abstract_syntax == StorageCommitmentPushModel:
-            self._report = EventReport(command, transfer_syntax, self.sender.calling_ae, self._answer_report_later)
+            answer = partial(self._answer_report_later, self._context_id)
+            self._report = EventReport(command, transfer_syntax, self.sender.calling_ae, answer)
 
     def _take_data_set(self, context_id: int, fragment: bytes, *, is_last: bool) -> None:
         if self._command is None or context_id != self._context_id:
@@ -292,47 +313,51 @@ class Association:
         self._command = None
         if self._arrival is not None:
             arrival, self._arrival = self._arrival, None
-            self.is_busy = True
+            self.under_way += 1
+            self._storing.append(arrival)
             self._hub.finish(arrival)
         elif self._report is not None:
             report, self._report = self._report, None
-            self.is_busy = True
+            self.under_way += 1
             self._hub.report(report)
         elif command.field == dimse.C_ECHO_RQ:
-            self._respond(command, dimse.SUCCESS)
+            self._respond(self._context_id, command, dimse.SUCCESS)
         elif command.field & dimse.RESPONSE:
             raise ProtocolError(f"response 0x{command.field:04X} to nothing that we asked", abort_reason=2)
         elif command.field != dimse.C_CANCEL_RQ:  # a cancel has nothing to cancel, and no response
-            self._respond(command, dimse.UNRECOGNIZED_OPERATION)
+            self._respond(self._context_id, command, dimse.UNRECOGNIZED_OPERATION)
 
-    def _respond(self, command: Command, status: int, comment: str = "") -> None:
-        self.outbox += dimse.p_data(self._context_id, dimse.response(command, status, comment), self._peer_max_pdu)
+    def _respond(self, context_id: int, command: Command, status: int, comment: str = "") -> None:
+        self.outbox += dimse.p_data(context_id, dimse.response(command, status, comment), self._peer_max_pdu)
 
-    def _answer_later(self, command: Command, status: int, comment: str) -> None:
+    def _answer_later(self, context_id: int, command: Command, status: int, comment: str) -> None:
         """Hand the answer of the storing threads over to the loop."""
-        self._hub.post(partial(self._stored, command, status, comment))
+        self._hub.post(partial(self._stored, context_id, command, status, comment))
 
-    def _answer_report_later(self, command: Command, status: int, comment: str) -> None:
-        self._hub.post(partial(self._reported, command, status, comment))
+    def _answer_report_later(self, context_id: int, command: Command, status: int, comment: str) -> None:
+        self._hub.post(partial(self._answer, context_id, command, status, comment))
 
-    def _reported(self, command: Command, status: int, comment: str) -> None:
-        self.is_busy = False
-        if self._end_reason:
-            self._hub.ended(self, self._end_reason)
-        else:
-            self._respond(command, status, comment)
-
-    def _stored(self, command: Command, status: int, comment: str) -> None:
-        self.is_busy = False
+    def _stored(self, context_id: int, command: Command, status: int, comment: str) -> None:
+        self._storing.pop(0)  # answers come in the order in which the data sets were complete
         if status == dimse.SUCCESS:
             self.stored += 1
         else:
             self.refused += 1
             logger.warning("instance %s refused, 0x%04X: %s", command.sop_instance_uid[:64], status, comment)
-        if self._end_reason:
+        self._answer(context_id, command, status, comment)
+
+    def _answer(self, context_id: int, command: Command, status: int, comment: str) -> None:
+        self.under_way -= 1
+        if not self._end_reason:
+            self._respond(context_id, command, status, comment)
+            self._release_once_answered()
+        elif not self.under_way:
             self._hub.ended(self, self._end_reason)
-        else:
-            self._respond(command, status, comment)
+
+    def _release_once_answered(self) -> None:
+        if self._is_leaving and not self.under_way:
+            self.outbox += struct.pack(">BxI4x", _RELEASE_RP, 4)
+            self._end(RELEASED, State.CLOSING)
 
     def _end(self, reason: str, state: State) -> None:
         """Leave the association, once; later calls only say that the connection is gone, too."""
@@ -345,7 +370,7 @@ class Association:
         if self._arrival is not None:
             self._hub.abandon(self._arrival)
             self._arrival = None
-        if not self.is_busy:  # else its answer, when it comes, ends the association
+        if not self.under_way:  # else the last answer, when it comes, ends the association
             self._hub.ended(self, reason)
 
 

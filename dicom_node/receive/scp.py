@@ -19,6 +19,7 @@ from pynetdicom.pdu_primitives import A_ASSOCIATE
 from sqlalchemy import Connection as Transaction
 from sqlalchemy import Engine
 
+from dicom_node.catalog import rule_sop_classes
 from dicom_node.db.audit import record
 from dicom_node.db.instances import end_association
 from dicom_node.domain.audit import AuditEvent, Event
@@ -64,6 +65,8 @@ class Receiver:
         self._next_look = 0.0  # monotonic time of the next look at the clocks of the connections
         self._posted: deque[Callable[[], None]] = deque()
         self._wake_out, self._wake_in = socket.socketpair()
+        self._sop_classes = frozenset(settings.receive.sop_classes) | rule_sop_classes(settings)
+        self._unnamed: set[tuple[str, str, str]] = set()  # calling AE, address, SOP class: recorded
         self._rejected: dict[tuple[str, str, str], float] = {}  # calling AE, address, reason -> when it was recorded
 
     @property
@@ -110,7 +113,21 @@ class Receiver:
 
     def services(self, request: A_ASSOCIATE, address: str) -> Services:
         """What this peer may do."""
-        return services(request, address, self._settings)
+        return services(request, address, self._settings, self._sop_classes)
+
+    def unnamed(self, request: A_ASSOCIATE, address: str, sop_classes: list[str]) -> None:
+        """Record private classes that a peer may not send; each once while this process lives."""
+        told = [uid for uid in sop_classes if (request.calling_ae_title, address, uid) not in self._unnamed]
+        if not told or len(self._unnamed) >= _MOST_REJECTIONS:
+            return
+        self._unnamed |= {(request.calling_ae_title, address, uid) for uid in told}
+        calling = request.calling_ae_title
+        logger.warning(
+            "%s at %s may not send %s: named by no rule and not in receive.sop_classes", calling, address, told
+        )
+        detail = {"from": calling, "address": address, "sop_classes": told[:20]}
+        event = AuditEvent(Event.SOP_CLASS_REFUSED, detail=detail)
+        self._storage.tell(lambda tx: record(tx, event))
 
     def forget(self, connection: Connection) -> None:
         """Drop a connection that has been closed."""
@@ -279,6 +296,10 @@ class Connection:
     def services(self, request: A_ASSOCIATE, address: str) -> Services:
         """What this peer may do."""
         return self._receiver.services(request, address)
+
+    def unnamed(self, request: A_ASSOCIATE, address: str, sop_classes: list[str]) -> None:
+        """Record private classes that this peer may not send."""
+        self._receiver.unnamed(request, address, sop_classes)
 
     def post(self, step: Callable[[], None]) -> None:
         """Run something in the loop, and then go on with this connection."""

@@ -29,6 +29,8 @@ _CHARACTER_SET = 0x00080005
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+# The whole data set is deflated (PS3.5 A.5, A.7, A.11), not only its frames; the others are the two of JPIP.
+_DEFLATED = {DeflatedExplicitVRLittleEndian, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
 _WINDOW = 64 * 1024
 
@@ -61,7 +63,7 @@ def read_header(source: Source, transfer_syntax_uid: str) -> dict[str, Any]:
     CannotUnderstand
         If the elements up to the last one wanted cannot be walked.
     """
-    if transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+    if transfer_syntax_uid in _DEFLATED:
         source = _Inflated(source)
     walk = _Walk(
         _Window(source),

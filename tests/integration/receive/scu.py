@@ -62,6 +62,7 @@ class Scu:
         self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.contexts: dict[tuple[str, str], int] = {}
+        self.accepted = b""
         self._message_id = 0
 
     def __enter__(self) -> Self:
@@ -76,15 +77,17 @@ class Scu:
         calling: str = "SCANNER",
         called: str = "AINODE",
         max_pdu: int = 16384,
+        more: bytes = b"",
     ) -> Self:
-        """Open an association; raises `Rejected` or `Aborted`."""
+        """Open an association; raises `Rejected` or `Aborted`. `more`: further items of the user information."""
         asked = (*contexts, (Verification, [ImplicitVRLittleEndian]))
-        self.socket.sendall(request(*asked, calling=calling, called=called, max_pdu=max_pdu))
+        self.socket.sendall(request(*asked, calling=calling, called=called, max_pdu=max_pdu, more=more))
         kind, body = self.pdu()
         if kind == A_ASSOCIATE_RJ:
             raise Rejected(tuple(body[1:4]))
         if kind != A_ASSOCIATE_AC:
             raise Aborted(body)
+        self.accepted = body
         for number, result, syntax in accepted(body):
             if result == 0:
                 self.contexts[asked[(number - 1) // 2][0], syntax] = number
@@ -196,14 +199,18 @@ def store_all(port: int, instances: Sequence[Instance], **options: Any) -> list[
 
 
 def request(
-    *contexts: tuple[str, Sequence[str]], calling: str = "SCANNER", called: str = "AINODE", max_pdu: int = 16384
+    *contexts: tuple[str, Sequence[str]],
+    calling: str = "SCANNER",
+    called: str = "AINODE",
+    max_pdu: int = 16384,
+    more: bytes = b"",
 ) -> bytes:
     """Encode an A-ASSOCIATE-RQ (PS3.8 9.3.2)."""
     items = item(0x10, b"1.2.840.10008.3.1.1.1")
     for number, (abstract, syntaxes) in enumerate(contexts):
         inner = item(0x30, UID(abstract).encode()) + b"".join(item(0x40, UID(s).encode()) for s in syntaxes)
         items += item(0x20, bytes((2 * number + 1, 0, 0, 0)) + inner)
-    items += item(0x50, item(0x51, struct.pack(">I", max_pdu)) + item(0x52, b"1.2.3.4") + item(0x55, b"RAW"))
+    items += item(0x50, item(0x51, struct.pack(">I", max_pdu)) + item(0x52, b"1.2.3.4") + item(0x55, b"RAW") + more)
     fixed = struct.pack(">HH16s16s32x", 1, 0, called.encode().ljust(16), calling.encode().ljust(16))
     return pdu(0x01, fixed + items)
 
@@ -217,6 +224,17 @@ def accepted(body: bytes) -> list[tuple[int, int, str]]:
         if kind == 0x21:
             inner = body[position + 4 : position + 4 + length]
             found.append((inner[0], inner[2], inner[8:].decode().strip("\0")))
+        position += 4 + length
+    return found
+
+
+def user_information(body: bytes) -> dict[int, bytes]:
+    """The items of the user information in an A-ASSOCIATE-AC, by their type."""
+    start = body.rindex(b"\x50\0", 68, body.index(b"\x51\0\0\4", 68) - 1) + 4
+    found, position = {}, start
+    while position < len(body):
+        kind, length = struct.unpack_from(">BxH", body, position)
+        found[kind] = body[position + 4 : position + 4 + length]
         position += 4 + length
     return found
 
