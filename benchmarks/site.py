@@ -19,6 +19,7 @@ from dicom_node.db import accounts
 from dicom_node.db.engine import transaction
 from dicom_node.domain.people import Right, Role
 from dicom_node.engine import Enqueuer
+from dicom_node.rulebook import Rulebook
 from dicom_node.settings import load_settings
 from dicom_node.spool import Spool
 
@@ -67,7 +68,11 @@ def asked_site(url: str, engine: Engine, home: Path) -> Iterator[Callable[[int],
     spool = Spool(settings.spool.path, 0)
     spool.prepare()
     enqueuer = Enqueuer(engine)
-    site = build_site(TimedDesk(settings, load_catalog(settings), engine, enqueuer, spool, lambda destination: 0.0))
+    site = build_site(
+        TimedDesk(
+            settings, Rulebook(settings, load_catalog(settings)), engine, enqueuer, spool, lambda destination: 0.0
+        )
+    )
     headers = {"authorization": f"Bearer {_token(engine)}"}
     with TestClient(site, "https://node.test", headers=headers) as client:
         yield lambda number: _requests(client, number)

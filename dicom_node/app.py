@@ -201,13 +201,14 @@ def _web(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: thre
     from dicom_node.admin.server import serve_site
     from dicom_node.deliver import SENDERS
     from dicom_node.engine import Enqueuer
+    from dicom_node.rulebook import Rulebook
 
     def ask(destination: Destination) -> float:
         return SENDERS[destination.kind].echo(destination)
 
     enqueuer = Enqueuer(engine)
     try:
-        serve_site(Desk(settings, load_catalog(settings), engine, enqueuer, spool, ask), stop)
+        serve_site(Desk(settings, Rulebook(settings, load_catalog(settings)), engine, enqueuer, spool, ask), stop)
     finally:
         enqueuer.close()
 

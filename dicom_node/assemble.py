@@ -11,6 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
 from threading import Event as StopEvent
 from threading import Thread
 from typing import Any
@@ -37,6 +38,7 @@ from dicom_node.domain.header import texts
 from dicom_node.domain.study import Slice, Verdict, examine
 from dicom_node.loop import run_every
 from dicom_node.route import route_series
+from dicom_node.rulebook import SETTLED_S, Rulebook
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 
@@ -52,9 +54,18 @@ _PATHS_AT_ONCE = 1000
 class Assembler:
     """Closes series that are due, one transaction each."""
 
-    def __init__(self, settings: Settings, catalog: Catalog, engine: Engine, enqueuer: JobQueue, spool: Spool) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        catalog: Catalog,
+        engine: Engine,
+        enqueuer: JobQueue,
+        spool: Spool,
+        *,
+        rules_settle_s: float = SETTLED_S,
+    ) -> None:
         self._settings = settings
-        self._catalog = catalog
+        self._rulebook = Rulebook(settings, catalog, rules_settle_s)
         self._engine = engine
         self._enqueuer = enqueuer
         self._spool = spool
@@ -75,9 +86,18 @@ class Assembler:
         int
             How many were closed.
         """
+        self._follow_rules()
         with transaction(self._engine) as tx:
             due = due_series(tx, utc_now())
         return sum(self._try_close(series_id) for series_id in due if self._may_try(series_id))
+
+    def _follow_rules(self) -> None:
+        change = self._rulebook.look()
+        if change is not None:
+            event = Event.RULES_REFUSED if change.problems else Event.RULES_CHANGED
+            told = {name: list(value) for name, value in asdict(change).items() if value}
+            with transaction(self._engine) as tx:
+                record(tx, AuditEvent(event, detail=told))
 
     def clean(self) -> None:
         """Delete what dead receivers left in the spool: half-arrived data sets, and stored files without a row."""
@@ -124,7 +144,7 @@ class Assembler:
 
     def _route(self, tx: Connection, series: ClosedSeries, verdict: Verdict) -> None:
         attempts = self._settings.work.max_attempts
-        route_series(tx, series, verdict, self._catalog, self._enqueuer, self._spool, max_attempts=attempts)
+        route_series(tx, series, verdict, self._rulebook.catalog, self._enqueuer, self._spool, max_attempts=attempts)
 
 
 def _is_ours(tx: Connection, series: ClosedSeries) -> bool:

@@ -9,7 +9,8 @@ import ipaddress
 import math
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
-from dataclasses import dataclass
+from contextlib import suppress
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -48,6 +49,7 @@ _IMPERSONAL = {
 _IMPERSONAL |= {"ImagePositionPatient", "ImageOrientationPatient", "PatientOrientation", "PatientSize", "PatientWeight"}
 
 M = TypeVar("M", bound=BaseModel)
+Fingerprint = tuple[tuple[str, int, int, int], ...]  # of each file: name, i-node, size, time of the last change (ns)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +59,7 @@ class Catalog:
     rules: tuple[Rule, ...]
     models: Mapping[str, ModelCard]
     destinations: Mapping[str, Destination]
+    rule_files: Fingerprint | None = None  # as they were before the rules were read; None: they come from no file
 
 
 class _RuleFile(Table):
@@ -80,10 +83,45 @@ def load_catalog(settings: Settings) -> Catalog:
     problems: list[str] = []
     destinations = _destinations(settings)
     models, off = _models(settings, problems)
+    rule_files = fingerprint(settings)
     rules = _rules(settings, models, destinations, problems, off)
     if problems:
         raise ConfigurationError(problems)
-    return Catalog(rules, models, destinations)
+    return Catalog(rules, models, destinations, rule_files)
+
+
+def fingerprint(settings: Settings) -> Fingerprint:
+    """Look at the rule files without reading them: while this stays the same, so do they."""
+    found = []
+    for file in sorted(settings.rules.glob("*.toml")):
+        with suppress(FileNotFoundError):
+            is_now = file.stat()
+            found.append((file.name, is_now.st_ino, is_now.st_size, is_now.st_mtime_ns))
+    return tuple(found)
+
+
+def reread_rules(settings: Settings, catalog: Catalog) -> tuple[Catalog, list[str]]:
+    """Read the rule files again; models and destinations stay as they were read at the start.
+
+    Returns
+    -------
+    (Catalog, list of str)
+        With the rules as they are now; and what is wrong with them, in which case nobody should use it.
+    """
+    problems: list[str] = []
+    rule_files = fingerprint(settings)
+    rules = _rules(settings, catalog.models, catalog.destinations, problems, ())
+    return replace(catalog, rules=rules, rule_files=rule_files), problems
+
+
+def rule_problems(settings: Settings) -> list[str]:
+    """Say what is wrong with the rule files as they are now; bundles are not read for it."""
+    problems: list[str] = []
+    pins = read_pins(settings.file.parent)
+    names = {_name_on(file): not _is_off(file, pins) for file in _card_files(settings, problems)}
+    on = {name for name, is_on in names.items() if is_on}
+    _rules(settings, on, settings.destinations, problems, names.keys() - on)
+    return problems
 
 
 def parse_rule(text: str, name: str = "as written") -> tuple[Rule | None, list[str]]:

@@ -14,6 +14,7 @@ from enum import StrEnum
 from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from dicom_node.catalog import rule_problems
 from dicom_node.db import migrate
 from dicom_node.db.engine import transaction
 from dicom_node.db.numbers import Numbers, read_numbers
@@ -62,7 +63,7 @@ def ready(settings: Settings, engine: Engine, spool: Spool) -> Health:
 def health(settings: Settings, engine: Engine, spool: Spool) -> Health:
     """Everything, the work that is behind included."""
     database, numbers = _database(engine)
-    checks = [_disk(settings, spool), database, _listener(settings)]
+    checks = [_disk(settings, spool), database, _listener(settings), _rules(settings)]
     return Health((*checks, *(_work(numbers) if numbers else ())))
 
 
@@ -101,6 +102,15 @@ def _listener(settings: Settings) -> Check:
         text = f"nothing takes connections on port {receive.port} ({error.strerror or 'no answer'})"
         return Check("receiver", State.DOWN, text)
     return Check("receiver", State.OK, f"port {receive.port} takes connections")
+
+
+def _rules(settings: Settings) -> Check:
+    problems = rule_problems(settings)
+    if problems:
+        return Check(
+            "rules", State.DEGRADED, f"{problems[0]}; the node goes on with the rules of before, until it is restarted"
+        )
+    return Check("rules", State.OK, "as their files say")
 
 
 def _work(numbers: Numbers) -> Iterator[Check]:

@@ -14,6 +14,7 @@ from dicom_node.catalog import Catalog
 from dicom_node.db.engine import reading, transaction, utc_now
 from dicom_node.domain.delivery import Destination
 from dicom_node.engine import Enqueuer
+from dicom_node.rulebook import Rulebook
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 
@@ -29,12 +30,18 @@ class Desk:
     """
 
     settings: Settings
-    catalog: Catalog
+    rulebook: Rulebook
     engine: Engine
     enqueuer: Enqueuer
     spool: Spool
     echo: Callable[[Destination], float]
     started_at: datetime = field(default_factory=utc_now)
+
+    @property
+    def catalog(self) -> Catalog:
+        """Rules as their files say now, models and destinations as at the start."""
+        self.rulebook.look()
+        return self.rulebook.catalog
 
     @contextmanager
     def reading(self) -> Iterator[Connection]:

@@ -180,8 +180,8 @@ def resend(settings_file: Path, job: str, destination: str) -> None:
 def route(settings_file: Path, identifier: str) -> None:
     """Ask the rules again about a series that has no job, after a rule was changed.
 
-    IDENTIFIER is an accession number, a patient ID, or the UID of a study or series. The running node reads its rules
-    when it starts: restart it first.
+    IDENTIFIER is an accession number, a patient ID, or the UID of a study or series. The running node takes a changed
+    rule by itself, within seconds; its log and `audit list` tell.
     """
     from dicom_node import operate
 

@@ -58,6 +58,8 @@ class Event(StrEnum):
     OPERATOR_CANCEL = "operator asked for a cancel"
     OPERATOR_RESEND = "operator asked for a resend"
     OPERATOR_ROUTE = "operator asked the rules again"
+    RULES_CHANGED = "rules changed"
+    RULES_REFUSED = "changed rules not taken"
     OPERATOR_RERUN = "operator asked for another model"
     QUEUE_PAUSED = "queue paused"
     QUEUE_RESUMED = "queue resumed"

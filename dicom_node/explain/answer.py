@@ -59,7 +59,7 @@ def _another_rule(series: Row[Any]) -> str:
     if not (series.no_job_reason or "").startswith(("no rule matched", "there is no rule")):
         return ""
     uid = series.accession_number or series.series_instance_uid
-    return f"; if one should have, change it, restart the node and do `dicom-node route {uid}`"
+    return f"; if one should have, change it and do `dicom-node route {uid}`"
 
 
 def _after_failure(job: Row[Any]) -> str:

@@ -18,10 +18,11 @@ from sqlalchemy import Connection, Engine, Row, func, insert, select, text, upda
 
 from dicom_node import engine as job_engine
 from dicom_node.assemble import Assembler
-from dicom_node.catalog import Catalog
+from dicom_node.catalog import Catalog, fingerprint
 from dicom_node.db import migrate
 from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine, utc_now
+from dicom_node.domain.delivery import FolderDestination
 from dicom_node.domain.job import Priority
 from dicom_node.domain.model import Accepts, ModelCard
 from dicom_node.domain.rule import Condition, Operator, Rule
@@ -36,6 +37,7 @@ from tests.stored import sender, store_files
 
 CT = Condition("Modality", Operator.ONE_OF, ("CT",))
 MANY = Condition("slices", Operator.AT_LEAST, (5,))
+PACS = FolderDestination(name="pacs", timeout_s=1.0, path=Path("pacs"))
 CHEST = Rule("chest", "lung", ("pacs",), (CT, MANY))
 Change = Callable[[int, Dataset], Dataset | None]
 
@@ -169,6 +171,36 @@ def test_a_quiet_series_becomes_one_enqueued_job_with_its_slices_in_order(both: 
     assert both.detail("series routed")["rules"] == ["rule chest matched: Modality is CT: yes; slices at least 5: yes"]
     with both.engine.begin() as tx:
         assert set(tx.scalars(select(t.instance.c.revision))) == {1}
+
+
+def test_a_changed_rule_counts_for_the_next_series_and_is_audited(site: Site) -> None:
+    settings = site.settings
+    settings.rules.mkdir(exist_ok=True)
+    models = {name: card(name) for name in ("lung", "liver")}
+    catalog = Catalog((), models, {}, fingerprint(settings))
+    assembler = Assembler(settings, catalog, site.engine, site.enqueuer, site.spool, rules_settle_s=0.0)
+    site.store(site.series(8))
+    site.pass_time(31)
+    assembler.sweep()
+    assert site.one().no_job_reason == "there is no rule"
+    rule = settings.rules / "chest.toml"
+    rule.write_text('model = "lung"\ndestinations = ["nowhere"]\n[when]\nModality = "CT"\n')
+    assembler.sweep()
+    assert "there is no destination 'nowhere'" in site.detail("changed rules not taken")["problems"][0]
+    assembler = Assembler(
+        settings,
+        replace(catalog, destinations={"pacs": PACS}),
+        site.engine,
+        site.enqueuer,
+        site.spool,
+        rules_settle_s=0.0,
+    )
+    rule.write_text(rule.read_text().replace("nowhere", "pacs"))
+    site.store(site.series(8), by=sender("CT1", "b" * 36))
+    site.pass_time(31)
+    assembler.sweep()
+    assert site.detail("rules changed") == {"added": ["chest"]}
+    assert [(job.rule, job.model) for job in site.jobs()] == [("chest", "lung")]
 
 
 def test_a_series_closes_at_once_when_the_announced_number_is_there(site: Site) -> None:

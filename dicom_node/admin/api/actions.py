@@ -84,6 +84,17 @@ def resend(request: Request, job: str, asked: shapes.Resend | None = None, key: 
     return _once(request, key, asked, act, shapes.Resent)
 
 
+@router.post("/series/{series}/route", status_code=202, tags=["series"])
+def route(request: Request, series: str, key: Key = "") -> shapes.Routed:
+    """Ask the rules again, as they are now, about series that have no job; by our id, UID or accession number."""
+    actor = visitor_of(request).actor
+
+    def act(tx: Connection) -> shapes.Routed:
+        return shapes.Routed(series=operate.route(tx, series, actor=actor))
+
+    return _once(request, key, None, act, shapes.Routed)
+
+
 @router.post("/destinations/{name}/echo", tags=["destinations"])
 def echo(request: Request, name: str) -> shapes.Echo:
     """Ask a destination for an answer (C-ECHO); no answer is an answer, too."""

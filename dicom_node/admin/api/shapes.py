@@ -414,6 +414,12 @@ class Canceled(BaseModel):
     deliveries: int
 
 
+class Routed(BaseModel):
+    """The ids of the series that the rules are asked about again."""
+
+    series: list[str]
+
+
 class Resent(BaseModel):
     """The deliveries that go again."""
 

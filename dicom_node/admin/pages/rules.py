@@ -104,5 +104,5 @@ def _page(request: Request, status: int = 200, /, **shown: Any) -> Response:
     with desk.reading() as tx:
         counted = overview.by_rule(tx, utc_now() - WEEK)
     empty = {"problems": (), "matches": (), "row": None, "replay": None, "rule": None, "series": "", "text": ""}
-    told = {"rules": desk.catalog.rules, "counted": counted, "days": DAYS}
+    told = {"rules": desk.catalog.rules, "counted": counted, "days": DAYS, "not_taken": desk.rulebook.problems}
     return page(request, "rules.html", status, **{**empty, **told, **shown})

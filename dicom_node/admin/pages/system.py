@@ -44,6 +44,7 @@ def system(request: Request) -> Response:
         worries.append("a job has been waiting for more than 30 minutes")
     if counts.undeliverable:
         worries.append(f"{counts.undeliverable} deliveries have failed for good")
+    worries += [f"the rules were changed and are not taken: {problem}" for problem in desk.rulebook.problems]
     worries += [f"the queue {name} is paused" for name in held]
     silent = [name for name in desk.catalog.destinations if name in answers and answers[name].error]
     worries += [f"the destination {name} did not answer when it was last asked" for name in silent]

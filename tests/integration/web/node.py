@@ -35,6 +35,7 @@ from dicom_node.domain.job import Failure, Succeeded
 from dicom_node.domain.people import Right, Role
 from dicom_node.engine import Enqueuer
 from dicom_node.errors import DeliveryError
+from dicom_node.rulebook import Rulebook
 from dicom_node.settings import Settings, load_settings
 from dicom_node.spool import Spool
 from dicom_node.work.worker import Worker
@@ -89,7 +90,7 @@ class WebNode:
 
     def desk(self, settings: Settings) -> Desk:
         """What the site works with, under these settings."""
-        return Desk(settings, self.catalog, self.engine, self.enqueuer, self.spool, echo)
+        return Desk(settings, Rulebook(settings, self.catalog), self.engine, self.enqueuer, self.spool, echo)
 
     def receive(self, paths: Sequence[Path], calling: str = "CT1") -> None:
         """Store a series; it is assembled and routed at once."""
@@ -217,7 +218,7 @@ def web_node(home: Path, database_url: str = "sqlite:///node.db", *, more: str =
     engine = open_engine(settings.database.url)
     enqueuer = Enqueuer(engine)
     catalog = load_catalog(settings)
-    desk = Desk(settings, catalog, engine, enqueuer, spool, echo)
+    desk = Desk(settings, Rulebook(settings, catalog), engine, enqueuer, spool, echo)
     node = WebNode(settings, engine, enqueuer, spool, catalog, build_site(desk))
     try:
         yield node

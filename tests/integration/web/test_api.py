@@ -15,12 +15,14 @@ from schemathesis.core.result import Ok
 from sqlalchemy import func, select
 from starlette.testclient import TestClient
 
+from dicom_node.catalog import load_catalog
 from dicom_node.db import tables as t
 from dicom_node.db.engine import transaction
 from dicom_node.domain.people import Right
 from tests.ct import small_ct
-from tests.integration.web.node import WebNode
+from tests.integration.web.node import RULE, WebNode
 from tests.integration.web.test_people import events
+from tests.node import wait_for
 
 Filled = tuple[WebNode, dict[str, str]]
 
@@ -135,6 +137,22 @@ def test_an_action_under_one_key_happens_once(node: WebNode, tmp_path: Path) -> 
     assert otto.post(f"{base}/resend", headers=failing).status_code == 404
     assert otto.post(f"{base}/resend", headers=failing).status_code == 404, "what failed is not kept"
     assert [actor for actor, _ in events(node, "operator asked for a retry")] == ["user otto, token test"]
+
+
+def test_the_rules_are_asked_again_by_the_api_as_they_are_now(node: WebNode, tmp_path: Path) -> None:
+    node.receive(small_ct(tmp_path / "few", slices=5, rows=16, columns=16))
+    assert node.jobs() == []
+    otto = node.client(node.token("otto", Right.VIEW, Right.OPERATE))
+    ((series,), key) = otto.get("/api/v1/series").json()["items"], {"Idempotency-Key": "0815"}
+    path = f"/api/v1/series/{series['series_instance_uid']}/route"
+    assert otto.post(path, headers=key).json() == otto.post(path, headers=key).json() == {"series": [series["id"]]}
+    assert otto.post(path).status_code == 409, "it is being asked about already"
+    assert otto.post("/api/v1/series/1.2.3/route").status_code == 404
+    (node.settings.rules / "chest_ct.toml").write_text(RULE.replace("10", "3"))
+    wait_for(lambda: otto.get("/api/v1/rules").json()[0]["conditions"][1].endswith(" 3"), 20)
+    node.catalog = load_catalog(node.settings)
+    node.sweep()
+    assert [job["rule"] for job in node.jobs()] == ["chest_ct"]
 
 
 def test_queues_and_destinations_by_the_api(node: WebNode) -> None:
