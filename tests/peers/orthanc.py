@@ -20,11 +20,19 @@ PLUGINS = Path("/usr/share/orthanc/plugins")
 
 
 class Orthanc:
-    """One Orthanc. `ae`, `dicom_port` and `url` stay the same over `stop` and `start`, and so does what it holds."""
+    """One Orthanc. `ae`, `dicom_port` and `url` stay the same over `stop` and `start`, and so does what it holds.
+
+    Parameters
+    ----------
+    folder : pathlib.Path
+        Where it keeps everything.
+    more
+        Options of its configuration, put over ours.
+    """
 
     ae = "ORTHANC"
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, **more: Any) -> None:
         self._program = need("Orthanc", folders=(Path("/usr/sbin"),))  # not on every user's PATH
         self.folder = folder
         self.dicom_port, http_port = free_port(), free_port()
@@ -45,6 +53,7 @@ class Orthanc:
             "TcpNoDelay": True,  # otherwise each association waits 40 ms for acknowledgements
             "Plugins": [str(PLUGINS)] if PLUGINS.is_dir() else [],
             "DicomWeb": {"Enable": True, "Root": "/dicom-web/"},
+            **more,
         }
         (folder / "orthanc.json").write_text(json.dumps(configuration))
 
@@ -65,6 +74,12 @@ class Orthanc:
                 raise AssertionError("Orthanc does not answer: " + (self.folder / "orthanc.log").read_text())
             time.sleep(0.1)
         return self
+
+    @property
+    def process(self) -> subprocess.Popen[bytes]:
+        """The process, once it has been started."""
+        assert self._process is not None
+        return self._process
 
     def stop(self) -> None:
         """End it, by force if it takes too long; what it holds stays."""

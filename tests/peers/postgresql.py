@@ -26,9 +26,15 @@ class PostgreSQL:
     """A cluster in a folder of its own, on the loopback address.
 
     PostgreSQL refuses to run as root, so for root it runs as the user postgres.
+
+    Parameters
+    ----------
+    fsync : bool
+        Whether it syncs; tests do without: our processes get killed, the machine does not.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, fsync: bool = False) -> None:
+        self._fsync = fsync
         self._bin = Path(need("initdb", folders=FOLDERS)).resolve().parent
         self.folder = Path(mkdtemp(prefix="dicom-node-postgresql-"))
         self._user = "postgres" if os.geteuid() == 0 else ""
@@ -69,7 +75,7 @@ class PostgreSQL:
         options = {
             "listen_addresses": "127.0.0.1",
             "unix_socket_directories": str(self.folder),
-            "fsync": "off",  # our processes get killed, the machine does not
+            "fsync": "on" if self._fsync else "off",
             "max_connections": "200",
         }
         command = [str(self._bin / "postgres"), "-D", self._data, "-p", str(self.port)]

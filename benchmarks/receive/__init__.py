@@ -1,0 +1,1 @@
+"""How fast a node takes what it is sent, beside others that do the same; what docs/intake.md tells."""
