@@ -166,6 +166,7 @@ def destination(name: str, section: AnyDestination, settings: Settings) -> Desti
         "timeout_s": section.timeout_s,
         "objects": frozenset(section.objects),
         "seg": section.seg,
+        "reject_superseded": section.reject_superseded,
         "proof": ProofPolicy(section.verify, section.verify_after_s, section.verify_timeout_s, section.verify_resends),
     }
     match section:

@@ -414,6 +414,7 @@ class DestinationSettings(_Section):
     timeout_s: Seconds = 30.0
     objects: tuple[OutputKind, ...] = ()
     seg: Encoding = Encoding.BINARY
+    reject_superseded: bool = True
     verify: Verify = Verify.NONE
     verify_after_s: Seconds = 10.0
     verify_timeout_s: Seconds = 3600.0

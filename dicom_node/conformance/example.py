@@ -15,18 +15,19 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
+from pydicom.uid import Comprehensive3DSRStorage, CTImageStorage, ExplicitVRLittleEndian
 
 from dicom_node.domain import codes
 from dicom_node.domain.eligibility import Accepts
 from dicom_node.domain.encoding import Encoding, encoded
 from dicom_node.domain.finding import Axes, Code, Findings, Measurement, Quality, Segment
-from dicom_node.domain.job import Job, JobInstance
+from dicom_node.domain.job import Document, Job, JobInstance
 from dicom_node.domain.model import DetectionCard, ModelCard, OutputKind, SegmentCard
 from dicom_node.results import BUILDERS
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.frames import Framed
 from dicom_node.results.header import Equipment, Origin, file_bytes
+from dicom_node.results.rejection import build_rejection
 from dicom_node.results.seg import ENCODERS
 
 _ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
@@ -109,6 +110,8 @@ def made(vary: str = "") -> dict[OutputKind, Dataset]:
                 pointed = analysis.encoded(encoding, results[encoded(OutputKind.SEG, encoding)])
                 results[encoded(kind, encoding)] = _whole(build(pointed))
         analysis = analysis.after(results[kind])
+    outdated = [Document("sr", Comprehensive3DSRStorage, "1.2.3.8.1", "1.2.3.8.2")]
+    results[OutputKind.REJECTION] = build_rejection(job, card, scan[0], equipment, outdated)
     return {kind: results[kind] for kind in OutputKind}
 
 

@@ -17,6 +17,7 @@ from dicom_node.db.audit import record
 from dicom_node.db.engine import utc_now
 from dicom_node.db.nodes import is_alive
 from dicom_node.db.proofs import begin_proof, end_proof, fail_proof, note_resent
+from dicom_node.db.superseded import replaced_by
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.delivery import (
     INSTEAD,
@@ -70,7 +71,7 @@ def create_deliveries(
     encodings : mapping of str to Encoding
         How a destination wants segmentations; one that is not named wants BINARY.
     """
-    made = {result.kind: result for result in results}
+    made = {result.kind: result for result in results if result.only_for is None}
     order = list(OutputKind)
     for destination in dict.fromkeys(job.destinations):
         encoding = encodings.get(destination, Encoding.BINARY)
@@ -79,6 +80,9 @@ def create_deliveries(
             _insert(tx, job.id, result_id(job.id, kind), destination, order.index(kind))
         if OutputKind.SEG in chosen and encoding is not Encoding.BINARY:
             _note_encoding(tx, job, destination, encoding, made[OutputKind.SEG])
+        for result in results:
+            if destination in (result.only_for or ()):
+                _insert(tx, job.id, result_id(job.id, result.name), destination, order.index(result.kind))
         enqueue_next(tx, job.id, destination, enqueuer)
 
 
@@ -123,15 +127,21 @@ def finish_delivered(
     row = _end(tx, delivery, DeliveryState.DELIVERED, "delivered", sent.status, sent.comment or None)
     if row is None:
         return False
-    begin_proof(tx, delivery, policy)
+    hides = delivery.kind is OutputKind.REJECTION and policy.verify.by_query  # itself, too
+    begin_proof(tx, delivery, NO_PROOF if hides else policy)
     record(tx, _event(Event.DELIVERY_DONE, row, delivery.attempt, status=sent.status, comment=sent.comment))
     enqueue_next(tx, row.job_id, row.destination, enqueuer)
     return True
 
 
 def finish_retry(tx: Connection, delivery: Delivery, error: NodeError, delay_s: float, enqueuer: DeliveryQueue) -> bool:
-    """Record a failed attempt and enqueue the next one after `delay_s`. False: not ours any more."""
+    """Record a failed attempt and enqueue the next one after `delay_s`. False: not ours any more.
+
+    What a newer job has taken the place of in the meantime is not tried again.
+    """
     status: int | None = getattr(error, "status", None)
+    if (newer := replaced_by(tx, delivery.job_id, delivery.asked_at)) is not None:
+        return _finish_outdated(tx, delivery, status, f"{error}; not tried again: job {newer} has taken its place")
     due = utc_now() + timedelta(seconds=delay_s)
     row = _end(tx, delivery, DeliveryState.WAITING, "retry", status, str(error), next_attempt_at=due)
     if row is None:
@@ -158,6 +168,14 @@ def finish_failed(tx: Connection, delivery: Delivery, error: NodeError, enqueuer
     else:
         record(tx, _event(Event.DELIVERY_FAILED, row, delivery.attempt, status=status, error=str(error)))
     enqueue_next(tx, row.job_id, row.destination, enqueuer)
+    return True
+
+
+def _finish_outdated(tx: Connection, delivery: Delivery, status: int | None, why: str) -> bool:
+    row = _end(tx, delivery, DeliveryState.CANCELED, "failed", status, why)
+    if row is None:
+        return False
+    record(tx, _event(Event.DELIVERY_FAILED, row, delivery.attempt, status=status, error=why))
     return True
 
 
@@ -246,7 +264,7 @@ def _note_encoding(tx: Connection, job: Job, destination: str, encoding: Encodin
 
 def _send_instead(tx: Connection, row: Row[Any], why: str) -> None:
     """Have another object of the job go where this one is not taken, if there is one that does not go there anyway."""
-    kind = INSTEAD.get(OutputKind(row.kind))
+    kind = INSTEAD.get(OutputKind.of(row.kind))
     if kind and _also_send(tx, row, kind):
         record(tx, _event(Event.DELIVERY_REPLACED, row, row.attempt, instead=str(kind), error=why))
 
@@ -254,7 +272,7 @@ def _send_instead(tx: Connection, row: Row[Any], why: str) -> None:
 def _exchange_report(tx: Connection, row: Row[Any]) -> None:
     """Have the report go that points at the object that goes now, in place of the one that waits for this one."""
     for other in _siblings(tx, row.job_id, row.destination):
-        kind = OutputKind(other.kind)
+        kind = OutputKind.of(other.kind)
         if plain(kind) is OutputKind.SR and kind is not OutputKind.SR and not other.attempt:
             tx.execute(delete(_d).where(_d.c.id == other.id))  # nobody has heard of it yet
             _also_send(tx, other, OutputKind.SR)
@@ -277,7 +295,7 @@ def _not_aside(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
 
 
 def _plain_of(kind: str) -> str:
-    return plain(OutputKind(kind)).value
+    return plain(OutputKind.of(kind)).value
 
 
 def _load(tx: Connection, delivery_id: str) -> Row[Any] | None:
@@ -389,7 +407,7 @@ def _delivery(row: Row[Any], n: int, tries: int) -> Delivery:
         id=row.id,
         job_id=row.job_id,
         destination=row.destination,
-        kind=OutputKind(row.kind),
+        kind=OutputKind.of(row.kind),
         sop_class_uid=row.sop_class_uid,
         sop_instance_uid=row.sop_instance_uid,
         transfer_syntax_uid=row.transfer_syntax_uid,

@@ -21,11 +21,13 @@ from dicom_node.db.inputs import read_inputs, read_slices
 from dicom_node.db.nodes import is_alive
 from dicom_node.db.reports import ReportQueue, ask_for_report
 from dicom_node.db.results import documents_before, write_results
+from dicom_node.db.superseded import call_back, forget_proofs
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.choice import Choice
 from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.job import Failure, Job, JobState, Succeeded
 from dicom_node.domain.model import OutputKind
+from dicom_node.domain.outdated import Outdated
 
 EARLY = timedelta(seconds=5)  # how far ahead of its time the engine may dispatch: on SQLite it keeps whole seconds
 
@@ -110,15 +112,30 @@ def finish_completed(
     if not _end(tx, job, "completed", JobState.COMPLETED, steps_s=outcome.steps_s, error=None, finished_at=utc_now()):
         return False
     write_results(tx, job.id, outcome.results)
-    detail = {"attempt": job.attempt, "results": {r.kind.value: r.sop_instance_uid for r in outcome.results}}
+    detail = {"attempt": job.attempt, "results": {r.name: r.sop_instance_uid for r in outcome.results}}
     record(tx, AuditEvent(Event.JOB_COMPLETED, series_id=job.series_id, job_id=job.id, detail=detail))
     for destination, choice in choices.items():
         if choice.why:
             chosen = _choice(destination, choice, {made.kind for made in outcome.results})
             record(tx, AuditEvent(Event.OBJECTS_CHOSEN, series_id=job.series_id, job_id=job.id, detail=chosen))
     wanted = {destination: choice.kinds for destination, choice in choices.items()}
+    if outcome.outdated:
+        call_back(tx, job.id)  # what was being sent when they were looked for may wait for another try by now
+    for group in outcome.outdated:
+        _put_aside(tx, job, group)
     create_deliveries(tx, job, outcome.results, queue, wanted, encodings)
     return True
+
+
+def _put_aside(tx: Connection, job: Job, group: Outdated) -> None:
+    """Tell what becomes of outdated objects; of what is rejected, no proof is wanted any more."""
+    event = Event.OUTDATED_LEFT if group.why_left else Event.OUTDATED_REJECTED
+    if not group.why_left:
+        forget_proofs(tx, [each.sop_instance_uid for each in group.objects], group.destinations)
+    for destination in group.destinations:
+        detail = {"destination": destination, "objects": len(group.objects), "reason": group.why_left}
+        known = {key: value for key, value in detail.items() if value}
+        record(tx, AuditEvent(event, series_id=job.series_id, job_id=job.id, detail=known))
 
 
 def _choice(destination: str, choice: Choice, made: Collection[OutputKind]) -> dict[str, Any]:

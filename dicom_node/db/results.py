@@ -23,10 +23,10 @@ def write_results(tx: Connection, job_id: str, results: Sequence[ResultObject]) 
     for made in results:
         tx.execute(
             insert(t.result).values(
-                id=result_id(job_id, made.kind),
+                id=result_id(job_id, made.name),
                 job_id=job_id,
                 model=model,
-                kind=made.kind.value,
+                kind=made.name,
                 sop_class_uid=made.sop_class_uid,
                 sop_instance_uid=made.sop_instance_uid,
                 series_instance_uid=made.series_instance_uid,

@@ -32,6 +32,8 @@ class Event(StrEnum):
     JOB_STARTED = "attempt started"
     JOB_COMPLETED = "job completed"
     OBJECTS_CHOSEN = "objects chosen"
+    OUTDATED_REJECTED = "outdated objects rejected"
+    OUTDATED_LEFT = "outdated objects left"
     JOB_RETRY = "attempt failed, will retry"
     JOB_FAILED = "job failed"
     JOB_CANCELED = "job canceled"

@@ -56,7 +56,11 @@ def stands_aside(kind: OutputKind, status: int | None, *, is_refused: bool) -> b
 
 @dataclass(frozen=True, slots=True)
 class ResultObject:
-    """One stored SEG or SR. `path` is relative to the spool; the bytes are synced before the row exists."""
+    """One stored SEG or SR. `path` is relative to the spool; the bytes are synced before the row exists.
+
+    `number` tells several of one kind apart. `only_for` names the destinations that get it, whatever they want else;
+    None for an object that goes to whoever wants its kind.
+    """
 
     kind: OutputKind
     sop_class_uid: str
@@ -67,6 +71,13 @@ class ResultObject:
     size: int
     sha256: str
     summary: dict[str, Any] = field(default_factory=dict)
+    number: int = 1
+    only_for: tuple[str, ...] | None = None
+
+    @property
+    def name(self) -> str:
+        """Its name among the results of its job: the kind, and a number from the second on."""
+        return self.kind.value if self.number == 1 else f"{self.kind.value}-{self.number}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -74,6 +85,7 @@ class Destination(ABC):
     """Where results are sent to; each kind says where and how.
 
     `objects` are the kinds of objects it gets; empty means all that are made. `seg` is how it wants segmentations.
+    `reject_superseded` has it reject what it was sent before, when a newer result takes its place.
     """
 
     kind: ClassVar[str]
@@ -83,6 +95,7 @@ class Destination(ABC):
     proof: ProofPolicy = NO_PROOF
     objects: frozenset[OutputKind] = frozenset()
     seg: Encoding = Encoding.BINARY
+    reject_superseded: bool = True
 
     @property
     @abstractmethod

@@ -41,8 +41,8 @@ def plain(kind: OutputKind) -> OutputKind:
 
 
 def is_plain(kind: OutputKind) -> bool:
-    """Whether a card can ask for the kind; the others follow from what destinations want."""
-    return kind not in _PLAIN
+    """Whether a card can ask for the kind; the others follow from what destinations want and what they hold."""
+    return kind not in _PLAIN and kind is not OutputKind.REJECTION
 
 
 def refuse_encodings(kinds: Iterable[OutputKind]) -> None:
@@ -54,5 +54,9 @@ def refuse_encodings(kinds: Iterable[OutputKind]) -> None:
         Naming the first of them.
     """
     for kind in kinds:
+        if kind is OutputKind.REJECTION:
+            raise ValueError(
+                f"{kind.value}: nothing asks for it; `reject_superseded` of a destination says who gets it"
+            )
         if not is_plain(kind):
             raise ValueError(f"{kind.value}: say {plain(kind).value!r}; `seg` of a destination says how it is encoded")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from dicom_node.domain.delivery import ResultObject
+    from dicom_node.domain.outdated import Outdated
     from dicom_node.errors import NodeError
 
 
@@ -83,7 +84,7 @@ class JobInput:
 
 @dataclass(frozen=True, slots=True)
 class Document:
-    """A report that somebody was sent, in the study of the job: its kind (`OutputKind`) and its UIDs."""
+    """An object that somebody was sent, in the study of the job: its kind (`OutputKind`) and its UIDs."""
 
     kind: str
     sop_class_uid: str
@@ -142,10 +143,14 @@ class FailedJob:
 
 @dataclass(frozen=True, slots=True)
 class Succeeded:
-    """The attempt made result objects; their bytes are synced, their rows not yet written."""
+    """The attempt made result objects; their bytes are synced, their rows not yet written.
+
+    `outdated` is what destinations held of earlier jobs when the objects were made.
+    """
 
     results: tuple[ResultObject, ...]
     steps_s: dict[str, float]
+    outdated: tuple[Outdated, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

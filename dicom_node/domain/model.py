@@ -26,7 +26,8 @@ class OutputKind(StrEnum):
     """Kinds of result objects, in the order in which they are made and sent: the SR refers to the others.
 
     `results.BUILDERS` has one builder for each. Further encodings of a segmentation, with the report that refers to
-    each, are kinds of their own that only destinations ask for (domain/encoding.py).
+    each, are kinds of their own that only destinations ask for (domain/encoding.py). A rejection is made when a job
+    takes the place of earlier ones; there may be several, which their names tell apart: ``rejection-2``.
     """
 
     SEG = "seg"
@@ -44,6 +45,12 @@ class OutputKind(StrEnum):
     SR = "sr"
     SR_LABELMAP = "sr-labelmap"
     SR_FRACTIONAL = "sr-fractional"
+    REJECTION = "rejection"
+
+    @classmethod
+    def of(cls, name: str) -> OutputKind:
+        """Give the kind of an object by its name among the results of its job."""
+        return cls(name.rstrip("0123456789").removesuffix("-"))
 
 
 class Measure(StrEnum):

@@ -12,6 +12,8 @@ EXPLICIT, IMPLICIT = "1.2.840.10008.1.2.1", "1.2.840.10008.1.2"
 _PLAIN = (EXPLICIT, IMPLICIT)
 _PIXELS = (*_PLAIN, "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90")
 _STORAGE = "1.2.840.10008.5.1.4.1.1"
+REJECTION_CLASS = f"{_STORAGE}.88.59"
+_SELECTIONS = (OutputKind.KOS, OutputKind.REJECTION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +46,7 @@ OFFERS = (
     Offer(f"{_STORAGE}.7", "picture (SC)", _PIXELS, "nothing: SEG and SR have to do", (OutputKind.SC,)),
     Offer(f"{_STORAGE}.7.4", "pictures in one object (Multi-frame True Color SC)", _PIXELS, _NOTHING, _PICTURES),
     Offer(f"{_STORAGE}.11.1", "presentation state (GSPS)", _PLAIN, _ADDS, (OutputKind.GSPS,)),
-    Offer(f"{_STORAGE}.88.59", "key object selection (KOS)", _PLAIN, _NO_MARK, (OutputKind.KOS,)),
+    Offer(REJECTION_CLASS, "key object selection (KOS)", _PLAIN, _NO_MARK, _SELECTIONS),
     Offer(f"{_STORAGE}.104.1", "report as a PDF", _PLAIN, _ADDS, (OutputKind.PDF,)),
     Offer(f"{_STORAGE}.481.3", "contours (RT Structure Set)", _PLAIN, _ADDS, (OutputKind.RTSTRUCT,)),
 )

@@ -125,7 +125,7 @@ def _destination_answer(tx: Connection, job: Row[Any], destination: str, deliver
 
 def _stood_aside(delivery: Row[Any], deliveries: list[Row[Any]]) -> bool:
     """Whether another form of the same object goes in place of this one, because the destination did not take it."""
-    other = plain(OutputKind(delivery.kind))
+    other = plain(OutputKind.of(delivery.kind))
     return (
         delivery.state == DeliveryState.CANCELED and other != delivery.kind and any(d.kind == other for d in deliveries)
     )
@@ -133,12 +133,12 @@ def _stood_aside(delivery: Row[Any], deliveries: list[Row[Any]]) -> bool:
 
 def _form(aside: list[Row[Any]]) -> str:
     """Say in which form an object went that was to go in another."""
-    return "".join(f"; {plain(OutputKind(d.kind)).upper()} as BINARY: {bare(d.last_error or '')}" for d in aside)
+    return "".join(f"; {plain(OutputKind.of(d.kind)).upper()} as BINARY: {bare(d.last_error or '')}" for d in aside)
 
 
 def _instead(ended: list[Row[Any]], deliveries: list[Row[Any]]) -> str:
     """Say which object stands in for those that did not get there."""
-    stand_ins = {INSTEAD.get(OutputKind(d.kind)) for d in ended} - {None}
+    stand_ins = {INSTEAD.get(OutputKind.of(d.kind)) for d in ended} - {None}
     there = [d.kind.upper() for d in deliveries if d.kind in stand_ins and d.state == DeliveryState.DELIVERED]
     return f"; {' and '.join(there)} is there in its place" if there else ""
 

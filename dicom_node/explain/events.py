@@ -147,6 +147,13 @@ def _chosen(row: Row[Any], detail: dict[str, Any]) -> str:
     return "\n".join([text, *lines])
 
 
+def _outdated(row: Row[Any], detail: dict[str, Any]) -> str:
+    what = count(detail["objects"], "outdated object")
+    if "reason" in detail:
+        return f"{detail['destination']} is not told to reject {what}: {detail['reason']}"
+    return f"{detail['destination']} is told to reject {what}"
+
+
 def _object(detail: dict[str, Any]) -> str:
     return str(detail["kind"]).upper()
 
@@ -168,6 +175,8 @@ _SENTENCES: dict[str, Callable[[Row[Any], dict[str, Any]], str]] = {
     Event.JOB_CANCELED: lambda row, detail: f"job {row.job_id[:8]} canceled",
     Event.DELIVERY_REPLACED: _replaced,
     Event.OBJECTS_CHOSEN: _chosen,
+    Event.OUTDATED_REJECTED: _outdated,
+    Event.OUTDATED_LEFT: _outdated,
     Event.COMMITMENT_ASKED: _commitment_asked,
     Event.DELIVERY_PROVEN: _proven,
     Event.DELIVERY_LOST: _lost,

@@ -14,6 +14,7 @@ from dicom_node.domain.encoding import Encoding, encoded
 from dicom_node.domain.finding import Findings, Quality, Segment
 from dicom_node.domain.job import FailedJob, Job
 from dicom_node.domain.model import ModelCard, OutputKind
+from dicom_node.domain.outdated import Outdated
 from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis, Marks
 from dicom_node.results.anatomy import prove_anatomy
@@ -28,6 +29,7 @@ from dicom_node.results.pdf import build_pdf
 from dicom_node.results.pm import build_pm
 from dicom_node.results.proof import prove_fractional, prove_labelmap, prove_places, prove_pm, prove_seg
 from dicom_node.results.proof_sr import prove_viewer_sr
+from dicom_node.results.rejection import build_rejection
 from dicom_node.results.rtstruct import build_rtstruct
 from dicom_node.results.sc import build_sc
 from dicom_node.results.seg import ENCODERS, NotEncodable, build_seg
@@ -37,7 +39,7 @@ from dicom_node.results.unanalysed import MOST_LISTED, build_unanalysed
 from dicom_node.results.viewer_sr import build_viewer_sr
 from dicom_node.spool import Spool
 
-__all__ = ["BUILDERS", "PROOFS", "Equipment", "build_report", "build_results", "equipment_of"]
+__all__ = ["BUILDERS", "PROOFS", "Equipment", "build_rejections", "build_report", "build_results", "equipment_of"]
 
 Builder = Callable[[Analysis], Dataset | Framed | None]
 BUILDERS: dict[OutputKind, Builder] = {  # the SR refers to those before it
@@ -168,6 +170,37 @@ def build_report(
     return _stored(_Draft(OutputKind.SR, report, data), failed.job.id, summary, spool)
 
 
+def build_rejections(
+    job: Job, card: ModelCard, header: Dataset, equipment: Equipment, outdated: Sequence[Outdated], spool: Spool
+) -> tuple[ResultObject, ...]:
+    """Write a document for each group of destinations that are to reject what they hold of earlier jobs.
+
+    Parameters
+    ----------
+    header : pydicom.Dataset
+        Of one of the images: whose they are.
+    outdated : sequence of Outdated
+        What is held; groups that nobody asks are left out.
+    spool : Spool
+        Where the files go, synced before this returns.
+
+    Raises
+    ------
+    ResultError
+        If the header cannot be carried over into a valid object.
+    """
+    made: list[ResultObject] = []
+    for number, group in enumerate((each for each in outdated if not each.why_left), start=1):
+        try:
+            document = build_rejection(job, card, header, equipment, group.objects, number)
+            draft = _Draft(OutputKind.REJECTION, document, file_bytes(document))
+        except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
+            raise ResultError(f"The older results cannot be rejected: {error}") from error
+        summary = {"rejects": [each.sop_instance_uid for each in group.objects]}
+        made.append(_stored(draft, job.id, summary, spool, number=number, only_for=group.destinations))
+    return tuple(made)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class _Draft:
     """A result that is built and not yet proved."""
@@ -258,19 +291,21 @@ def _build(kind: OutputKind, build: Builder, analysis: Analysis) -> Dataset | Fr
         raise ResultError(f"The {kind.name} cannot be written: {error}") from error
 
 
-def _stored(draft: _Draft, job_id: str, summary: dict[str, Any], spool: Spool) -> ResultObject:
-    path, size, sha256 = spool.write(f"results/{job_id}", f"{draft.kind.value}.dcm", draft.data)
-    return ResultObject(
+def _stored(draft: _Draft, job_id: str, summary: dict[str, Any], spool: Spool, **which: Any) -> ResultObject:
+    made = ResultObject(
         kind=draft.kind,
         sop_class_uid=str(draft.result.SOPClassUID),
         sop_instance_uid=str(draft.result.SOPInstanceUID),
         series_instance_uid=str(draft.result.SeriesInstanceUID),
         transfer_syntax_uid=str(draft.result.file_meta.TransferSyntaxUID),
-        path=path,
-        size=size,
-        sha256=sha256,
+        path="",
+        size=0,
+        sha256="",
         summary=summary,
+        **which,
     )
+    path, size, sha256 = spool.write(f"results/{job_id}", f"{made.name}.dcm", draft.data)
+    return replace(made, path=path, size=size, sha256=sha256)
 
 
 def _summary(findings: Findings) -> dict[str, Any]:

@@ -13,8 +13,9 @@ from dicom_node.domain.eligibility import why_unfit
 from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.job import Canceled, Failed, Job, Outcome, RetryLater, Succeeded
 from dicom_node.domain.model import ModelCard, OutputKind
+from dicom_node.domain.outdated import Outdated
 from dicom_node.errors import ModelFailed, NodeError, NotEligible
-from dicom_node.results import Equipment, build_results
+from dicom_node.results import Equipment, build_rejections, build_results
 from dicom_node.spool import Spool
 from dicom_node.volume import Volume, load_volume
 from dicom_node.work.findings import findings_from
@@ -32,6 +33,8 @@ class WorkNode:
     `model_for` gives the warm model of a card, and raises a NodeError when its bundle is not what the node started
     with. `cancelled` says whether the answer is no longer wanted; it is asked while the model runs. `encodings` says
     how each destination wants segmentations, and `also` which kinds of objects they want beyond those of the card.
+    `outdated` calls back what waits to be sent of earlier jobs, and tells what was sent; it is asked when the objects
+    that take their place are there.
     """
 
     cards: dict[str, ModelCard]
@@ -41,6 +44,7 @@ class WorkNode:
     cancelled: Callable[[], bool]
     encodings: Mapping[str, Encoding] = field(default_factory=dict)
     also: frozenset[OutputKind] = frozenset()
+    outdated: Callable[[], tuple[Outdated, ...]] = tuple
 
 
 def run_attempt(job: Job, node: WorkNode) -> Outcome:
@@ -62,7 +66,9 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         results = build_results(
             job, card, volume, findings, prediction, node.equipment, node.spool, steps_s, encodings, node.also
         )
-        return Succeeded(results, {step: round(seconds, 3) for step, seconds in steps_s.items()})
+        outdated = node.outdated()
+        results += build_rejections(job, card, volume.datasets[0], node.equipment, outdated, node.spool)
+        return Succeeded(results, {step: round(seconds, 3) for step, seconds in steps_s.items()}, outdated)
     except ModelCancelled:
         return Canceled()
     except ModelError as error:

@@ -27,6 +27,7 @@ from dicom_node.db.jobs import (
 )
 from dicom_node.db.profiles import read_profile
 from dicom_node.db.reports import claim_report, finish_reported, finish_unreported
+from dicom_node.db.superseded import call_back, held_of_earlier
 from dicom_node.domain.choice import Choice, choose
 from dicom_node.domain.delivery import ResultObject
 from dicom_node.domain.job import (
@@ -41,6 +42,7 @@ from dicom_node.domain.job import (
     retry_delay_s,
 )
 from dicom_node.domain.model import ModelCard
+from dicom_node.domain.outdated import Outdated, grouped, why_left
 from dicom_node.engine import DRAIN_S, JOBS, Executor
 from dicom_node.errors import GeometryError, ModelFailed, NodeError, NotEligible
 from dicom_node.results import equipment_of
@@ -146,6 +148,12 @@ class Worker:
         known = [self._destinations[name] for name in job.destinations if name in self._destinations]
         return {to.name: choose(to, card.outputs, read_profile(tx, to.name)) for to in known} if card else {}
 
+    def _outdated(self, tx: Connection, job: Job) -> tuple[Outdated, ...]:
+        """Call back what waits to be sent of earlier jobs; tell what destinations hold of them."""
+        call_back(tx, job.id)
+        held = {to: some for to, some in held_of_earlier(tx, job.id, job.destinations).items() if some}
+        return grouped(held, {to: why_left(self._destinations.get(to), read_profile(tx, to)) for to in held})
+
     def _attempt(self, job: Job, choices: Mapping[str, Choice]) -> Outcome:
         wanted = _Wanted(self._engine, job, self._stop)
         node = WorkNode(
@@ -156,6 +164,7 @@ class Worker:
             wanted.no_longer,
             self._encodings,
             frozenset(kind for choice in choices.values() for kind in choice.kinds),
+            lambda: commit(self._engine, lambda tx: self._outdated(tx, job)),
         )
         try:
             outcome = run_attempt(job, node)

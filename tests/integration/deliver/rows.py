@@ -92,7 +92,7 @@ def add_results(
             sha256=hashlib.sha256(raw).hexdigest(),
             summary={"not_as": dict(not_as)} if not_as else {},
         )
-        columns = {name: getattr(result, name) for name in result.__slots__}
+        columns = {name: getattr(result, name) for name in result.__slots__ if name not in ("number", "only_for")}
         tx.execute(insert(t.result).values(id=result_id(job_id, kind), job_id=job_id, created_at=utc_now(), **columns))
         results.append(result)
     create_deliveries(tx, _job(job_id, destinations), results, queue, wanted, encodings)

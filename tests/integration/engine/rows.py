@@ -61,6 +61,7 @@ def add_job(
     max_attempts: int = 3,
     destinations: Sequence[str] = (),
     version: str = "1",
+    run: int = 1,
 ) -> str:
     """Add a job on a series, and enqueue it if there is something to enqueue it with; give its id."""
     series_id, slices = series or add_series(tx)
@@ -73,6 +74,7 @@ def add_job(
             rule="r",
             model=model,
             model_version=version,
+            run_no=run,
             destinations=list(destinations),
             slices=slices,
             priority=priority,
