@@ -25,6 +25,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from uuid import uuid4
 
+from dicom_node.digest import Digest
 from dicom_node.errors import SpoolError
 
 FOLDERS = ("incoming", "instances", "results", "locks")
@@ -265,7 +266,7 @@ class Incoming:
         self.path = path
         self.size = 0
         self._prefix = 0
-        self._hash = hashlib.sha256()
+        self._digest = Digest()
         self._fd = os.open(path, os.O_CREAT | os.O_EXCL | os.O_RDWR | os.O_CLOEXEC, 0o640)
         fcntl.flock(self._fd, fcntl.LOCK_SH)  # says to `sweep_incoming` that somebody still writes here
 
@@ -276,7 +277,7 @@ class Incoming:
 
     def write(self, data: memoryview | bytes) -> None:
         """Append a piece of the data set."""
-        self._hash.update(data)
+        self._digest.update(data)
         self._write(memoryview(data))
 
     def read(self, position: int, length: int) -> bytes:
@@ -289,9 +290,9 @@ class Incoming:
         return os.fstat(self._fd).st_nlink == 0
 
     @property
-    def sha256(self) -> str:
-        """SHA-256 of the data set as it was sent, without preamble and file meta information."""
-        return self._hash.hexdigest()
+    def digest(self) -> str:
+        """Digest of the data set as it was sent, without preamble and file meta information."""
+        return str(self._digest)
 
     def sync(self) -> None:
         """Wait until the contents are on disk."""

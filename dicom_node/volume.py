@@ -6,7 +6,6 @@ ways, and a result on the wrong slice is worse than none.
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import math
 import os
@@ -26,6 +25,7 @@ from pydicom.multival import MultiValue
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless
 
+from dicom_node.digest import is_digest_of
 from dicom_node.domain.geometry import affine
 from dicom_node.domain.job import JobInstance
 from dicom_node.domain.study import HEADER, Slice, examine, planes_of
@@ -109,7 +109,7 @@ def read_instance(spool: Spool, instance: JobInstance) -> Dataset:
         data = spool.path(instance.path).read_bytes()
     except OSError as error:
         raise SpoolError(f"The file of instance {uid} cannot be read: {error.strerror}.") from error
-    if hashlib.sha256(memoryview(data)[_data_set_offset(data, uid) :]).hexdigest() != instance.sha256:
+    if not is_digest_of(instance.digest, memoryview(data)[_data_set_offset(data, uid) :]):
         raise SpoolError(f"The file of instance {uid} is not what was received: its digest differs.")
     try:
         return dcmread(BytesIO(data))

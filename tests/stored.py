@@ -46,7 +46,7 @@ def store_files(
             transfer_syntax_uid=one.transfer_syntax_uid,
             path=one.path,
             size=spool.path(one.path).stat().st_size,
-            sha256=one.sha256,
+            digest=one.digest,
             header=one.header,
         )
         for one in kept
@@ -80,7 +80,7 @@ def spool_files(spool: Spool, paths: Sequence[Path]) -> list[JobInstance]:
                 str(ds.SOPClassUID),
                 str(ds.file_meta.TransferSyntaxUID),
                 relative,
-                arriving.sha256,
+                arriving.digest,
                 header_of(ds),
             )
         )

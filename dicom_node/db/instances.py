@@ -64,7 +64,7 @@ class NewInstance:
     transfer_syntax_uid: str
     path: str
     size: int
-    sha256: str
+    digest: str
     header: dict[str, Any]
 
 
@@ -75,7 +75,7 @@ _STUDY = select(t.study.c.id).where(t.study.c.study_instance_uid == bindparam("u
 _SERIES = select(t.series.c.id).where(
     t.series.c.study_id == bindparam("study"), t.series.c.series_instance_uid == bindparam("uid")
 )
-_INSTANCE = select(t.instance.c.sha256, t.instance.c.transfer_syntax_uid, t.instance.c.series_id).where(
+_INSTANCE = select(t.instance.c.digest, t.instance.c.transfer_syntax_uid, t.instance.c.series_id).where(
     t.instance.c.sop_instance_uid == bindparam("uid")
 )
 
@@ -134,7 +134,7 @@ def store_instances(tx: Connection, new: Sequence[NewInstance], sources: Sources
                 outcomes[number] = Stored.NEW
                 grown.setdefault(series_id, []).append(one)
                 continue
-        same = found.sha256 == one.sha256 and found.transfer_syntax_uid == one.transfer_syntax_uid
+        same = found.digest == one.digest and found.transfer_syntax_uid == one.transfer_syntax_uid
         outcomes[number] = Stored.SAME if same else Stored.DIFFERS
         if not same:
             _tell_difference(tx, one, found)
@@ -228,7 +228,7 @@ def _insert(tx: Connection, one: NewInstance, series_id: str, now: datetime) -> 
         "transfer_syntax_uid": one.transfer_syntax_uid,
         "path": one.path,
         "size": one.size,
-        "sha256": one.sha256,
+        "digest": one.digest,
         "received_at": now,
         "header": one.header,
     }
@@ -269,8 +269,8 @@ def _waiting(source: Source, now: datetime) -> dict[str, Any]:
 def _tell_difference(tx: Connection, one: NewInstance, found: Row[Any, Any, Any]) -> None:
     detail = {
         "instance": one.sop_instance_uid,
-        "kept": {"sha256": found.sha256, "transfer_syntax": found.transfer_syntax_uid},
-        "refused": {"sha256": one.sha256, "transfer_syntax": one.transfer_syntax_uid},
+        "kept": {"digest": found.digest, "transfer_syntax": found.transfer_syntax_uid},
+        "refused": {"digest": one.digest, "transfer_syntax": one.transfer_syntax_uid},
     }
     told = AuditEvent(
         Event.INSTANCE_DUPLICATE_DIFFERS,

@@ -61,7 +61,7 @@ class JobInstance:
     sop_class_uid: str
     transfer_syntax_uid: str
     path: str
-    sha256: str
+    digest: str
     header: dict[str, Any]
 
 

@@ -145,6 +145,6 @@ def _instance(arrival: Arrival, file: Incoming) -> NewInstance:
         transfer_syntax_uid=arrival.transfer_syntax_uid,
         path="",
         size=file.size,
-        sha256=file.sha256,
+        digest=file.digest,
         header=header,
     )

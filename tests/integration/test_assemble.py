@@ -548,7 +548,7 @@ def add_result(tx: Connection, job: str, sop_instance_uid: str = "1.2.3.4") -> s
             transfer_syntax_uid="1.4",
             path="results/x/seg.dcm",
             size=1,
-            sha256="0" * 64,
+            digest="0" * 64,
             summary={},
             created_at=utc_now(),
         )

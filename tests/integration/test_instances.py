@@ -36,7 +36,7 @@ def instance(number: int, *, study: str = "1.2", series: str = "1.2.3", associat
         transfer_syntax_uid="1.2.840.10008.1.2.1",
         path=f"instances/00/{study}-{series}-{number}-{association}.dcm",
         size=1,
-        sha256=f"{number:064}",
+        digest=f"{number:064}",
         header={},
     )
 

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from dicom_node.digest import digest_of
 from dicom_node.errors import SpoolError
 from dicom_node.spool import Incoming, Spool
 
@@ -40,7 +41,7 @@ def test_an_arrived_file_is_kept_whole_and_hashed_without_its_prefix(spool: Spoo
     assert one.read(5, 100) == b"set"
     (path,) = spool.keep([one])
     assert spool.path(path).read_bytes() == b"prefixdata set"
-    assert (one.size, one.sha256) == (14, hashlib.sha256(b"data set").hexdigest())
+    assert (one.size, one.digest) == (14, digest_of(b"data set"))
     assert files(spool) == [path]
 
 

@@ -42,7 +42,7 @@ def add_series(tx: Connection, paths: Sequence[str] = ("instances/00/a.dcm",), *
                 transfer_syntax_uid="1.2.840.10008.1.2.1",
                 path=f"{path}.{series}" if path == "instances/00/a.dcm" else path,
                 size=1,
-                sha256="0" * 64,
+                digest="0" * 64,
                 received_at=now,
                 revision=1,
                 header={"Modality": "CT", **header},

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from io import BytesIO
@@ -17,6 +16,7 @@ from sqlalchemy import update
 
 from dicom_node.db import tables as t
 from dicom_node.db.engine import transaction
+from dicom_node.digest import digest_of
 from tests.integration.receive.conftest import Start
 from tests.integration.receive.objects import FILES, ct, sample
 from tests.integration.receive.scu import Instance, Scu, command_set, p_data, pdv, store_all
@@ -39,7 +39,7 @@ def test_the_bytes_of_a_data_set_are_stored_as_sent(start: Start, name: str) -> 
     path = node.spool.path(row.path)
     file = path.read_bytes()
     assert data_set(file) == one.data
-    assert (row.size, row.sha256) == (len(file), hashlib.sha256(one.data).hexdigest())
+    assert (row.size, row.digest) == (len(file), digest_of(one.data))
     ds = dcmread(path, stop_before_pixels=True)
     assert ds.file_meta.TransferSyntaxUID == row.transfer_syntax_uid == one.transfer_syntax_uid
     assert ds.file_meta.MediaStorageSOPInstanceUID == ds.SOPInstanceUID == row.sop_instance_uid

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from io import BytesIO
 from pathlib import Path
 
@@ -10,6 +9,7 @@ import highdicom as hd
 import numpy as np
 from pydicom import dcmread
 
+from dicom_node.digest import digest_of
 from dicom_node.domain.job import JobInstance
 from dicom_node.spool import Spool
 from dicom_node.volume import load_volume
@@ -47,6 +47,5 @@ def _spooled(path: Path, spool: Spool) -> JobInstance:
     ds = dcmread(BytesIO(content), stop_before_pixels=True)
     data_set = content[144 + int.from_bytes(content[140:144], "little") :]
     relative, _, _ = spool.write("instances/aa", path.name, content)
-    digest = hashlib.sha256(data_set).hexdigest()
     syntax, z = ds.file_meta.TransferSyntaxUID, str(ds.ImagePositionPatient[2])
-    return JobInstance(ds.SOPInstanceUID, ds.SOPClassUID, syntax, relative, digest, {"z": z})
+    return JobInstance(ds.SOPInstanceUID, ds.SOPClassUID, syntax, relative, digest_of(data_set), {"z": z})

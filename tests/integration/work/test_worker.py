@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -25,6 +24,7 @@ from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine, utc_now
 from dicom_node.db.listing import JobFilter, list_jobs
 from dicom_node.db.profiles import write_profile
+from dicom_node.digest import digest_of
 from dicom_node.domain.audit import Event as AuditKind
 from dicom_node.domain.delivery import DimseDestination
 from dicom_node.domain.finding import Code
@@ -162,7 +162,7 @@ def adopt(tx: Any, relative: str, path: Path) -> None:
     data_set = path.read_bytes()[128 + 4 + 12 + ds.file_meta.FileMetaInformationGroupLength :]
     values = {
         "sop_instance_uid": str(ds.SOPInstanceUID),
-        "sha256": hashlib.sha256(data_set).hexdigest(),
+        "digest": digest_of(data_set),
         "size": path.stat().st_size,
     }
     tx.execute(update(t.instance).where(t.instance.c.path == relative).values(**values))
