@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from threading import Event as StopEvent
 from threading import Thread
 from typing import Any
@@ -33,6 +33,7 @@ from dicom_node.db.series import (
     write_no_job_reason,
     write_verdict,
 )
+from dicom_node.db.unstored import find_unstored
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.header import texts
 from dicom_node.domain.study import Slice, Verdict, examine
@@ -136,6 +137,7 @@ class Assembler:
                 verdict = examine(
                     [Slice(i.sop_instance_uid, i.header) for i in series.instances], series.expected_count
                 )
+                verdict = _refuse_unstored(tx, series, verdict)
                 write_verdict(tx, series.id, verdict)
                 _record_closing(tx, series, verdict)
                 self._route(tx, series, verdict)
@@ -161,6 +163,16 @@ def _keep_unprocessed(tx: Connection, series: ClosedSeries) -> None:
     detail = {"revision": series.revision, "instances": len(series.instances), "closed": series.close_reason}
     record(tx, AuditEvent(Event.OWN_RESULT_RETURNED, series_id=series.id, detail=detail))
     supersede_jobs(tx, series.id, series.revision, {}, series.closed_at)
+
+
+def _refuse_unstored(tx: Connection, series: ClosedSeries, verdict: Verdict) -> Verdict:
+    """Refuse a series of which instances were turned away and never came again, however well the rest fits together."""
+    unstored = find_unstored(tx, series.series_instance_uid)
+    if unstored is None:
+        return verdict
+    few = "1 instance was" if unstored.count == 1 else f"{unstored.count} instances were"
+    cause = f"{few} refused when they came and were not sent again: {unstored.reason}"
+    return replace(verdict, refusal=f"Not whole: {cause}." + (f" {verdict.refusal}" if verdict.refusal else ""))
 
 
 def _record_closing(tx: Connection, series: ClosedSeries, verdict: Verdict) -> None:

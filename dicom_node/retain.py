@@ -18,6 +18,7 @@ from dicom_node.db import retention as db
 from dicom_node.db.engine import transaction, utc_now
 from dicom_node.db.retention import Amount, Kind
 from dicom_node.db.sweeps import held, note_end
+from dicom_node.db.unstored import forget_unstored
 from dicom_node.engine import Enqueuer
 from dicom_node.settings import Retain
 from dicom_node.spool import Spool
@@ -27,6 +28,7 @@ AT_ONCE = 100
 ENGINE_AT_ONCE = 1000
 LEASE_S = 600.0
 ORPHANED_AFTER_S = 24 * 3600.0
+UNSTORED_FOR = timedelta(days=31)  # how long a refused instance is missed
 _MIB = 1024 * 1024
 
 _log = logging.getLogger(__name__)
@@ -100,6 +102,8 @@ class Retention:
             self._by_age(done)
             self._for_disk(done)
             self._rows(done)
+            with transaction(self._engine) as tx:
+                forget_unstored(tx, utc_now() - UNSTORED_FOR)
             done.orphans = self._spool.sweep_results(self._wanted, ORPHANED_AFTER_S)
             self._spool.delete_empty_hours()
             with transaction(self._engine) as tx:

@@ -414,6 +414,17 @@ audit_event = Table(
     Index("ix_audit_event_unchained", "id", **_where("chain_no IS NULL")),
 )
 
+# Instances that a sender was told to send again, by the series they belong to; until they are stored, it is not whole:
+# db/unstored.py.
+unstored = Table(
+    "unstored",
+    metadata,
+    Column("series_instance_uid", _UID, primary_key=True),
+    Column("sop_instance_uid", _UID, primary_key=True),
+    Column("reason", String(200), nullable=False),
+    Column("at", UTCDateTime, nullable=False, index=True),
+)
+
 # What one process at a time does for all of them, and how far it has come: db/sweeps.py.
 # position: of what is taken one after the other, the last one done; held_until is on the database's clock.
 sweep = Table(

@@ -11,7 +11,7 @@ from dicom_node.db.instances import NewInstance, Sender
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_uid
 from dicom_node.errors import CannotUnderstand, DataSetMismatch, OutOfResources, StoreError
 from dicom_node.spool import Incoming, Spool
-from dicom_node.store.header import read_header
+from dicom_node.store.header import Source, read_header, read_series_uid
 
 LONGEST_WAIT_BYTES = 4 * 1024 * 1024
 _LOOK_AT_DISK_EVERY = 16 * 1024 * 1024
@@ -36,6 +36,8 @@ class Arrival:
         The only study that the sender means; empty for any.
     queued, written : int
         Bytes handed to the disk thread and done with by it; each is written by one thread only.
+    series_instance_uid : str
+        Which series an instance belongs to that cannot be stored, where that could be read.
     on_room : callable, optional
         Called from the disk thread once it has caught up; None while nobody waits for that.
     """
@@ -52,6 +54,7 @@ class Arrival:
     file: Incoming | None = None
     error: StoreError | None = None
     instance: NewInstance | None = None
+    series_instance_uid: str = ""
     looked_at_disk: int = -_LOOK_AT_DISK_EVERY
 
     @property
@@ -93,11 +96,26 @@ class Arrival:
             raise CannotUnderstand("the data set is empty")
         self.instance = _instance(self, self.file)
 
+    def note_series(self, data: bytes) -> None:
+        """Read which series it belongs to, `data` being the piece that could not be written."""
+        begin: Source = _Beginning(data) if self.file is None or not self.written else self.file
+        self.series_instance_uid = read_series_uid(begin, self.transfer_syntax_uid)
+
     def discard(self) -> None:
         """Delete what has been written."""
         if self.file is not None:
             self.file.discard()
             self.file = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Beginning:
+    """The first piece of a data set, in memory."""
+
+    data: bytes
+
+    def read(self, position: int, length: int) -> bytes:
+        return bytes(self.data[position : position + length])
 
 
 def file_prefix(arrival: Arrival) -> bytes:

@@ -10,6 +10,7 @@ import math
 import struct
 import warnings
 import zlib
+from collections.abc import Set
 from functools import cache
 from typing import Any, Protocol
 
@@ -18,6 +19,7 @@ from pydicom.datadict import dictionary_VM, dictionary_VR, tag_for_keyword
 from pydicom.uid import DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian, ImplicitVRLittleEndian
 
 from dicom_node.domain.study import HEADER
+from dicom_node.domain.uids import is_uid
 from dicom_node.errors import CannotUnderstand
 
 MOST_ELEMENTS = 100_000
@@ -25,7 +27,7 @@ DEEPEST = 1_000
 LONGEST_VALUE = 4_096
 MOST_INFLATED = 16 * 1024 * 1024
 
-_CHARACTER_SET = 0x00080005
+_CHARACTER_SET, _SERIES_INSTANCE_UID = 0x00080005, 0x0020000E
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
@@ -63,14 +65,8 @@ def read_header(source: Source, transfer_syntax_uid: str) -> dict[str, Any]:
     CannotUnderstand
         If the elements up to the last one wanted cannot be walked.
     """
-    if transfer_syntax_uid in _DEFLATED:
-        source = _Inflated(source)
-    walk = _Walk(
-        _Window(source),
-        implicit=transfer_syntax_uid == ImplicitVRLittleEndian,
-        order=">" if transfer_syntax_uid == ExplicitVRBigEndian else "<",
-    )
-    raw = walk.collect()
+    walk = _walk(source, transfer_syntax_uid)
+    raw = walk.collect({_CHARACTER_SET, *_wanted()})
     encodings = _encodings(raw.get(_CHARACTER_SET, b""))
     header: dict[str, Any] = {}
     for tag, (keyword, vr, several) in _wanted().items():
@@ -78,6 +74,26 @@ def read_header(source: Source, transfer_syntax_uid: str) -> dict[str, Any]:
         if values:
             header[keyword] = values[0] if len(values) == 1 else values
     return header
+
+
+def read_series_uid(source: Source, transfer_syntax_uid: str) -> str:
+    """Read which series an instance belongs to, from as much of it as there is; empty where that cannot be told."""
+    try:
+        value = _walk(source, transfer_syntax_uid).collect({_SERIES_INSTANCE_UID}).get(_SERIES_INSTANCE_UID, b"")
+    except CannotUnderstand:
+        return ""
+    uid = value.decode("ascii", "replace").strip("\0 ")
+    return uid if is_uid(uid) else ""
+
+
+def _walk(source: Source, transfer_syntax_uid: str) -> _Walk:
+    if transfer_syntax_uid in _DEFLATED:
+        source = _Inflated(source)
+    return _Walk(
+        _Window(source),
+        implicit=transfer_syntax_uid == ImplicitVRLittleEndian,
+        order=">" if transfer_syntax_uid == ExplicitVRBigEndian else "<",
+    )
 
 
 class _Walk:
@@ -93,9 +109,9 @@ class _Walk:
         self._short = struct.Struct(f"{order}H")
         self._long = struct.Struct(f"{order}I")
 
-    def collect(self) -> dict[int, bytes]:
-        """Values of the wanted elements of the data set itself, by tag."""
-        wanted, last = _wanted(), max(_wanted())
+    def collect(self, wanted: Set[int]) -> dict[int, bytes]:
+        """Values of the wanted elements of the data set itself, by tag; nothing after the last of them is looked at."""
+        last = max(wanted)
         found: dict[int, bytes] = {}
         while (element := self._next(self._implicit)) is not None:
             tag, vr, length = element
@@ -104,8 +120,10 @@ class _Walk:
             if length == _UNDEFINED:
                 self._skip_undefined(self._implicit or vr == b"UN")  # UN holds implicit VR (PS3.5 6.2.2)
                 continue
-            if (tag in wanted or tag == _CHARACTER_SET) and length <= LONGEST_VALUE:
+            if tag in wanted and length <= LONGEST_VALUE:
                 found[tag] = self._value(tag, length)
+                if tag == last:
+                    break
             self._position += length
         return found
 

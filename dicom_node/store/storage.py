@@ -31,6 +31,7 @@ from sqlalchemy import Connection, Engine
 from dicom_node.db.audit import record
 from dicom_node.db.engine import is_away
 from dicom_node.db.instances import NewInstance, Stored, store_instances
+from dicom_node.db.unstored import note_unstored
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.completeness import Sources
 from dicom_node.errors import DuplicateDiffers, OutOfResources, StoreError
@@ -132,6 +133,7 @@ class Storage:
                 arrival.append(data, self._spool)
             except Exception as error:  # noqa: BLE001 - whatever it was: a data set that lacks a piece is never stored
                 arrival.error = _problem(error)
+                arrival.note_series(data)
         arrival.written += len(data)
         if (on_room := arrival.on_room) is not None and not arrival.is_ahead:
             arrival.on_room = None
@@ -292,3 +294,6 @@ def _record_refusal(arrival: Arrival, tx: Connection) -> None:
     }
     who = arrival.sender
     record(tx, AuditEvent(Event.INSTANCE_REFUSED, association_id=who.id, actor=who.actor, detail=detail))
+    series = arrival.instance.series_instance_uid if arrival.instance else arrival.series_instance_uid
+    if series and arrival.error.retry:
+        note_unstored(tx, series, arrival.sop_instance_uid, str(arrival.error))

@@ -22,6 +22,7 @@ from dicom_node.catalog import Catalog, fingerprint
 from dicom_node.db import migrate
 from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine, utc_now
+from dicom_node.db.unstored import forget_unstored, note_unstored
 from dicom_node.domain.delivery import FolderDestination
 from dicom_node.domain.job import Priority
 from dicom_node.domain.model import Accepts, ModelCard
@@ -248,6 +249,28 @@ def test_what_a_cut_off_sender_still_has_is_waited_for(both: Site, end: str | No
     both.pass_time(90)
     assert assembler.sweep() == 1
     assert both.one().close_reason.startswith("quiet for 121 s")
+
+
+def test_a_series_is_not_whole_while_instances_that_were_refused_are_away(both: Site) -> None:
+    paths = both.series(9)
+    both.store(paths[:7])  # a perfect volume, of not all of it
+    for path in paths[7:]:
+        ds = dcmread(path)
+        with both.engine.begin() as tx:
+            for _ in range(2):
+                note_unstored(tx, ds.SeriesInstanceUID, ds.SOPInstanceUID, "less than 512 MiB free in the spool")
+    both.pass_time(31)
+    assembler = both.assembler()
+    assert assembler.sweep() == 1
+    (job,) = both.jobs()
+    away = "2 instances were refused when they came and were not sent again: less than 512 MiB free in the spool."
+    assert (job.state, job.error) == ("failed", f"Not whole: {away}")
+    both.store(paths[7:], by=sender("CT1", "b" * 36))
+    both.pass_time(31)
+    assert assembler.sweep() == 1
+    assert [job.state for job in both.jobs()] == ["failed", "scheduled"]
+    with both.engine.begin() as tx:
+        assert forget_unstored(tx, utc_now()) == 2
 
 
 def test_a_refused_series_that_somebody_wants_is_a_failed_job_with_the_reason(both: Site) -> None:

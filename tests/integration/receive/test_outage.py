@@ -11,6 +11,8 @@ import pytest
 
 from dicom_node.db import migrate
 from dicom_node.db import tables as t
+from dicom_node.db.engine import transaction
+from dicom_node.db.unstored import find_unstored
 from dicom_node.spool import Incoming, Spool
 from tests.integration.receive.conftest import Start
 from tests.integration.receive.objects import ct
@@ -19,6 +21,7 @@ from tests.peers.postgresql import PostgreSQL
 from tests.peers.tools import dcmtk
 
 SUCCESS, OUT_OF_RESOURCES = 0x0000, 0xA700
+SERIES = "1.2.3.4.2"  # of `ct()`
 
 
 def test_below_its_reserve_the_spool_takes_nothing(start: Start) -> None:
@@ -36,6 +39,8 @@ def test_below_its_reserve_the_spool_takes_nothing(start: Start) -> None:
         scu.release()
     (event,) = node.soon(lambda: node.events("instance refused"))
     assert event["status"] == "0xA700"
+    with transaction(node.engine) as tx:
+        assert find_unstored(tx, SERIES) is None, "it came again, and was stored"
     association = node.soon(lambda: next((row for row in node.rows(t.association) if row.ended_at), None))
     assert (association.stored, association.refused) == (1, 1)
 
@@ -83,7 +88,14 @@ def test_a_disk_that_is_full_in_mid_write_refuses_that_instance_and_no_later_one
     node = start(spool=FullSpool(tmp_path / "spool", full_at, {1, 2}))
     slices = [ct(n, pixels=300_000) for n in range(5)]
     assert store_all(node.port, slices) == [SUCCESS, OUT_OF_RESOURCES, OUT_OF_RESOURCES, SUCCESS, SUCCESS]
+    node.soon(lambda: len(node.rows(t.unstored)) == 2)
+    with transaction(node.engine) as tx:
+        found = find_unstored(tx, SERIES)
+    assert found is not None
+    assert (found.count, found.reason.endswith("No space left on device")) == (2, True)
     assert store_all(node.port, slices) == [SUCCESS] * 5
+    with transaction(node.engine) as tx:
+        assert find_unstored(tx, SERIES) is None
     assert len(node.stored()) == 5
     assert len([name for name in node.files() if name.startswith(("incoming/", "instances/"))]) == 5
 

@@ -27,7 +27,7 @@ from pydicom.uid import (
 
 from dicom_node.domain.study import HEADER
 from dicom_node.errors import CannotUnderstand
-from dicom_node.store.header import read_header
+from dicom_node.store.header import read_header, read_series_uid
 
 FILES = sorted((Path(__file__).parents[2] / "data" / "transfer_syntaxes").glob("*.dcm"))
 
@@ -193,3 +193,14 @@ def test_a_deflate_bomb_costs_neither_memory_nor_time() -> None:
 def test_any_bytes_are_a_header_or_refused(data: bytes, syntax: UID) -> None:
     with suppress(CannotUnderstand):
         read_header(Bytes(data), syntax)
+
+
+def test_the_series_of_what_came_only_in_part_is_known_once_it_came_so_far() -> None:
+    ds = example()
+    ds.SeriesInstanceUID, ds.PixelData = "1.2.3.5", bytes(1000)
+    for syntax in (ExplicitVRLittleEndian, ImplicitVRLittleEndian, ExplicitVRBigEndian, DeflatedExplicitVRLittleEndian):
+        data = encoded(ds, syntax)
+        assert read_series_uid(Bytes(data), syntax) == "1.2.3.5"
+        assert read_series_uid(Bytes(data[:60]), syntax) == ""
+    assert read_series_uid(Bytes(encoded(ds)[:-900]), ExplicitVRLittleEndian) == "1.2.3.5"
+    assert read_series_uid(Bytes(encoded(ds).replace(b"1.2.3.5", b"../etc/")), ExplicitVRLittleEndian) == ""
