@@ -151,7 +151,14 @@ def slices_of(tx: Connection, job_id: str) -> list[JobInstance]:
     job = tx.execute(select(_j.series_id, _j.slices).where(_j.id == job_id)).one_or_none()
     if job is None or not job.slices:
         return []
-    columns = (_i.sop_instance_uid, _i.sop_class_uid, _i.transfer_syntax_uid, _i.path, _i.digest, _i.header)
+    columns = (
+        _i.sop_instance_uid,
+        _i.sop_class_uid,
+        _i.transfer_syntax_uid,
+        _i.path,
+        _i.digest.label("digest"),
+        _i.header,
+    )
     known = {
         row.sop_instance_uid: JobInstance(**row._mapping)
         for row in tx.execute(select(*columns).where(_i.series_id == job.series_id))
