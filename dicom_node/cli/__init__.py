@@ -5,7 +5,21 @@ from __future__ import annotations
 import click
 
 import dicom_node
-from dicom_node.cli import audit, destinations, export, files, jobs, metrics, models, ohif, people, retain, roles, setup
+from dicom_node.cli import (
+    audit,
+    destinations,
+    export,
+    files,
+    intake,
+    jobs,
+    metrics,
+    models,
+    ohif,
+    people,
+    retain,
+    roles,
+    setup,
+)
 
 
 class InOrder(click.Group):
@@ -64,6 +78,7 @@ for _command in (
     retain.retain,
     metrics.metrics,
     export.export,
+    intake.import_,
     jobs.pause,
     jobs.resume,
     files.run,

@@ -156,6 +156,12 @@ def paths_of_series(tx: Connection, series_id: str) -> list[str]:
     return list(tx.scalars(mine))
 
 
+def digest_of(tx: Connection, sop_instance_uid: str) -> tuple[str, str] | None:
+    """Digest and transfer syntax of an instance that is stored; None when it is not."""
+    found = _known(tx, sop_instance_uid)
+    return (found.digest, found.transfer_syntax_uid) if found else None
+
+
 def paths_known(tx: Connection, paths: Iterable[str]) -> set[str]:
     """Of some paths in the spool, those that have a row."""
     return set(tx.scalars(select(t.instance.c.path).where(t.instance.c.path.in_(list(paths)))))

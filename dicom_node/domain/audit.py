@@ -21,6 +21,7 @@ class Event(StrEnum):
     INSTANCE_REFUSED = "instance refused"
     INSTANCE_DUPLICATE_DIFFERS = "instance refused: same UID, other bytes"
     INSTANCES_STORED = "instances stored over the web"
+    INSTANCES_IMPORTED = "instances imported"
     SERIES_STARTED = "series started"
     SERIES_REOPENED = "series reopened"
     SERIES_COMPLETE = "series complete"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from dicom_node.db.instances import NewInstance, Sender
+from dicom_node.db.instances import NewInstance, Sender, Stored
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_uid
 from dicom_node.errors import CannotUnderstand, DataSetMismatch, OutOfResources, StoreError
 from dicom_node.spool import Incoming, Spool
@@ -40,6 +40,8 @@ class Arrival:
         Which series an instance belongs to that cannot be stored, where that could be read.
     on_room : callable, optional
         Called from the disk thread once it has caught up; None while nobody waits for that.
+    outcome : Stored, optional
+        Whether it was stored now or before, once that is settled.
     """
 
     sender: Sender
@@ -55,6 +57,7 @@ class Arrival:
     error: StoreError | None = None
     instance: NewInstance | None = None
     series_instance_uid: str = ""
+    outcome: Stored | None = None
     looked_at_disk: int = -_LOOK_AT_DISK_EVERY
 
     @property
@@ -94,7 +97,7 @@ class Arrival:
         """
         if self.file is None:
             raise CannotUnderstand("the data set is empty")
-        self.instance = _instance(self, self.file)
+        self.instance = instance_of(self, self.file)
 
     def note_series(self, data: bytes) -> None:
         """Read which series it belongs to, `data` being the piece that could not be written."""
@@ -141,7 +144,26 @@ def _meta(number: int, vr: bytes, value: bytes) -> bytes:
     return struct.pack("<HH", 2, number) + vr + length + value
 
 
-def _instance(arrival: Arrival, file: Incoming) -> NewInstance:
+class DataSet(Source, Protocol):
+    """A data set that lies somewhere as a whole."""
+
+    @property
+    def size(self) -> int:
+        """Bytes, with what stands before it in the file."""
+
+    @property
+    def digest(self) -> str:
+        """Of the data set as it was sent."""
+
+
+def instance_of(arrival: Arrival, file: DataSet) -> NewInstance:
+    """Read who an instance is, and check it against what was announced.
+
+    Raises
+    ------
+    CannotUnderstand, DataSetMismatch
+        If it has no identity, or another than was announced.
+    """
     header = read_header(file, arrival.transfer_syntax_uid)
     uids = {}
     for keyword in ("SOPClassUID", "SOPInstanceUID", "StudyInstanceUID", "SeriesInstanceUID"):

@@ -23,9 +23,12 @@ from dicom_node.domain.uids import is_uid
 from dicom_node.errors import CannotUnderstand
 
 MOST_ELEMENTS = 100_000
+MOST_IN_FILE = 2_000_000  # frames in fragments among them
 DEEPEST = 1_000
 LONGEST_VALUE = 4_096
+LONGEST_PADDING = 64 * 1024
 MOST_INFLATED = 16 * 1024 * 1024
+MOST_BYTES = 4 * 1024**3
 
 _CHARACTER_SET, _SERIES_INSTANCE_UID = 0x00080005, 0x0020000E
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
@@ -86,6 +89,25 @@ def read_series_uid(source: Source, transfer_syntax_uid: str) -> str:
     return uid if is_uid(uid) else ""
 
 
+def check_whole(source: Source, transfer_syntax_uid: str, size: int) -> None:
+    """Walk a data set to its end, which a file has to say by itself: nothing around it tells how long it is.
+
+    Parameters
+    ----------
+    size : int
+        Bytes of the data set as it lies there.
+
+    Raises
+    ------
+    CannotUnderstand
+        If it ends inside an element: the file was cut off, or is still being written.
+    """
+    if transfer_syntax_uid in _DEFLATED:
+        _Inflated(source).to_end()
+    else:
+        _walk(source, transfer_syntax_uid).to_end(size)
+
+
 def _walk(source: Source, transfer_syntax_uid: str) -> _Walk:
     if transfer_syntax_uid in _DEFLATED:
         source = _Inflated(source)
@@ -105,6 +127,7 @@ class _Walk:
         self._implicit = implicit
         self._position = 0
         self._elements = 0
+        self._most = MOST_ELEMENTS
         self._tag = struct.Struct(f"{order}HH")
         self._short = struct.Struct(f"{order}H")
         self._long = struct.Struct(f"{order}I")
@@ -127,14 +150,39 @@ class _Walk:
             self._position += length
         return found
 
+    def to_end(self, size: int) -> None:
+        """Step over every element; the last has to end where the data set does, zeros after it aside."""
+        self._most = MOST_IN_FILE
+        tag = 0
+        while self._position < size:
+            if not any(self._window.at(self._position, 4)):
+                self._check_padding(size)
+                return
+            element = self._next(self._implicit)
+            if element is None:
+                return
+            tag, vr, length = element
+            if length == _UNDEFINED:
+                self._skip_undefined(self._implicit or vr == b"UN")
+            else:
+                self._position += length
+        if self._position > size:
+            raise CannotUnderstand(f"the data set ends inside element ({tag >> 16:04X},{tag & 0xFFFF:04X})")
+
+    def _check_padding(self, size: int) -> None:
+        """Let zeros stand after the last element, as far as some media round a file up."""
+        left = size - self._position
+        if left > LONGEST_PADDING or any(self._window.at(self._position, left)):
+            raise CannotUnderstand(f"{left} bytes that are no element stand at the end")
+
     def _next(self, implicit: bool) -> tuple[int, bytes, int] | None:
         """Tag, VR and length of the element here, and the position after them; None at the end of the data set."""
         head = self._window.at(self._position, 12)
         if not head:
             return None
         self._elements += 1
-        if self._elements > MOST_ELEMENTS:
-            raise CannotUnderstand(f"more than {MOST_ELEMENTS} elements before the image")
+        if self._elements > self._most:
+            raise CannotUnderstand(f"more than {self._most} elements before the image")
         if len(head) < 8:
             raise CannotUnderstand("the data set ends inside an element")
         group, number = self._tag.unpack_from(head)
@@ -211,6 +259,17 @@ class _Inflated:
         if position >= MOST_INFLATED:
             raise CannotUnderstand(f"a deflated data set with more than {MOST_INFLATED >> 20} MiB before the image")
         return bytes(self._bytes[position : position + length])
+
+    def to_end(self) -> None:
+        """Inflate all of it, and keep nothing."""
+        inflated = 0
+        while self._more():
+            inflated += len(self._bytes)
+            self._bytes.clear()
+            if inflated > MOST_BYTES:
+                raise CannotUnderstand(f"a deflated data set of more than {MOST_BYTES >> 30} GiB")
+        if not self._inflater.eof:
+            raise CannotUnderstand("the deflated data set ends before its end")
 
     def _more(self) -> bool:
         if self._inflater.eof or len(self._bytes) >= MOST_INFLATED:

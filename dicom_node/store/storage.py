@@ -219,6 +219,7 @@ class Storage:
                     self._spool.delete(new.path)
             return
         for (arrival, new), outcome in zip(kept, outcomes, strict=True):
+            arrival.outcome = outcome
             if outcome is not Stored.NEW:
                 self._spool.delete(new.path)
             if outcome is Stored.DIFFERS:

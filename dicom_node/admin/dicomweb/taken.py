@@ -12,12 +12,12 @@ from fastapi import HTTPException
 from pydicom import Dataset
 
 from dicom_node.admin.dicomweb.multipart import PartBegun, PartEnded
-from dicom_node.admin.dicomweb.part10 import announced, head_length
 from dicom_node.db.instances import Sender
 from dicom_node.domain.uids import is_uid
 from dicom_node.errors import CannotUnderstand, OutOfResources, StoreError
 from dicom_node.settings import Web
 from dicom_node.store.arrival import Arrival
+from dicom_node.store.part10 import announced, head_length
 from dicom_node.store.storage import SUCCESS, Storage
 
 MOST_UNDER_WAY = 64
