@@ -1,6 +1,7 @@
 """One peer's association: PDUs in, PDUs out (PS3.8 section 9), as bytes; the socket is scp.py's.
 
-PDUs are taken apart here; pynetdicom decodes and encodes those that negotiate.
+PDUs are taken apart here; pynetdicom decodes and encodes those that negotiate. Data sets pass through: what is there of
+one goes to the disk without waiting for the rest of its PDU, and without being copied.
 """
 
 from __future__ import annotations
@@ -61,7 +62,7 @@ class Hub(Protocol):
     def unnamed(self, request: A_ASSOCIATE, address: str, sop_classes: list[str]) -> None:
         """Record private classes that this peer may not send, because nobody has named them."""
 
-    def write(self, arrival: Arrival, data: bytes) -> None:
+    def write(self, arrival: Arrival, data: memoryview) -> None:
         """Append to a data set."""
 
     def finish(self, arrival: Arrival) -> None:
@@ -106,7 +107,11 @@ class Association:
         self.attempted = self.stored = self.refused = 0
         self._hub = hub
         self._started_at: datetime = utc_now()
-        self._inbox = bytearray()
+        self._inbox: bytes | bytearray = b""
+        self._at = 0  # where in it we are
+        self._pdu_left = 0  # of the P-DATA-TF that is arriving
+        self._value_left = 0  # of the data set fragment in it
+        self._is_last = False  # that fragment
         self._contexts: dict[int, tuple[str, str]] = {}  # id -> abstract syntax, transfer syntax
         self._peer_max_pdu = 0
         self._window = 1
@@ -122,7 +127,7 @@ class Association:
     @property
     def wants_more(self) -> bool:
         """Whether to read from the peer: it is told to wait by the network, not by us."""
-        return not (self.outbox or (self.is_busy and self._inbox) or self._is_held_back)
+        return not (self.outbox or (self.is_busy and self._there) or self._is_held_back)
 
     @property
     def is_busy(self) -> bool:
@@ -140,11 +145,21 @@ class Association:
     def _is_held_back(self) -> bool:
         return self._arrival is not None and self._arrival.on_room is not None
 
+    @property
+    def _there(self) -> int:
+        """How many bytes have come that nobody has looked at."""
+        return len(self._inbox) - self._at
+
     def received(self, data: bytes) -> None:
-        """Take what came from the peer, and act on every PDU that is complete."""
+        """Take what came from the peer, and act on it as far as it can be acted on."""
         if self.state in (State.CLOSING, State.CLOSED):
             return
-        self._inbox += data
+        if not self._there:
+            self._inbox, self._at = data, 0
+        else:
+            if not isinstance(self._inbox, bytearray):
+                self._inbox, self._at = bytearray(memoryview(self._inbox)[self._at :]), 0
+            self._inbox += data
         self.proceed()
 
     def proceed(self) -> None:
@@ -152,6 +167,9 @@ class Association:
         try:
             while not self.is_busy and not self.outbox and self._step():
                 pass
+            if isinstance(self._inbox, bytearray):
+                del self._inbox[: self._at]
+                self._at = 0
         except ProtocolError as error:
             logger.warning("association with %s aborted: %s", self.address, error)
             self.abort(f"aborted: {error}", error.abort_reason)
@@ -166,28 +184,39 @@ class Association:
         self._end(reason, State.CLOSED)
 
     def _step(self) -> bool:
-        if self.state in (State.CLOSING, State.CLOSED) or len(self._inbox) < _HEAD.size:
+        if self.state in (State.CLOSING, State.CLOSED):
             return False
-        kind, length = _HEAD.unpack_from(self._inbox)
+        if self._value_left:
+            return self._take_piece()
+        return self._take_value() if self._pdu_left else self._take_pdu()
+
+    def _take_pdu(self) -> bool:
+        if self._there < _HEAD.size:
+            return False
+        kind, length = _HEAD.unpack_from(self._inbox, self._at)
         if kind not in _LONGEST:
             raise ProtocolError(f"PDU type 0x{kind:02X} does not exist", abort_reason=1)
         if length > _LONGEST[kind]:
             raise ProtocolError(f"PDU of type 0x{kind:02X} with {length} bytes")
-        end = _HEAD.size + length
-        if len(self._inbox) < end:
+        if kind == _DATA and self.state is State.OPEN:
+            self._at += _HEAD.size
+            self._pdu_left = length
+            return True
+        if self._there < _HEAD.size + length:
             return False
-        pdu = bytes(self._inbox[:end])
-        del self._inbox[:end]
-        self._act(kind, pdu)
+        self._act(kind, self._next(_HEAD.size + length))
         return True
+
+    def _next(self, length: int) -> bytes:
+        """Take bytes that are there."""
+        start, self._at = self._at, self._at + length
+        return bytes(memoryview(self._inbox)[start : self._at])
 
     def _act(self, kind: int, pdu: bytes) -> None:
         if kind == _ABORT:
             self._end("aborted by the peer", State.CLOSED)
         elif self.state is State.WAITING and kind == _RQ:
             self._associate(pdu)
-        elif self.state is State.OPEN and kind == _DATA:
-            self._take_data(pdu)
         elif self.state is State.OPEN and kind == _RELEASE_RQ:
             self._is_leaving = True
             self._release_once_answered()
@@ -226,24 +255,25 @@ class Association:
         self.state = State.OPEN
         logger.info("association %s from %s at %s", self.sender.id, self.sender.calling_ae, self.address)
 
-    def _take_data(self, pdu: bytes) -> None:
-        """Take a P-DATA-TF apart (PS3.8 9.3.5 and annex E)."""
-        position = _HEAD.size
-        while position < len(pdu):
-            if self.is_busy:
-                raise ProtocolError("a second request in one PDU, before the first was answered", abort_reason=2)
-            if position + _PDV.size > len(pdu):
-                raise ProtocolError("a P-DATA-TF that ends inside a presentation data value")
-            length, context_id, control = _PDV.unpack_from(pdu, position)
-            end = position + 4 + length
-            if length < 2 or end > len(pdu):
-                raise ProtocolError(f"a presentation data value of {length} bytes does not fit its PDU")
-            fragment = pdu[position + _PDV.size : end]
-            if control & 1:
-                self._take_command(context_id, fragment, is_last=bool(control & 2))
-            else:
-                self._take_data_set(context_id, fragment, is_last=bool(control & 2))
-            position = end
+    def _take_value(self) -> bool:
+        """Begin the next presentation data value of a P-DATA-TF (PS3.8 9.3.5 and annex E)."""
+        if self._pdu_left < _PDV.size:
+            raise ProtocolError("a P-DATA-TF that ends inside a presentation data value")
+        if self._there < _PDV.size:
+            return False
+        length, context_id, control = _PDV.unpack_from(self._inbox, self._at)
+        if length < 2 or 4 + length > self._pdu_left:
+            raise ProtocolError(f"a presentation data value of {length} bytes does not fit its PDU")
+        is_command, is_last = bool(control & 1), bool(control & 2)
+        if is_command and self._there < 4 + length:
+            return False
+        self._at += _PDV.size
+        self._pdu_left -= 4 + length
+        if is_command:
+            self._take_command(context_id, self._next(length - 2), is_last=is_last)
+        else:
+            self._begin_fragment(context_id, length - 2, is_last=is_last)
+        return True
 
     def _take_command(self, context_id: int, fragment: bytes, *, is_last: bool) -> None:
         if context_id not in self._contexts:
@@ -290,16 +320,32 @@ class Association:
             answer = partial(self._answer_report_later, self._context_id)
             self._report = EventReport(command, transfer_syntax, self.sender.calling_ae, answer)
 
-    def _take_data_set(self, context_id: int, fragment: bytes, *, is_last: bool) -> None:
+    def _begin_fragment(self, context_id: int, length: int, *, is_last: bool) -> None:
         if self._command is None or context_id != self._context_id:
             raise ProtocolError("a data set that no command announced", abort_reason=2)
+        self._value_left, self._is_last = length, is_last
+        if not length and is_last:
+            self._complete(self._command)
+
+    def _take_piece(self) -> bool:
+        """Take what is there of a data set fragment."""
+        length = min(self._there, self._value_left)
+        if not length:
+            return False
+        assert self._command is not None
+        piece = memoryview(self._inbox)[self._at : self._at + length]
+        if isinstance(self._inbox, bytearray):  # which will be changed
+            piece = memoryview(bytes(piece))
+        self._at += length
+        self._value_left -= length
         if self._arrival is not None:
-            self._hub.write(self._arrival, fragment)
+            self._hub.write(self._arrival, piece)
             self._hold_back(self._arrival)
         elif self._report is not None:
-            self._report.append(fragment)
-        if is_last:
+            self._report.append(piece)
+        if self._is_last and not self._value_left:
             self._complete(self._command)
+        return True
 
     def _hold_back(self, arrival: Arrival) -> None:
         """Stop reading while the disk is far behind. Looked at twice: it may have caught up in between."""
@@ -363,7 +409,7 @@ class Association:
         """Leave the association, once; later calls only say that the connection is gone, too."""
         was_open = self.state is State.OPEN
         self.state = state
-        self._inbox.clear()
+        self._inbox, self._at = b"", 0
         if not was_open:
             return
         self._end_reason = reason

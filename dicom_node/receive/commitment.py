@@ -37,7 +37,7 @@ class EventReport:
     answer: Callable[[Command, int, str], None]
     data: bytearray = field(default_factory=bytearray)
 
-    def append(self, fragment: bytes) -> None:
+    def append(self, fragment: memoryview) -> None:
         """Take more of the data set."""
         self.data += fragment
         if len(self.data) > LONGEST_REPORT:

@@ -305,7 +305,7 @@ class Connection:
         """Run something in the loop, and then go on with this connection."""
         self._receiver.post(partial(self._run, step))
 
-    def write(self, arrival: Arrival, data: bytes) -> None:
+    def write(self, arrival: Arrival, data: memoryview) -> None:
         """Append to a data set."""
         self._storage.write(arrival, data)
 

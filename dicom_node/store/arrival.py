@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from dicom_node.db.instances import NewInstance, Sender, Stored
@@ -34,8 +34,10 @@ class Arrival:
         As announced, by a command set or by file meta information; the data set has to say the same.
     study_instance_uid : str
         The only study that the sender means; empty for any.
+    pending : list
+        Pieces of the data set that wait for more, so that not each of them is handed over alone.
     queued, written : int
-        Bytes handed to the disk thread and done with by it; each is written by one thread only.
+        Bytes that came and bytes that the disk thread is done with; each is written by one thread only.
     series_instance_uid : str
         Which series an instance belongs to that cannot be stored, where that could be read.
     on_room : callable, optional
@@ -50,6 +52,8 @@ class Arrival:
     transfer_syntax_uid: str
     answer: Answer
     study_instance_uid: str = ""
+    pending: list[memoryview | bytes] = field(default_factory=list)
+    pending_bytes: int = 0
     queued: int = 0
     written: int = 0
     on_room: Callable[[], None] | None = None
@@ -70,7 +74,18 @@ class Arrival:
         if not is_uid(self.sop_instance_uid) or not is_uid(self.sop_class_uid):
             self.error = CannotUnderstand("no usable SOP Class and SOP Instance UID are announced")
 
-    def append(self, data: bytes, spool: Spool) -> None:
+    def hold(self, data: memoryview | bytes) -> None:
+        """Keep a piece until there is enough to hand over."""
+        self.pending.append(data)
+        self.pending_bytes += len(data)
+        self.queued += len(data)
+
+    def take_pending(self) -> list[memoryview | bytes]:
+        """Hand over what has been kept."""
+        pieces, self.pending, self.pending_bytes = self.pending, [], 0
+        return pieces
+
+    def append(self, data: memoryview | bytes, spool: Spool) -> None:
         """Write the next piece of the data set.
 
         Raises
@@ -100,7 +115,7 @@ class Arrival:
         self.instance = instance_of(self, self.file)
 
     def note_series(self, data: bytes) -> None:
-        """Read which series it belongs to, `data` being the piece that could not be written."""
+        """Read which series it belongs to, `data` being what could not be written."""
         begin: Source = _Beginning(data) if self.file is None or not self.written else self.file
         self.series_instance_uid = read_series_uid(begin, self.transfer_syntax_uid)
 

@@ -43,6 +43,7 @@ logger = logging.getLogger(__name__)
 MOST_AT_ONCE = 64
 MOST_UNTOLD = 10_000
 _TELL_AGAIN_S = 5.0
+_ENOUGH_BYTES = 128 * 1024  # to be worth waking the disk thread for
 
 SUCCESS = 0x0000
 
@@ -96,14 +97,15 @@ class Storage:
                 self._untold += [item] if callable(item) else []
             self._tell()
 
-    def write(self, arrival: Arrival, data: bytes) -> None:
+    def write(self, arrival: Arrival, data: memoryview | bytes) -> None:
         """Append to the data set."""
-        arrival.queued += len(data)
-        self._disk.put(partial(self._write, arrival, data))
+        arrival.hold(data)
+        if arrival.pending_bytes >= _ENOUGH_BYTES:
+            self._disk.put(partial(self._write, arrival, arrival.take_pending()))
 
     def finish(self, arrival: Arrival) -> None:
         """Store what arrived; `arrival.answer` is called once that is settled."""
-        self._disk.put(partial(self._finish, arrival))
+        self._disk.put(partial(self._finish, arrival, arrival.take_pending()))
 
     def abandon(self, arrival: Arrival) -> None:
         """Forget a data set whose rest will not come."""
@@ -127,19 +129,21 @@ class Storage:
                 logger.exception("the disk thread failed in one step")
         self._commits.put(None)
 
-    def _write(self, arrival: Arrival, data: bytes) -> None:
-        if arrival.error is None:
-            try:
-                arrival.append(data, self._spool)
-            except Exception as error:  # noqa: BLE001 - whatever it was: a data set that lacks a piece is never stored
-                arrival.error = _problem(error)
-                arrival.note_series(data)
-        arrival.written += len(data)
+    def _write(self, arrival: Arrival, pieces: list[memoryview | bytes]) -> None:
+        for data in pieces:
+            if arrival.error is None:
+                try:
+                    arrival.append(data, self._spool)
+                except Exception as error:  # noqa: BLE001 - whatever it was: what lacks a piece is never stored
+                    arrival.error = _problem(error)
+                    arrival.note_series(b"".join(pieces))
+            arrival.written += len(data)
         if (on_room := arrival.on_room) is not None and not arrival.is_ahead:
             arrival.on_room = None
             on_room()
 
-    def _finish(self, arrival: Arrival) -> None:
+    def _finish(self, arrival: Arrival, pieces: list[memoryview | bytes]) -> None:
+        self._write(arrival, pieces)
         if arrival.error is None:
             try:
                 arrival.identify()
