@@ -23,7 +23,7 @@ from dicom_node.domain.encoding import Encoding, encoded
 from dicom_node.domain.finding import Axes, Code, Findings, Measurement, Quality, Segment
 from dicom_node.domain.job import Document, Job, JobInstance
 from dicom_node.domain.model import DetectionCard, ModelCard, OutputKind, SegmentCard
-from dicom_node.results import BUILDERS
+from dicom_node.results import BUILDERS, Made
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.frames import Framed
 from dicom_node.results.header import Equipment, Origin, file_bytes
@@ -102,21 +102,23 @@ def made(vary: str = "") -> dict[OutputKind, Dataset]:
     analysis = Analysis(Origin.of(job, card, volume, equipment), volume, findings, marks)
     results: dict[OutputKind, Dataset] = {}
     for kind, build in BUILDERS.items():
-        results[kind] = _whole(build(analysis))
+        results[kind] = _first(build(analysis))
         for encoding in (Encoding.LABELMAP, Encoding.FRACTIONAL):
             if kind is OutputKind.SEG:
-                results[encoded(kind, encoding)] = _whole(ENCODERS[encoding](analysis))
+                results[encoded(kind, encoding)] = _first(ENCODERS[encoding](analysis))
             elif kind is OutputKind.SR:
                 pointed = analysis.encoded(encoding, results[encoded(OutputKind.SEG, encoding)])
-                results[encoded(kind, encoding)] = _whole(build(pointed))
+                results[encoded(kind, encoding)] = _first(build(pointed))
         analysis = analysis.after(results[kind])
     outdated = [Document("sr", Comprehensive3DSRStorage, "1.2.3.8.1", "1.2.3.8.2")]
     results[OutputKind.REJECTION] = build_rejection(job, card, scan[0], equipment, outdated)
     return {kind: results[kind] for kind in OutputKind}
 
 
-def _whole(made: Dataset | Framed | None) -> Dataset:
+def _first(made: Made) -> Dataset:
     assert made is not None
+    if not isinstance(made, Dataset | Framed):
+        made = made[0]
     return dcmread(BytesIO(file_bytes(made))) if isinstance(made, Framed) else made
 
 

@@ -19,8 +19,8 @@ from dicom_node.db.nodes import is_alive
 from dicom_node.db.proofs import begin_proof, end_proof, fail_proof, note_resent
 from dicom_node.db.superseded import replaced_by
 from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.domain.choice import STAND_INS
 from dicom_node.domain.delivery import (
-    INSTEAD,
     Delivery,
     DeliveryState,
     ResultObject,
@@ -42,7 +42,7 @@ NO_CHOICE: Mapping[str, Collection[OutputKind]] = {}
 ALL_BINARY: Mapping[str, Encoding] = {}
 
 _d, _a = t.delivery, t.delivery_attempt
-_WAITING, _SENDING = DeliveryState.WAITING.value, DeliveryState.SENDING.value
+_WAITING, _SENDING, _FAILED = (DeliveryState[name].value for name in ("WAITING", "SENDING", "FAILED"))
 
 
 class DeliveryQueue(Protocol):
@@ -76,13 +76,11 @@ def create_deliveries(
     for destination in dict.fromkeys(job.destinations):
         encoding = encodings.get(destination, Encoding.BINARY)
         chosen = kinds_for(made, wanted.get(destination, ()), encoding)
-        for kind in chosen:
-            _insert(tx, job.id, result_id(job.id, kind), destination, order.index(kind))
+        for result in results:
+            if destination in result.only_for if result.only_for is not None else result.kind in chosen:
+                _insert(tx, job.id, result_id(job.id, result.name), destination, order.index(result.kind))
         if OutputKind.SEG in chosen and encoding is not Encoding.BINARY:
             _note_encoding(tx, job, destination, encoding, made[OutputKind.SEG])
-        for result in results:
-            if destination in (result.only_for or ()):
-                _insert(tx, job.id, result_id(job.id, result.name), destination, order.index(result.kind))
         enqueue_next(tx, job.id, destination, enqueuer)
 
 
@@ -263,10 +261,17 @@ def _note_encoding(tx: Connection, job: Job, destination: str, encoding: Encodin
 
 
 def _send_instead(tx: Connection, row: Row[Any], why: str) -> None:
-    """Have another object of the job go where this one is not taken, if there is one that does not go there anyway."""
-    kind = INSTEAD.get(OutputKind.of(row.kind))
-    if kind and _also_send(tx, row, kind):
-        record(tx, _event(Event.DELIVERY_REPLACED, row, row.attempt, instead=str(kind), error=why))
+    """Have other objects of the job go where this one is not taken: of each role, one, unless one goes there anyway."""
+    states: dict[OutputKind, set[str]] = {}
+    for other in _siblings(tx, row.job_id, row.destination):
+        states.setdefault(OutputKind.of(other.kind), set()).add(other.state)
+    for role in STAND_INS.get(OutputKind.of(row.kind), ()):
+        for kind in role:
+            if states.get(kind, {_FAILED}) != {_FAILED}:
+                break  # it goes there anyway
+            if kind not in states and _also_send(tx, row, kind):
+                record(tx, _event(Event.DELIVERY_REPLACED, row, row.attempt, instead=str(kind), error=why))
+                break
 
 
 def _exchange_report(tx: Connection, row: Row[Any]) -> None:
@@ -279,12 +284,14 @@ def _exchange_report(tx: Connection, row: Row[Any]) -> None:
 
 
 def _also_send(tx: Connection, row: Row[Any], kind: OutputKind) -> bool:
-    there = select(t.result.c.id).where(t.result.c.job_id == row.job_id, t.result.c.kind == kind)
-    result = tx.execute(there).scalar_one_or_none()
-    if result is None or tx.execute(select(_d.c.id).where(_d.c.id == delivery_id(result, row.destination))).first():
-        return False
-    _insert(tx, row.job_id, result, row.destination, row.position)
-    return True
+    """Have the objects of a kind go, too, that do not go there yet. False: there are none."""
+    made = tx.execute(select(t.result.c.id, t.result.c.kind).where(t.result.c.job_id == row.job_id)).all()
+    new = False
+    for result in (each.id for each in made if OutputKind.of(each.kind) is kind):
+        if tx.execute(select(_d.c.id).where(_d.c.id == delivery_id(result, row.destination))).first() is None:
+            _insert(tx, row.job_id, result, row.destination, row.position)
+            new = True
+    return new
 
 
 def _not_aside(rows: Sequence[Row[Any]]) -> list[Row[Any]]:
@@ -315,7 +322,7 @@ def _siblings(tx: Connection, job_id: str, destination: str) -> Sequence[Row[Any
     """Read the deliveries of one job to one destination in order, and keep other writers from them."""
     ours = (_d.c.job_id == job_id, _d.c.destination == destination)
     with_kind = select(_d, t.result.c.kind).join(t.result, t.result.c.id == _d.c.result_id)
-    return tx.execute(with_kind.where(*ours).order_by(_d.c.position).with_for_update(of=_d)).all()
+    return tx.execute(with_kind.where(*ours).order_by(_d.c.position, _d.c.id).with_for_update(of=_d)).all()
 
 
 def _is_due(row: Row[Any]) -> bool:

@@ -118,7 +118,8 @@ def finish_completed(
         if choice.why:
             chosen = _choice(destination, choice, {made.kind for made in outcome.results})
             record(tx, AuditEvent(Event.OBJECTS_CHOSEN, series_id=job.series_id, job_id=job.id, detail=chosen))
-    wanted = {destination: choice.kinds for destination, choice in choices.items()}
+    made = {each.kind for each in outcome.results}
+    wanted = {destination: choice.of(made) for destination, choice in choices.items()}
     if outcome.outdated:
         call_back(tx, job.id)  # what was being sent when they were looked for may wait for another try by now
     for group in outcome.outdated:

@@ -7,6 +7,8 @@ job: every ending asks for it, and writes nothing when the report was made, canc
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Protocol
 
 from sqlalchemy import Connection, Row, select, update
@@ -19,6 +21,7 @@ from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.delivery import ResultObject
 from dicom_node.domain.header import numbers
 from dicom_node.domain.job import FailedJob, Failure, Job, JobInstance, JobState, ReportState, retry_delay_s
+from dicom_node.domain.model import OutputKind
 
 MOST_TRIES = 8  # over an hour; then the report is given up, and the audit trail says why
 FIRST_RETRY_S, LONGEST_RETRY_S = 30.0, 3600.0
@@ -62,15 +65,26 @@ def claim_report(tx: Connection, job_id: str) -> FailedJob | None:
     return FailedJob(_job(row, _received(tx, row)), Failure(row.failure), row.error or "The job failed.", n)
 
 
-def finish_reported(tx: Connection, failed: FailedJob, made: ResultObject, queue: ReportQueue) -> bool:
-    """Write the report's row and its deliveries, all or nothing. False: it is no longer ours, or no longer wanted."""
+def finish_reported(
+    tx: Connection,
+    failed: FailedJob,
+    made: Sequence[ResultObject],
+    queue: ReportQueue,
+    forms: Mapping[str, OutputKind] = MappingProxyType({}),
+) -> bool:
+    """Write the report's rows and its deliveries, all or nothing. False: it is no longer ours, or no longer wanted.
+
+    `forms` say in which form a destination gets it; one that is not named gets the SR.
+    """
     job = failed.job
     if tx.execute(update(_j).where(*_held(failed)).values(report=ReportState.MADE.value)).rowcount != 1:
         return False
-    write_results(tx, job.id, [made])
-    detail = {"results": {made.kind.value: made.sop_instance_uid}, "destinations": list(job.destinations)}
+    write_results(tx, job.id, made)
+    results = {each.name: each.sop_instance_uid for each in made}
+    detail = {"results": results, "destinations": list(job.destinations)}
     record(tx, AuditEvent(Event.REPORT_MADE, series_id=job.series_id, job_id=job.id, detail=detail))
-    create_deliveries(tx, job, [made], queue)
+    wanted = {name: {forms.get(name, OutputKind.SR)} for name in job.destinations}
+    create_deliveries(tx, job, made, queue, wanted)
     return True
 
 

@@ -11,18 +11,22 @@ from dicom_node.domain.model import OutputKind
 from dicom_node.domain.profile import OFFERS, Offer, Profile
 
 _K = OutputKind
-# What goes in place of a kind that is not taken, role by role: of each role, the first kind that is taken.
+# What goes in place of a kind that is not taken, role by role: of each role, the first kind that is taken (or, when it
+# is refused as it is sent, that was made).
 STAND_INS: Mapping[OutputKind, tuple[tuple[OutputKind, ...], ...]] = {
-    _K.SEG: ((_K.RTSTRUCT,), (_K.OVERLAY, _K.SC)),  # as data, and for the eye
+    _K.SEG_LABELMAP: ((_K.SEG,),),
+    _K.SEG_FRACTIONAL: ((_K.SEG,),),
+    _K.SEG: ((_K.RTSTRUCT,), (_K.OVERLAY, _K.CAPTURES, _K.SC)),  # as data, and for the eye
     _K.PM: ((_K.SC,),),
     _K.SR: ((_K.PDF, _K.SC),),
-    _K.VIEWER_SR: ((_K.GSPS, _K.KEY_IMAGES, _K.SC),),
-    _K.RTSTRUCT: ((_K.OVERLAY, _K.SC),),
-    _K.GSPS: ((_K.KEY_IMAGES, _K.SC),),
-    _K.OVERLAY: ((_K.SC,),),
-    _K.KEY_IMAGES: ((_K.SC,),),
+    _K.VIEWER_SR: ((_K.GSPS, _K.KEY_IMAGES, _K.CAPTURES, _K.SC),),
+    _K.RTSTRUCT: ((_K.OVERLAY, _K.CAPTURES, _K.SC),),
+    _K.GSPS: ((_K.KEY_IMAGES, _K.CAPTURES, _K.SC),),
+    _K.OVERLAY: ((_K.CAPTURES, _K.SC),),
+    _K.KEY_IMAGES: ((_K.CAPTURES, _K.SC),),
     _K.PDF: ((_K.SC,),),
 }
+REPORT_FORMS = (_K.SR, _K.PDF, _K.SC)
 SOP_CLASSES: Mapping[OutputKind, str] = {kind: offer.sop_class_uid for offer in OFFERS for kind in offer.kinds}
 
 
@@ -38,11 +42,18 @@ class Choice:
         In words; empty where it gets all that the model makes.
     instead : mapping of OutputKind to tuple of OutputKind
         What is not taken, and what goes in its place.
+    otherwise : OutputKind
+        In which form it hears that none of them was made.
     """
 
     kinds: frozenset[OutputKind]
     why: str = ""
     instead: Mapping[OutputKind, tuple[OutputKind, ...]] = field(default_factory=dict)
+    otherwise: OutputKind = OutputKind.SR
+
+    def of(self, made: Collection[OutputKind]) -> frozenset[OutputKind]:
+        """Give what goes of what was made: no study stays silent."""
+        return self.kinds if self.kinds & {*made} else frozenset({self.otherwise})
 
 
 def choose(destination: Destination, outputs: Collection[OutputKind], profile: Profile | None) -> Choice:
@@ -61,8 +72,9 @@ def choose(destination: Destination, outputs: Collection[OutputKind], profile: P
         What the settings name; else what the model makes, with stand-ins for what is refused. A kind that is refused
         and has no stand-in that is taken stays: its delivery fails where everybody sees it.
     """
+    otherwise = report_form(destination, profile)
     if destination.objects:
-        return Choice(destination.objects, "as its settings say")
+        return Choice(destination.objects, "as its settings say", otherwise=otherwise)
     if profile is None:
         return Choice(frozenset(outputs))
 
@@ -73,9 +85,19 @@ def choose(destination: Destination, outputs: Collection[OutputKind], profile: P
 
     instead = {kind: found for kind in outputs if not takes(kind) and (found := stand_ins(kind, takes))}
     if not instead:
-        return Choice(frozenset(outputs))
+        return Choice(frozenset(outputs), otherwise=otherwise)
     kinds = frozenset(outputs) - instead.keys() | {stand_in for found in instead.values() for stand_in in found}
-    return Choice(kinds, f"as it said on {profile.probed_at:%Y-%m-%d}", instead)
+    return Choice(kinds, f"as it said on {profile.probed_at:%Y-%m-%d}", instead, otherwise)
+
+
+def report_form(destination: Destination, profile: Profile | None) -> OutputKind:
+    """Choose how a destination is told that there is no result: of what its settings name, the first that it takes."""
+
+    def takes(kind: OutputKind) -> bool:
+        return profile is None or not profile.refuses(destination.where, SOP_CLASSES[kind])
+
+    wanted = [kind for kind in REPORT_FORMS if kind in destination.objects] or list(REPORT_FORMS)
+    return next(filter(takes, [*wanted, *REPORT_FORMS]), wanted[0])
 
 
 def stand_ins(kind: OutputKind, takes: Callable[[OutputKind], bool]) -> tuple[OutputKind, ...]:

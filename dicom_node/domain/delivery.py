@@ -15,15 +15,6 @@ from dicom_node.domain.model import OutputKind
 from dicom_node.domain.proof import NO_PROOF, ProofPolicy
 from dicom_node.domain.uids import AETitle
 
-# What goes to a destination in place of a kind of object that it does not take: the form of a segmentation that every
-# peer with segmentations takes, then a picture that every viewer shows.
-INSTEAD = {
-    OutputKind.SEG_LABELMAP: OutputKind.SEG,
-    OutputKind.SEG_FRACTIONAL: OutputKind.SEG,
-    OutputKind.SEG: OutputKind.SC,
-    OutputKind.PM: OutputKind.SC,
-}
-
 
 def kinds_for(made: Collection[OutputKind], wanted: Collection[OutputKind], seg: Encoding) -> list[OutputKind]:
     """Choose what goes to a destination, in order: one segmentation, one report, and the report points at that one.
@@ -51,7 +42,12 @@ def stands_aside(kind: OutputKind, status: int | None, *, is_refused: bool) -> b
     A peer may negotiate a SOP class and then find (0xA9xx, 0xCxxx) that it cannot read the object.
     """
     unread = status is not None and (status >> 8 == 0xA9 or status >> 12 == 0xC)
-    return plain(kind) is not kind and kind in INSTEAD and (is_refused or unread)
+    return kind is not OutputKind.SEG and plain(kind) is OutputKind.SEG and (is_refused or unread)
+
+
+def numbered(kind: OutputKind, number: int) -> str:
+    """Name an object among the results of its job: its kind, and a number from the second of its kind on."""
+    return kind.value if number == 1 else f"{kind.value}-{number}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +73,7 @@ class ResultObject:
     @property
     def name(self) -> str:
         """Its name among the results of its job: the kind, and a number from the second on."""
-        return self.kind.value if self.number == 1 else f"{self.kind.value}-{self.number}"
+        return numbered(self.kind, self.number)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -27,7 +27,8 @@ class OutputKind(StrEnum):
 
     `results.BUILDERS` has one builder for each. Further encodings of a segmentation, with the report that refers to
     each, are kinds of their own that only destinations ask for (domain/encoding.py). A rejection is made when a job
-    takes the place of earlier ones; there may be several, which their names tell apart: ``rejection-2``.
+    takes the place of earlier ones. Of captures and rejections there may be several, which their names tell apart:
+    ``rejection-2``.
     """
 
     SEG = "seg"
@@ -39,6 +40,7 @@ class OutputKind(StrEnum):
     GSPS = "gsps"
     KEY_IMAGES = "key_images"
     OVERLAY = "overlay"
+    CAPTURES = "captures"
     PDF = "pdf"
     KOS = "kos"
     VIEWER_SR = "viewer_sr"

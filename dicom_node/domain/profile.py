@@ -13,6 +13,7 @@ _PLAIN = (EXPLICIT, IMPLICIT)
 _PIXELS = (*_PLAIN, "1.2.840.10008.1.2.5", "1.2.840.10008.1.2.4.80", "1.2.840.10008.1.2.4.90")
 _STORAGE = "1.2.840.10008.5.1.4.1.1"
 REJECTION_CLASS = f"{_STORAGE}.88.59"
+_SINGLE = (OutputKind.SC, OutputKind.CAPTURES)
 _SELECTIONS = (OutputKind.KOS, OutputKind.REJECTION)
 
 
@@ -43,7 +44,9 @@ OFFERS = (
     Offer(f"{_STORAGE}.88.34", "report (Comprehensive 3D SR)", _PLAIN, _NO_REPORT, (OutputKind.SR,)),
     Offer(f"{_STORAGE}.88.33", "report for viewers (Comprehensive SR)", _PLAIN, _ADDS, (OutputKind.VIEWER_SR,)),
     Offer(f"{_STORAGE}.30", "parametric map (PM)", _PIXELS, _NOTHING, (OutputKind.PM,)),
-    Offer(f"{_STORAGE}.7", "picture (SC)", _PIXELS, "nothing: SEG and SR have to do", (OutputKind.SC,)),
+    Offer(
+        f"{_STORAGE}.7", "picture (SC)", _PIXELS, "nothing: SEG and SR have to do", (OutputKind.SC, OutputKind.CAPTURES)
+    ),
     Offer(f"{_STORAGE}.7.4", "pictures in one object (Multi-frame True Color SC)", _PIXELS, _NOTHING, _PICTURES),
     Offer(f"{_STORAGE}.11.1", "presentation state (GSPS)", _PLAIN, _ADDS, (OutputKind.GSPS,)),
     Offer(REJECTION_CLASS, "key object selection (KOS)", _PLAIN, _NO_MARK, _SELECTIONS),

@@ -15,6 +15,7 @@ from sqlalchemy import Connection, Row
 
 from dicom_node.db import story
 from dicom_node.domain.audit import Event
+from dicom_node.domain.model import OutputKind
 from dicom_node.errors import NotFoundError
 from dicom_node.explain.answer import answer
 from dicom_node.explain.events import event_lines, remedy
@@ -90,8 +91,8 @@ def _lines(rows: story.SeriesRows) -> Iterator[Line]:
     jobs = {job.id: job for job in rows.jobs}
     for attempt in rows.attempts:
         yield from _job_attempt(jobs[attempt.job_id], attempt)
-    for result in rows.results:
-        yield Line(result.created_at, _result(result))
+    for results in _by_kind(rows.results):
+        yield Line(results[0].created_at, _result(results[0]) if len(results) == 1 else _results(results))
     deliveries = {delivery.id: delivery for delivery in rows.deliveries}
     for attempt in rows.delivery_attempts:
         yield from _delivery_attempt(deliveries[attempt.delivery_id], attempt)
@@ -142,6 +143,19 @@ def _job_attempt(job: Row[Any], row: Row[Any]) -> Iterator[Line]:
         return
     words = {"retry": "failed, will retry", "lost": "lost with its worker"}.get(row.outcome, row.outcome or "ended")
     yield Line(row.ended_at, f"{name} {words} after {took}" + (f": {row.error}" if row.error else ""))
+
+
+def _by_kind(rows: story.Rows) -> Iterator[list[Row[Any]]]:
+    """Put what one job made of one kind together."""
+    groups: dict[tuple[str, str], list[Row[Any]]] = {}
+    for row in rows:
+        groups.setdefault((row.job_id, OutputKind.of(row.kind).value), []).append(row)
+    yield from groups.values()
+
+
+def _results(rows: list[Row[Any]]) -> str:
+    size = sum(row.size for row in rows)
+    return f"{OutputKind.of(rows[0].kind).upper()}, {count(len(rows), 'object')}, {size / 1e6:.2f} MB"
 
 
 def _result(row: Row[Any]) -> str:

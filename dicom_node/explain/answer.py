@@ -9,7 +9,8 @@ from sqlalchemy import Connection, Row
 from dicom_node.db import story
 from dicom_node.db.engine import utc_now
 from dicom_node.db.pauses import paused
-from dicom_node.domain.delivery import INSTEAD, DeliveryState
+from dicom_node.domain.choice import STAND_INS
+from dicom_node.domain.delivery import DeliveryState
 from dicom_node.domain.encoding import plain
 from dicom_node.domain.job import Failure, JobState, ReportState
 from dicom_node.domain.model import OutputKind
@@ -73,7 +74,8 @@ def _after_failure(job: Row[Any]) -> str:
 def _told(tx: Connection, job: Row[Any], deliveries: list[Row[Any]]) -> str:
     """Say whether those who waited for the result of a failed job know that there is none."""
     if job.report == ReportState.MADE:
-        by_name = {d.destination: d for d in deliveries}
+        told_last = sorted(deliveries, key=lambda d: d.state == DeliveryState.DELIVERED)
+        by_name = {d.destination: d for d in told_last}
         return " ".join(_told_destination(tx, job, delivery) for delivery in by_name.values())
     if job.report == ReportState.DUE:
         alive = story.processes_alive(tx, "work")
@@ -115,7 +117,7 @@ def _destination_answer(tx: Connection, job: Row[Any], destination: str, deliver
     for state, words in ((DeliveryState.FAILED, "failed"), (DeliveryState.CANCELED, "was canceled")):
         ended = [d for d in deliveries if d.state == state]
         if ended:
-            kinds = " and ".join(d.kind.upper() for d in ended)
+            kinds = _kinds(ended)
             why = f": {bare(ended[0].last_error)}" if ended[0].last_error and state == DeliveryState.FAILED else ""
             again = f"do `dicom-node resend {job.id[:8]}`"
             instead = _instead(ended, deliveries)
@@ -138,9 +140,14 @@ def _form(aside: list[Row[Any]]) -> str:
 
 def _instead(ended: list[Row[Any]], deliveries: list[Row[Any]]) -> str:
     """Say which object stands in for those that did not get there."""
-    stand_ins = {INSTEAD.get(OutputKind.of(d.kind)) for d in ended} - {None}
-    there = [d.kind.upper() for d in deliveries if d.kind in stand_ins and d.state == DeliveryState.DELIVERED]
-    return f"; {' and '.join(there)} is there in its place" if there else ""
+    roles = [role for d in ended for role in STAND_INS.get(OutputKind.of(d.kind), ())]
+    stand_ins = {kind for role in roles for kind in role}
+    there = [d for d in deliveries if OutputKind.of(d.kind) in stand_ins and d.state == DeliveryState.DELIVERED]
+    return f"; {_kinds(there)} is there in its place" if there else ""
+
+
+def _kinds(deliveries: list[Row[Any]]) -> str:
+    return " and ".join(dict.fromkeys(OutputKind.of(d.kind).upper() for d in deliveries))
 
 
 def _proof_answer(job: Row[Any], deliveries: list[Row[Any]]) -> str:
@@ -151,7 +158,7 @@ def _proof_answer(job: Row[Any], deliveries: list[Row[Any]]) -> str:
     for state, words in ((ProofState.FAILED, "is missing there"), (ProofState.NO_ANSWER, "is not proven")):
         ended = [d for d in asked if d.proof == state]
         if ended:
-            kinds = " and ".join(d.kind.upper() for d in ended)
+            kinds = _kinds(ended)
             again = f"; do `dicom-node resend {job.id[:8]}`" if state is ProofState.FAILED else ""
             return f", but {kinds} {words}: {bare(ended[0].proof_said or 'nobody knows why')}{again}"
     if all(d.proof == ProofState.PROVEN for d in asked):

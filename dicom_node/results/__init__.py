@@ -9,7 +9,7 @@ from typing import Any
 
 from pydicom.dataset import Dataset
 
-from dicom_node.domain.delivery import ResultObject
+from dicom_node.domain.delivery import ResultObject, numbered
 from dicom_node.domain.encoding import Encoding, encoded
 from dicom_node.domain.finding import Findings, Quality, Segment
 from dicom_node.domain.job import FailedJob, Job
@@ -18,11 +18,13 @@ from dicom_node.domain.outdated import Outdated
 from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis, Marks
 from dicom_node.results.anatomy import prove_anatomy
+from dicom_node.results.captures import build_captures
 from dicom_node.results.frames import Framed
 from dicom_node.results.gsps import build_gsps
 from dicom_node.results.header import Equipment, Origin, equipment_of, file_bytes
 from dicom_node.results.key_images import build_key_images
 from dicom_node.results.kos import build_kos
+from dicom_node.results.notice import build_notice_pdf, build_notice_sc
 from dicom_node.results.outline_proof import prove_gsps, prove_rtstruct
 from dicom_node.results.overlay import build_overlay
 from dicom_node.results.pdf import build_pdf
@@ -41,7 +43,8 @@ from dicom_node.spool import Spool
 
 __all__ = ["BUILDERS", "PROOFS", "Equipment", "build_rejections", "build_report", "build_results", "equipment_of"]
 
-Builder = Callable[[Analysis], Dataset | Framed | None]
+Made = Dataset | Framed | Sequence[Dataset] | None
+Builder = Callable[[Analysis], Made]
 BUILDERS: dict[OutputKind, Builder] = {  # the SR refers to those before it
     OutputKind.SEG: build_seg,
     OutputKind.PM: build_pm,
@@ -50,10 +53,16 @@ BUILDERS: dict[OutputKind, Builder] = {  # the SR refers to those before it
     OutputKind.GSPS: build_gsps,
     OutputKind.KEY_IMAGES: build_key_images,
     OutputKind.OVERLAY: build_overlay,
+    OutputKind.CAPTURES: build_captures,
     OutputKind.PDF: build_pdf,
     OutputKind.KOS: build_kos,
     OutputKind.VIEWER_SR: build_viewer_sr,
     OutputKind.SR: build_sr,
+}
+_NOTICES: dict[OutputKind, Callable[[Origin, FailedJob], Dataset]] = {
+    OutputKind.PDF: build_notice_pdf,
+    OutputKind.SC: build_notice_sc,
+    OutputKind.SR: build_unanalysed,
 }
 PROOFS: dict[OutputKind, Callable[[bytes, Analysis], None]] = {  # of every kind with a place in the patient
     OutputKind.SEG: prove_seg,
@@ -79,6 +88,7 @@ def build_results(
     steps_s: MutableMapping[str, float] | None = None,
     encodings: Collection[Encoding] = (),
     also: Collection[OutputKind] = (),
+    if_silent: Collection[OutputKind] = (OutputKind.SR,),
 ) -> tuple[ResultObject, ...]:
     """Write every result object of a job into the spool.
 
@@ -104,6 +114,8 @@ def build_results(
         In which the segmentation is wanted beside BINARY, each with a report that points at it.
     also : collection of OutputKind
         Kinds that destinations want beyond those of the card.
+    if_silent : collection of OutputKind
+        Kinds that say that nothing was found, or that a part of the model was not run: made in any case then.
 
     Returns
     -------
@@ -126,7 +138,7 @@ def build_results(
     not_as: dict[str, str] = {}
     kinds = {*card.outputs, *also}
     if not analysis.found or analysis.lacks:
-        kinds.add(OutputKind.SR)  # silence would pass for an answer
+        kinds |= {OutputKind.SR, *if_silent}  # silence would pass for an answer
     drafts = _drafts(analysis, steps_s, kinds, _wanted(encodings), not_as)
     started = monotonic()
     _prove(drafts, analysis, spool)
@@ -138,8 +150,13 @@ def build_results(
 
 
 def build_report(
-    failed: FailedJob, card: ModelCard, header: Dataset, equipment: Equipment, spool: Spool
-) -> ResultObject:
+    failed: FailedJob,
+    card: ModelCard,
+    header: Dataset,
+    equipment: Equipment,
+    spool: Spool,
+    forms: Collection[OutputKind] = (),
+) -> tuple[ResultObject, ...]:
     """Write the report of a job that ended without a result into the spool.
 
     Parameters
@@ -153,7 +170,9 @@ def build_report(
     equipment : Equipment
         The node.
     spool : Spool
-        Where the file goes, synced before this returns.
+        Where the files go, synced before this returns.
+    forms : collection of OutputKind
+        In which it is wanted beside SR: PDF, SC.
 
     Raises
     ------
@@ -162,12 +181,12 @@ def build_report(
     """
     try:
         origin = Origin.of_received(failed.job, card, header, failed.job.instances[:MOST_LISTED], equipment)
-        report = build_unanalysed(origin, failed)
-        data = file_bytes(report)
+        builders = {kind: build for kind, build in _NOTICES.items() if kind is OutputKind.SR or kind in forms}
+        drafts = [_Draft.of(kind, build(origin, failed)) for kind, build in builders.items()]
     except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
         raise ResultError(f"The report cannot be written: {error}") from error
     summary = {"negative": False, "segments": [], "not_analysed": failed.failure.value}
-    return _stored(_Draft(OutputKind.SR, report, data), failed.job.id, summary, spool)
+    return tuple(_stored(draft, failed.job.id, summary, spool) for draft in drafts)
 
 
 def build_rejections(
@@ -193,11 +212,11 @@ def build_rejections(
     for number, group in enumerate((each for each in outdated if not each.why_left), start=1):
         try:
             document = build_rejection(job, card, header, equipment, group.objects, number)
-            draft = _Draft(OutputKind.REJECTION, document, file_bytes(document))
+            draft = _Draft.of(OutputKind.REJECTION, document, number)
         except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
             raise ResultError(f"The older results cannot be rejected: {error}") from error
         summary = {"rejects": [each.sop_instance_uid for each in group.objects]}
-        made.append(_stored(draft, job.id, summary, spool, number=number, only_for=group.destinations))
+        made.append(_stored(draft, job.id, summary, spool, group.destinations))
     return tuple(made)
 
 
@@ -208,10 +227,15 @@ class _Draft:
     kind: OutputKind
     result: Dataset
     data: bytes
+    number: int = 1
 
     @classmethod
-    def of(cls, kind: OutputKind, made: Dataset | Framed) -> _Draft:
-        return cls(kind, made.head if isinstance(made, Framed) else made, file_bytes(made))
+    def of(cls, kind: OutputKind, made: Dataset | Framed, number: int = 1) -> _Draft:
+        return cls(kind, made.head if isinstance(made, Framed) else made, file_bytes(made), number)
+
+    @property
+    def name(self) -> str:
+        return numbered(self.kind, self.number)
 
 
 def _wanted(encodings: Collection[Encoding]) -> tuple[Encoding, ...]:
@@ -231,8 +255,8 @@ def _drafts(
         if kind not in kinds:
             continue
         started = monotonic()
-        if (made := _build(kind, build, analysis)) is not None:
-            drafts.append(_Draft.of(kind, made))
+        for number, made in enumerate(_listed(_build(kind, build, analysis)), start=1):
+            drafts.append(_Draft.of(kind, made, number))
             analysis = analysis.after(drafts[-1].result)
             if kind is OutputKind.SEG:
                 segs = _encoded(analysis, encodings, not_as)
@@ -241,6 +265,12 @@ def _drafts(
                 drafts += _reports(analysis, segs)
         steps_s[f"write {kind.name}"] = monotonic() - started
     return drafts
+
+
+def _listed(made: Made) -> Sequence[Dataset | Framed]:
+    if made is None:
+        return ()
+    return (made,) if isinstance(made, Dataset | Framed) else made
 
 
 def _encoded(
@@ -255,7 +285,7 @@ def _encoded(
         except NotEncodable as reason:
             not_as[encoding.value] = str(reason)
             continue
-        assert written is not None  # the BINARY one was
+        assert isinstance(written, Dataset | Framed)  # the BINARY one was
         made[encoding] = _Draft.of(kind, written)
     return made
 
@@ -267,7 +297,7 @@ def _reports(analysis: Analysis, segs: Mapping[Encoding, _Draft]) -> Iterator[_D
     for encoding, seg in segs.items():
         kind = encoded(OutputKind.SR, encoding)
         report = _build(kind, build_sr, before.encoded(encoding, seg.result))
-        assert report is not None
+        assert isinstance(report, Dataset)
         yield _Draft.of(kind, report)
 
 
@@ -280,32 +310,34 @@ def _prove(drafts: Sequence[_Draft], analysis: Analysis, spool: Spool) -> None:
                 PROOFS[draft.kind](draft.data, analysis)
     except ResultError:
         for draft in drafts:
-            spool.write(f"quarantine/{analysis.origin.job.id}", f"{draft.kind.value}.dcm", draft.data)
+            spool.write(f"quarantine/{analysis.origin.job.id}", f"{draft.name}.dcm", draft.data)
         raise
 
 
-def _build(kind: OutputKind, build: Builder, analysis: Analysis) -> Dataset | Framed | None:
+def _build(kind: OutputKind, build: Builder, analysis: Analysis) -> Made:
     try:
         return build(analysis)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ResultError(f"The {kind.name} cannot be written: {error}") from error
 
 
-def _stored(draft: _Draft, job_id: str, summary: dict[str, Any], spool: Spool, **which: Any) -> ResultObject:
-    made = ResultObject(
+def _stored(
+    draft: _Draft, job_id: str, summary: dict[str, Any], spool: Spool, only_for: tuple[str, ...] | None = None
+) -> ResultObject:
+    path, size, sha256 = spool.write(f"results/{job_id}", f"{draft.name}.dcm", draft.data)
+    return ResultObject(
         kind=draft.kind,
         sop_class_uid=str(draft.result.SOPClassUID),
         sop_instance_uid=str(draft.result.SOPInstanceUID),
         series_instance_uid=str(draft.result.SeriesInstanceUID),
         transfer_syntax_uid=str(draft.result.file_meta.TransferSyntaxUID),
-        path="",
-        size=0,
-        sha256="",
+        path=path,
+        size=size,
+        sha256=sha256,
         summary=summary,
-        **which,
+        number=draft.number,
+        only_for=only_for,
     )
-    path, size, sha256 = spool.write(f"results/{job_id}", f"{made.name}.dcm", draft.data)
-    return replace(made, path=path, size=size, sha256=sha256)
 
 
 def _summary(findings: Findings) -> dict[str, Any]:

@@ -22,6 +22,7 @@ from reportlab.platypus import Flowable, Image, KeepTogether, Paragraph, SimpleD
 from dicom_node.domain.finding import Measurement, Segment
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.drawn import draw_slice, key_slices
+from dicom_node.results.header import Origin
 from dicom_node.results.page import overview
 from dicom_node.results.words import (
     CALCULATED,
@@ -38,6 +39,7 @@ _FONT, _BOLD = "Vera", "VeraBd"  # Bitstream Vera, which comes with the library 
 _CHINESE, _JAPANESE, _KOREAN = "STSong-Light", "HeiseiKakuGo-W5", "HYGothic-Medium"
 _FONTS = {"CJK": _CHINESE, "HANGUL": _KOREAN}  # the Japanese one has Greek and Cyrillic letters, too
 _WIDTH = A4[0] - 36 * mm - 12  # a frame has a padding of 6 points
+_COLUMNS = (34 * mm, _WIDTH - 34 * mm)
 _PLAIN = ParagraphStyle("plain", fontName=_FONT, fontSize=9, leading=12)
 _SMALL = ParagraphStyle("small", _PLAIN, fontSize=7.5, leading=10, textColor=colors.HexColor("#444444"))
 _HEAD = ParagraphStyle("head", _PLAIN, fontName=_BOLD, fontSize=11, leading=15, spaceBefore=8, spaceAfter=3)
@@ -56,7 +58,28 @@ def print_report(analysis: Analysis, identity: Dataset) -> bytes:
         Whose it is: the object that will hold the document, with patient and study filled in.
     """
     _register_fonts()
-    origin, out = analysis.origin, BytesIO()
+    return _printed(analysis.origin, list(_story(analysis, identity)), "what the model found")
+
+
+def print_notice(origin: Origin, identity: Dataset, head: str, said: str) -> bytes:
+    """Print a page that says in words why there is nothing else to print.
+
+    Parameters
+    ----------
+    identity : pydicom.Dataset
+        Whose it is, as `print_report` takes it.
+    head, said : str
+        What to say.
+    """
+    _register_fonts()
+    pairs = [*_whose(identity), ("Asked", f"{origin.time:%Y-%m-%d %H:%M}"), _study(identity)]
+    whose = _table([(_text(name, _SMALL), _text(value, _PLAIN)) for name, value in pairs], _COLUMNS)
+    story = [_text(head, _TITLE), _text(f"{NOT_FOR_DIAGNOSIS}.", _WARNING), whose, Spacer(1, 6), _text(said, _PLAIN)]
+    return _printed(origin, story, "no result")
+
+
+def _printed(origin: Origin, story: list[Flowable], title: str) -> bytes:
+    out = BytesIO()
     pages = SimpleDocTemplate(
         out,
         pagesize=A4,
@@ -64,11 +87,11 @@ def print_report(analysis: Analysis, identity: Dataset) -> bytes:
         rightMargin=18 * mm,
         topMargin=16 * mm,
         bottomMargin=20 * mm,
-        title=f"{origin.card.title}: what the model found",
+        title=f"{origin.card.title}: {title}",
         author=f"{origin.equipment.model_name} {origin.equipment.version}",
         invariant=1,
     )
-    pages.build(list(_story(analysis, identity)), onFirstPage=_footer(analysis), onLaterPages=_footer(analysis))
+    pages.build(story, onFirstPage=_footer(origin), onLaterPages=_footer(origin))
     return out.getvalue()
 
 
@@ -108,17 +131,27 @@ def _identity(analysis: Analysis, identity: Dataset) -> Table:
     described = origin.patient.get("SeriesDescription") or "no description"
     series = f"{origin.patient.get('SeriesNumber') or '-'}, {described}"
     pairs = [
+        *_whose(identity),
+        ("Series", f"{origin.slices[0].Modality}, {series}"),
+        ("Images", f"{slices} of {columns} x {rows}, {spacing[0]:.2f} mm apart, pixels of {spacing[2]:.2f} mm"),
+        ("Analysed", f"{origin.time:%Y-%m-%d %H:%M}"),
+        _study(identity),
+    ]
+    return _table([(_text(name, _SMALL), _text(value, _PLAIN)) for name, value in pairs], _COLUMNS)
+
+
+def _whose(identity: Dataset) -> list[tuple[str, str]]:
+    return [
         ("Patient", str(identity.PatientName).replace("^", " ").strip() or "-"),
         ("Patient ID", str(identity.PatientID) or "-"),
         ("Birth date, sex", f"{_date(identity.PatientBirthDate)}, {identity.PatientSex or '-'}"),
         ("Accession number", str(identity.AccessionNumber).strip() or "-"),
         ("Study", f"{_date(identity.StudyDate)}, {identity.get('StudyDescription') or 'no description'}"),
-        ("Series", f"{origin.slices[0].Modality}, {series}"),
-        ("Images", f"{slices} of {columns} x {rows}, {spacing[0]:.2f} mm apart, pixels of {spacing[2]:.2f} mm"),
-        ("Analysed", f"{origin.time:%Y-%m-%d %H:%M}"),
-        ("Study UID", str(identity.StudyInstanceUID)),
     ]
-    return _table([(_text(name, _SMALL), _text(value, _PLAIN)) for name, value in pairs], (34 * mm, _WIDTH - 34 * mm))
+
+
+def _study(identity: Dataset) -> tuple[str, str]:
+    return "Study UID", str(identity.StudyInstanceUID)
 
 
 def _finding(segment: Segment) -> list[Flowable]:
@@ -168,9 +201,7 @@ def _table(rows: Sequence[tuple[Flowable, Flowable]], widths: tuple[float, float
     return Table(list(rows), colWidths=widths, style=TableStyle([line, *tight, ("VALIGN", (0, 0), (-1, -1), "TOP")]))
 
 
-def _footer(analysis: Analysis) -> Any:
-    origin = analysis.origin
-
+def _footer(origin: Origin) -> Any:
     def draw(canvas: Any, pages: Any) -> None:
         canvas.setFont(_FONT, 7)
         canvas.setFillColor(colors.HexColor("#9a4a00"))

@@ -41,25 +41,27 @@ def build_unanalysed(origin: Origin, failed: FailedJob) -> Dataset:
     pydicom.Dataset
         PARTIAL, since nothing that was asked for is in it; (111245, DCM, "No algorithms succeeded; without findings").
     """
-    comment = _comment(origin, failed)
+    comment = comment_on(origin, failed)
     outcome = codes.cid6047.NoAlgorithmsSucceededWithoutFindings
     return document(
         origin,
         [summary_group(origin, outcome, [comment])],
         _image_library(origin, failed.job.instances[: len(origin.slices)]),
         origin.slices,
-        _description(origin, failed.failure),
+        describe(origin, failed.failure),
         lacks=f"NOT ANALYSED: {failed.failure.value}",
     )
 
 
-def _description(origin: Origin, failure: Failure) -> str:
+def describe(origin: Origin, failure: Failure) -> str:
+    """Give the Series Description (0008,103E)."""
     head = f"NOT ANALYSED ({failure.value}) AI"
     room = LO_LENGTH - len(f"{head}  {RESEARCH_ONLY}")
     return f"{head} {fit(origin.card.title, room)} {RESEARCH_ONLY}"
 
 
-def _comment(origin: Origin, failed: FailedJob) -> str:
+def comment_on(origin: Origin, failed: FailedJob) -> str:
+    """Say in words that there is no result and why, what ran and what came; nothing names the patient."""
     said = [
         f"NOT ANALYSED ({failed.failure.value}).",
         for_readers(failed.reason, origin.patient),

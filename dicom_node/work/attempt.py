@@ -32,7 +32,8 @@ class WorkNode:
 
     `model_for` gives the warm model of a card, and raises a NodeError when its bundle is not what the node started
     with. `cancelled` says whether the answer is no longer wanted; it is asked while the model runs. `encodings` says
-    how each destination wants segmentations, and `also` which kinds of objects they want beyond those of the card.
+    how each destination wants segmentations, and `also` which kinds of objects they want beyond those of the card,
+    `if_silent` which ones they want when nothing was found.
     `outdated` calls back what waits to be sent of earlier jobs, and tells what was sent; it is asked when the objects
     that take their place are there.
     """
@@ -44,6 +45,7 @@ class WorkNode:
     cancelled: Callable[[], bool]
     encodings: Mapping[str, Encoding] = field(default_factory=dict)
     also: frozenset[OutputKind] = frozenset()
+    if_silent: frozenset[OutputKind] = frozenset({OutputKind.SR})
     outdated: Callable[[], tuple[Outdated, ...]] = tuple
 
 
@@ -63,9 +65,8 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         findings = findings_from(prediction, card, volume, job.id, series_id=job.series_id, not_run=unfit)
         steps_s["measure"] = monotonic() - started
         encodings = {node.encodings[name] for name in job.destinations if name in node.encodings}
-        results = build_results(
-            job, card, volume, findings, prediction, node.equipment, node.spool, steps_s, encodings, node.also
-        )
+        wanted = (encodings, node.also, node.if_silent)
+        results = build_results(job, card, volume, findings, prediction, node.equipment, node.spool, steps_s, *wanted)
         outdated = node.outdated()
         results += build_rejections(job, card, volume.datasets[0], node.equipment, outdated, node.spool)
         return Succeeded(results, {step: round(seconds, 3) for step, seconds in steps_s.items()}, outdated)

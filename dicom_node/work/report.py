@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 from pydicom import Dataset
@@ -10,7 +10,7 @@ from pydicom import Dataset
 from dicom_node.domain.delivery import ResultObject
 from dicom_node.domain.header import texts
 from dicom_node.domain.job import FailedJob, Job, JobInstance
-from dicom_node.domain.model import Accepts, ModelCard
+from dicom_node.domain.model import Accepts, ModelCard, OutputKind
 from dicom_node.errors import GeometryError, ResultError, SpoolError
 from dicom_node.results import Equipment, build_report
 from dicom_node.spool import Spool
@@ -19,8 +19,14 @@ from dicom_node.volume import read_instance
 _MOST_READ = 10  # instances whose header is tried before we believe that none can be read
 
 
-def write_report(failed: FailedJob, cards: Mapping[str, ModelCard], equipment: Equipment, spool: Spool) -> ResultObject:
-    """Write the report of a failed job. The worker records it; nothing here writes a row.
+def write_report(
+    failed: FailedJob,
+    cards: Mapping[str, ModelCard],
+    equipment: Equipment,
+    spool: Spool,
+    forms: Collection[OutputKind] = (),
+) -> tuple[ResultObject, ...]:
+    """Write the report of a failed job, in the forms that are wanted beside SR. The worker records it.
 
     Raises
     ------
@@ -30,7 +36,8 @@ def write_report(failed: FailedJob, cards: Mapping[str, ModelCard], equipment: E
         If no file of it can be read now.
     """
     _refuse_strangers(failed.job.instances)
-    return build_report(failed, _card(failed.job, cards), _header(failed.job.instances, spool), equipment, spool)
+    header = _header(failed.job.instances, spool)
+    return build_report(failed, _card(failed.job, cards), header, equipment, spool, forms)
 
 
 def _refuse_strangers(instances: Sequence[JobInstance]) -> None:

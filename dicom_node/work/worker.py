@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from itertools import count
 from threading import Event
@@ -28,8 +28,8 @@ from dicom_node.db.jobs import (
 from dicom_node.db.profiles import read_profile
 from dicom_node.db.reports import claim_report, finish_reported, finish_unreported
 from dicom_node.db.superseded import call_back, held_of_earlier
-from dicom_node.domain.choice import Choice, choose
-from dicom_node.domain.delivery import ResultObject
+from dicom_node.domain.choice import REPORT_FORMS, Choice, choose, report_form
+from dicom_node.domain.delivery import DimseDestination, ResultObject
 from dicom_node.domain.job import (
     Canceled,
     Failed,
@@ -41,7 +41,7 @@ from dicom_node.domain.job import (
     Succeeded,
     retry_delay_s,
 )
-from dicom_node.domain.model import ModelCard
+from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.domain.outdated import Outdated, grouped, why_left
 from dicom_node.engine import DRAIN_S, JOBS, Executor
 from dicom_node.errors import GeometryError, ModelFailed, NodeError, NotEligible
@@ -124,8 +124,9 @@ class Worker:
             logger.info("job %s: nothing to report", job_id)
             return
         logger.info("job %s: reporting that it is %s, try %d", job_id, failed.failure.value, failed.tried)
-        made = self._report(failed)
-        if not commit(self._engine, lambda tx: self._record_report(tx, failed, made)):
+        forms, spare = commit(self._engine, lambda tx: self._forms(tx, failed.job))
+        made = self._report(failed, {*forms.values(), *spare})
+        if not commit(self._engine, lambda tx: self._record_report(tx, failed, made, forms)):
             logger.warning("job %s: its report is no longer wanted, or another worker made it", job_id)
 
     def close(self) -> None:
@@ -164,6 +165,7 @@ class Worker:
             wanted.no_longer,
             self._encodings,
             frozenset(kind for choice in choices.values() for kind in choice.kinds),
+            frozenset(choice.otherwise for choice in choices.values()),
             lambda: commit(self._engine, lambda tx: self._outdated(tx, job)),
         )
         try:
@@ -193,9 +195,17 @@ class Worker:
                 close_attempt(tx, job, "canceled")
                 return True
 
-    def _report(self, failed: FailedJob) -> ResultObject | NodeError:
+    def _forms(self, tx: Connection, job: Job) -> tuple[dict[str, OutputKind], set[OutputKind]]:
+        """Choose how each destination is told that there is no result; and the forms that may have to stand in."""
+        known = [self._destinations[name] for name in job.destinations if name in self._destinations]
+        profiles = {to.name: read_profile(tx, to.name) for to in known}
+        unasked = any(isinstance(to, DimseDestination) and profiles[to.name] is None for to in known)
+        forms = {to.name: report_form(to, profiles[to.name]) for to in known}
+        return forms, set(REPORT_FORMS) if unasked else set()
+
+    def _report(self, failed: FailedJob, forms: Collection[OutputKind]) -> tuple[ResultObject, ...] | NodeError:
         try:
-            return write_report(failed, self._cards, equipment_of(self._settings.node), self._spool)
+            return write_report(failed, self._cards, equipment_of(self._settings.node), self._spool, forms)
         except NodeError as error:
             logger.warning("job %s: its failure cannot be reported: %s", failed.job.id, error)
             return error
@@ -205,10 +215,16 @@ class Worker:
             unforeseen.retry = True  # a full disk is among them
             return unforeseen
 
-    def _record_report(self, tx: Connection, failed: FailedJob, made: ResultObject | NodeError) -> bool:
+    def _record_report(
+        self,
+        tx: Connection,
+        failed: FailedJob,
+        made: tuple[ResultObject, ...] | NodeError,
+        forms: Mapping[str, OutputKind],
+    ) -> bool:
         if isinstance(made, NodeError):
             return finish_unreported(tx, failed, str(made), self._enqueuer, retry=made.retry)
-        return finish_reported(tx, failed, made, self._enqueuer)
+        return finish_reported(tx, failed, made, self._enqueuer, forms)
 
     def _model_for(self, card: ModelCard) -> ModelProcess:
         """Give the warm model of a card; another one makes room for it first.

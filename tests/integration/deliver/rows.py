@@ -11,8 +11,11 @@ from uuid import uuid4
 from pydicom.uid import (
     UID,
     Comprehensive3DSRStorage,
+    EncapsulatedPDFStorage,
     ExplicitVRLittleEndian,
+    MultiFrameTrueColorSecondaryCaptureImageStorage,
     RLELossless,
+    RTStructureSetStorage,
     SecondaryCaptureImageStorage,
     SegmentationStorage,
 )
@@ -32,6 +35,10 @@ from tests.integration.engine.rows import add_job
 CLASS = {
     OutputKind.SEG: SegmentationStorage,
     OutputKind.SC: SecondaryCaptureImageStorage,
+    OutputKind.CAPTURES: SecondaryCaptureImageStorage,
+    OutputKind.OVERLAY: MultiFrameTrueColorSecondaryCaptureImageStorage,
+    OutputKind.RTSTRUCT: RTStructureSetStorage,
+    OutputKind.PDF: EncapsulatedPDFStorage,
     OutputKind.SR: Comprehensive3DSRStorage,
     OutputKind.SEG_LABELMAP: LABEL_MAP,
     OutputKind.SR_LABELMAP: Comprehensive3DSRStorage,
@@ -76,8 +83,9 @@ def add_results(
         of_job.join(t.job, t.job.c.series_id == t.series.c.id).where(t.job.c.id == job_id)
     ).scalar_one()
     results = []
-    for kind in kinds:
-        path = spool / "results" / job_id / f"{kind}.dcm"
+    for place, kind in enumerate(kinds):
+        number = kinds[:place].count(kind) + 1
+        path = spool / "results" / job_id / f"{kind}-{number}.dcm"
         path.parent.mkdir(parents=True, exist_ok=True)
         ds = write_object(path, CLASS[kind], syntax=SYNTAX.get(kind, ExplicitVRLittleEndian), rows=rows, study=study)
         raw = path.read_bytes()
@@ -91,9 +99,11 @@ def add_results(
             size=len(raw),
             sha256=hashlib.sha256(raw).hexdigest(),
             summary={"not_as": dict(not_as)} if not_as else {},
+            number=number,
         )
         columns = {name: getattr(result, name) for name in result.__slots__ if name not in ("number", "only_for")}
-        tx.execute(insert(t.result).values(id=result_id(job_id, kind), job_id=job_id, created_at=utc_now(), **columns))
+        columns |= {"id": result_id(job_id, result.name), "kind": result.name}
+        tx.execute(insert(t.result).values(job_id=job_id, created_at=utc_now(), **columns))
         results.append(result)
     create_deliveries(tx, _job(job_id, destinations), results, queue, wanted, encodings)
     return job_id

@@ -110,7 +110,7 @@ def test_peer_that_takes_another_compression_gets_that_one_and_the_same_pixels(
     site.wait(lambda: set(went(site, job).values()) == {"delivered"})
     uid, used, data = peer.received[0]
     assert used == syntax
-    stored = dcmread(site.home / "spool" / "results" / job / "seg-labelmap.dcm")
+    stored = dcmread(site.home / "spool" / "results" / job / "seg-labelmap-1.dcm")
     assert (stored.SOPInstanceUID, stored.file_meta.TransferSyntaxUID) == (uid, RLELossless)
     pixels = stored.pixel_array
     stored.file_meta.TransferSyntaxUID = syntax

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +19,13 @@ from dicom_node import operate
 from dicom_node.db import jobs, reports
 from dicom_node.db import tables as t
 from dicom_node.db.engine import transaction
+from dicom_node.db.profiles import write_profile
 from dicom_node.db.reconcile import give_back, unfinished
-from dicom_node.domain.delivery import Sent
+from dicom_node.domain.delivery import DimseDestination, Sent
 from dicom_node.domain.job import Succeeded
-from dicom_node.domain.uids import result_uid
+from dicom_node.domain.model import OutputKind
+from dicom_node.domain.profile import EXPLICIT, OFFERS, Profile
+from dicom_node.domain.uids import AETitle, result_uid
 from dicom_node.errors import ConflictError, DeliveryError
 from dicom_node.results import equipment_of
 from dicom_node.work.report import write_report
@@ -272,3 +276,36 @@ def test_a_job_that_was_completed_is_never_reported(lite: Operated, tmp_path: Pa
     lite.report(job_id)
     assert lite.jobs()[0]["report"] is None
     assert rows(lite, t.result) == 2
+
+
+def test_who_takes_no_structured_report_is_told_on_paper_or_by_a_picture(lite: Operated, tmp_path: Path) -> None:
+    us = {"ae_title": AETitle("PACS"), "calling_ae": AETitle("AINODE")}
+    pacs = DimseDestination(name="pacs", host="127.0.0.1", port=104, **us)
+    lite.catalog = replace(lite.catalog, destinations={"pacs": pacs})
+    forms = []
+    for refused in ({OutputKind.SR}, {OutputKind.SR, OutputKind.PDF}):
+        accepted = {o.sop_class_uid: () if refused & {*o.kinds} else (EXPLICIT,) for o in OFFERS}
+        with transaction(lite.engine) as tx:
+            write_profile(tx, "pacs", Profile(pacs.where, datetime(2026, 11, 27, tzinfo=UTC), accepted, (), "", ""))
+        job_id, _ = receive_gap(lite, tmp_path / str(len(forms)))
+        lite.report(job_id)
+        (job,) = [job for job in lite.jobs() if job["id"] == job_id]
+        forms.append([delivery["kind"] for delivery in job["deliveries"]])
+        lite.send(Sent(0))
+        assert "pacs was told at " in lite.told(job_id).splitlines()[-1]
+        with transaction(lite.engine) as tx:
+            tx.execute(update(t.job).values(state="canceled"))
+    assert forms == [["pdf"], ["sc"]]
+
+
+def test_who_was_never_asked_and_refuses_the_structured_report_is_told_on_paper(lite: Operated, tmp_path: Path) -> None:
+    us = {"ae_title": AETitle("PACS"), "calling_ae": AETitle("AINODE")}
+    lite.catalog = replace(
+        lite.catalog, destinations={"pacs": DimseDestination(name="pacs", host="127.0.0.1", port=104, **us)}
+    )
+    job_id, _ = receive_gap(lite, tmp_path / "ct")
+    lite.report(job_id)
+    lite.send(DeliveryError("no SR here", retry=False, is_refused=True), Sent(0))
+    (job,) = lite.jobs()
+    assert {d["kind"]: d["state"] for d in job["deliveries"]} == {"sr": "failed", "pdf": "delivered"}
+    assert "pacs was told at " in lite.told(job_id).splitlines()[-1]

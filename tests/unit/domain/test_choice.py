@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dicom_node.domain.choice import SOP_CLASSES, STAND_INS, choose
+from dicom_node.domain.choice import SOP_CLASSES, STAND_INS, choose, report_form
 from dicom_node.domain.delivery import DimseDestination
 from dicom_node.domain.encoding import is_plain
 from dicom_node.domain.model import OutputKind as K
@@ -30,12 +30,12 @@ def profile(refused: Collection[K], where: str = PACS.where) -> Profile:
     [
         ((), {K.SEG, K.PM, K.SR}),
         ((K.SEG,), {K.RTSTRUCT, K.OVERLAY, K.PM, K.SR}),
-        ((K.SEG, K.OVERLAY), {K.RTSTRUCT, K.SC, K.PM, K.SR}),
+        ((K.SEG, K.OVERLAY), {K.RTSTRUCT, K.CAPTURES, K.PM, K.SR}),
         ((K.SEG, K.RTSTRUCT), {K.OVERLAY, K.PM, K.SR}),
         ((K.PM,), {K.SEG, K.SC, K.SR}),
         ((K.SR,), {K.SEG, K.PM, K.PDF}),
         ((K.SR, K.PDF), {K.SEG, K.PM, K.SC}),
-        ((K.SEG, K.PM, K.SR, K.RTSTRUCT, K.OVERLAY, K.PDF), {K.SC}),
+        ((K.SEG, K.PM, K.SR, K.RTSTRUCT, K.OVERLAY, K.PDF), {K.CAPTURES, K.SC}),
     ],
 )
 def test_what_is_refused_has_a_stand_in_that_is_taken(refused: tuple[K, ...], gets: set[K]) -> None:
@@ -49,6 +49,19 @@ def test_what_has_no_stand_in_stays_and_fails_where_everybody_sees_it() -> None:
     everything = tuple(SOP_CLASSES)
     assert choose(PACS, OUTPUTS, profile(everything)).kinds == set(OUTPUTS)
     assert choose(PACS, (K.KOS,), profile((K.KOS,))).kinds == {K.KOS}
+
+
+def test_who_is_told_that_there_is_nothing_is_told_in_a_form_that_it_takes() -> None:
+    assert report_form(PACS, None) == report_form(PACS, profile(())) == K.SR
+    assert report_form(PACS, profile((K.SR,))) == K.PDF
+    assert report_form(PACS, profile((K.SR, K.PDF))) == K.SC
+    assert report_form(PACS, profile(tuple(SOP_CLASSES))) == K.SR, "it fails where everybody sees it"
+    pictures = replace(PACS, objects=frozenset({K.SEG, K.SC}))
+    assert report_form(pictures, None) == K.SC
+    assert report_form(pictures, profile((K.SC,))) == K.SR
+    silent = choose(replace(PACS, objects=frozenset({K.SEG})), OUTPUTS, profile((K.SR,)))
+    assert silent.of({K.SR, K.PDF}) == {K.PDF}
+    assert silent.of({K.SEG, K.SR}) == {K.SEG}
 
 
 def test_settings_decide_before_the_profile_and_another_peers_profile_does_not() -> None:

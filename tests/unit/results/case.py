@@ -254,8 +254,8 @@ def built_of(
     encodings: Collection[Encoding] = (),
 ) -> Built:
     results = build_results(case.job, card, case.volume, findings, prediction, EQUIPMENT, spool, encodings=encodings)
-    files = {str(result.kind): spool.path(result.path).read_bytes() for result in results}
-    return Built(findings, files, {str(result.kind): result.summary for result in results})
+    files = {result.name: spool.path(result.path).read_bytes() for result in results}
+    return Built(findings, files, {result.name: result.summary for result in results})
 
 
 def analysis_of(case: Case, masks: Mapping[str, NDArray[np.bool_]], card: ModelCard = CARD) -> Analysis:

@@ -39,7 +39,7 @@ def failed_job(
 
 
 def write(failed: FailedJob, header: Dataset, spool: Spool, card: ModelCard = CARD) -> tuple[ResultObject, bytes]:
-    result = build_report(failed, card, header, Equipment("dicom-node", "0.1.0", "N-1", "General Hospital"), spool)
+    [result] = build_report(failed, card, header, Equipment("dicom-node", "0.1.0", "N-1", "General Hospital"), spool)
     return result, spool.path(result.path).read_bytes()
 
 
