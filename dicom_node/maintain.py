@@ -40,6 +40,7 @@ class Maintainer:
     def __init__(self, settings: Settings, engine: Engine, enqueuer: Enqueuer, spool: Spool, slot: int) -> None:
         self._settings = settings
         self._engine = engine
+        self._spool = spool
         self._holder = f"{this_host()}/maintain-{slot}/{os.getpid()}"
         self._retention = Retention(settings.retain, engine, enqueuer, spool, self._holder)
 
@@ -59,7 +60,8 @@ class Maintainer:
             traces = Traces(self._engine, self._settings.trace, self._settings.node.name, this_host(), self._holder)
             loops.append(("traces", traces.step, self._settings.trace.every_s))
         if self._settings.notify.rules:
-            notifier = Notifier(self._engine, self._settings.notify, self._settings.node.name, self._holder)
+            names = (self._settings.node.name, self._holder)
+            notifier = Notifier(self._engine, self._settings.notify, *names, self._spool)
             loops.append(("notify", notifier.step, audit.chain_every_s))
         threads = [
             threading.Thread(target=run_every, args=(_tolerant(step), seconds, stop), name=name, daemon=True)

@@ -11,6 +11,7 @@ import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
+from string import Template
 from typing import Annotated, Any, Literal, Self
 from urllib.parse import urlsplit
 
@@ -298,6 +299,15 @@ class NotifyRule(_Section):
     subject: str = ""
     text: str = ""
     patient: bool = False
+
+    @model_validator(mode="after")
+    def _report_is_there(self) -> Self:
+        names = {*Template(self.subject).get_identifiers(), *Template(self.text).get_identifiers()}
+        if "report" in Template(self.subject).get_identifiers():
+            raise ValueError("subject: a report has many lines; put $report into text")
+        if "report" in names and self.on not in ("finding", "delivery failed"):
+            raise ValueError(f"text: there is no $report yet when somebody is told of: {self.on}")
+        return self
 
 
 class Notify(_Section):

@@ -25,6 +25,7 @@ from dicom_node.notify.mail import send_mail
 from dicom_node.notify.occasions import of_backlog, of_event
 from dicom_node.notify.webhook import send_webhook
 from dicom_node.settings import Notify, NotifyChannel
+from dicom_node.spool import Spool
 
 SWEEP = "notify"
 AT_ONCE = 50
@@ -40,8 +41,9 @@ _log = logging.getLogger(__name__)
 class Notifier:
     """Tells whom the settings name. What happened before they first named anybody is not told."""
 
-    def __init__(self, engine: Engine, settings: Notify, node: str, holder: str) -> None:
+    def __init__(self, engine: Engine, settings: Notify, node: str, holder: str, spool: Spool) -> None:
         self._engine = engine
+        self._spool = spool
         self._settings = settings
         self._node = node
         self._holder = holder
@@ -71,7 +73,7 @@ class Notifier:
             if not rows or not advance(tx, SWEEP, self._holder, rows[-1].chain_no):
                 return None
             for row in rows:
-                for new in of_event(tx, row, self._settings.rules, self._node):
+                for new in of_event(tx, row, self._settings.rules, self._node, self._spool):
                     outbox.put(tx, new)
             last: int = rows[-1].chain_no
             return last

@@ -16,7 +16,10 @@ from sqlalchemy import Connection, Row
 
 from dicom_node.db.outbox import NewNotification, oldest_due_job, segments_of
 from dicom_node.domain.audit import Event
+from dicom_node.notify.report import NAME as REPORT
+from dicom_node.notify.report import report_text, wants_report
 from dicom_node.settings import NotifyRule
+from dicom_node.spool import Spool
 
 BACKLOG_AGAIN_S = 6 * 3600
 SUBJECTS = {
@@ -38,13 +41,15 @@ PATIENT = "Patient ID $patient_id, accession number $accession, study $study.\n"
 Rules = Mapping[str, NotifyRule]
 
 
-def of_event(tx: Connection, row: Row[Any], rules: Rules, node: str) -> Iterator[NewNotification]:
+def of_event(tx: Connection, row: Row[Any], rules: Rules, node: str, spool: Spool) -> Iterator[NewNotification]:
     """Write what an event makes to be told, for each rule and channel that wants it.
 
     Parameters
     ----------
     row : sqlalchemy.Row
         As `db.audit.read_chained` reads it.
+    spool : Spool
+        Where reports are.
     """
     on = _occasion(row)
     if on is None:
@@ -58,6 +63,8 @@ def of_event(tx: Connection, row: Row[Any], rules: Rules, node: str) -> Iterator
         if on == "finding" and not found:
             continue
         values = _values(row, found, node)
+        if wants_report(rule):
+            values[REPORT] = report_text(tx, row.job_id, spool, patient=rule.patient)
         yield from _for_channels(name, rule, f"event {row.id}", values, row.series_id, row.job_id)
 
 

@@ -13,6 +13,7 @@ from datetime import timedelta
 from email import message_from_bytes
 from email.policy import default
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -26,9 +27,10 @@ from dicom_node.db.engine import transaction, utc_now
 from dicom_node.domain.delivery import Sent
 from dicom_node.errors import DeliveryError
 from dicom_node.notify.notifier import Notifier
-from dicom_node.settings import Notify
+from dicom_node.settings import Notify, NotifyRule
 from tests.ct import small_ct
 from tests.integration.operated import Operated, operated
+from tests.unit.results.case import built_of, make_case, nodules
 
 SECRET = "whsec_" + base64.b64encode(b"a secret of the pager").decode()
 
@@ -106,7 +108,7 @@ def notifier(node: Operated, hook: Hook, mail: MailServer | None = None, **rules
         sender = {"host": "127.0.0.1", "port": mail.port, "tls": "none", "sender": "ainode@hospital.example"}
         channels["radiology"] = {"kind": "mail", **sender, "recipients": ["radiology@hospital.example"]}
     settings = Notify.model_validate({"channels": channels, "rules": rules})
-    return Notifier(node.engine, settings, "ainode", "test")
+    return Notifier(node.engine, settings, "ainode", "test", node.spool)
 
 
 def step(node: Operated, one: Notifier) -> None:
@@ -240,3 +242,41 @@ def test_a_backlog_is_told_once_and_the_past_not_at_all(node: Operated, tmp_path
     step(node, one)
     assert [said["minutes"] for said in hook.told()] == ["7"]
     hook.close()
+
+
+def test_a_mail_can_hold_the_report_which_names_nobody_unless_the_rule_says_so(tmp_path: Path) -> None:
+    with operated(f"sqlite:///{tmp_path / 'node.db'}", tmp_path) as node:
+        mail, hook = MailServer(), Hook()
+        words = {"on": "finding", "to": ["radiology"], "text": "Job $job:\n$report\n"}
+        one = notifier(node, hook, mail, plain=words, named={**words, "patient": True})
+        case = make_case(tmp_path / "case")
+        report = built_of(case, *nodules(case), node.spool).files["sr"]
+        node.receive(small_ct(tmp_path / "ct", slices=8))
+        (job,) = node.jobs()
+        node.complete(job["id"])
+        node.spool.write(f"results/{job['id']}", "sr.dcm", report)
+        step(node, one)
+        hook.close()
+        mail.close()
+    said = sorted(
+        (message_from_bytes(text, policy=default).get_content().replace("\r\n", "\n") for text in mail.mails), key=len
+    )
+    ds = dcmread(BytesIO(report))
+    for text in said:
+        assert text.startswith(f"Job {job['id'][:8]}:\nImaging Measurement Report: complete, preliminary, unverified\n")
+        assert "    Nodule 1: Nodule, lung (left)\n      Long axis: 8.4 mm\n" in text
+        assert (str(ds.PatientName) in text) == (text is said[1])
+    for name in ("PatientName", "PatientID", "AccessionNumber", "StudyInstanceUID", "PatientBirthDate", "StudyDate"):
+        assert str(ds[name].value) not in said[0], name
+
+
+@pytest.mark.parametrize(
+    ("rule", "problem"),
+    [
+        ({"on": "failure", "text": "$report"}, "there is no \\$report yet"),
+        ({"on": "finding", "subject": "$report"}, "many lines"),
+    ],
+)
+def test_a_report_is_asked_for_only_where_there_is_one(rule: dict[str, Any], problem: str) -> None:
+    with pytest.raises(ValueError, match=problem):
+        NotifyRule.model_validate({"to": ["radiology"], **rule})
