@@ -20,7 +20,7 @@ from dicom_node.db.engine import utc_now
 from dicom_node.db.inputs import read_inputs, read_slices
 from dicom_node.db.nodes import is_alive
 from dicom_node.db.reports import ReportQueue, ask_for_report
-from dicom_node.db.results import documents_before, write_results
+from dicom_node.db.results import documents_before, found_before, write_results
 from dicom_node.db.superseded import call_back, forget_proofs
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.choice import Choice
@@ -280,6 +280,7 @@ def _job(tx: Connection, row: Row[Any], n: int) -> Job:
         created_at=row.created_at,
         instances=read_slices(tx, row.series_id, row.series_revision, row.slices),
         predecessors=documents_before(tx, row.supersedes),
+        tracked=found_before(tx, row.supersedes),
         inputs=read_inputs(tx, row.id),
     )
 

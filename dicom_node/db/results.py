@@ -9,6 +9,7 @@ from sqlalchemy import Connection, exists, insert, select
 from dicom_node.db import tables as t
 from dicom_node.db.engine import utc_now
 from dicom_node.domain.delivery import DeliveryState, ResultObject
+from dicom_node.domain.finding import Tracked
 from dicom_node.domain.job import Document
 from dicom_node.domain.uids import result_id
 
@@ -65,3 +66,17 @@ def documents_before(tx: Connection, superseded: str | None) -> tuple[Document, 
             return tuple(Document(**row._mapping) for row in found)
         superseded = tx.scalar(select(t.job.c.supersedes).where(t.job.c.id == superseded))
     return ()
+
+
+def found_before(tx: Connection, superseded: str | None) -> tuple[Tracked, ...]:
+    """Read what the job before a new one and those before it detected, each finding as it was seen last."""
+    found: dict[str, Tracked] = {}
+    while superseded is not None:
+        summaries = tx.scalars(select(t.result.c.summary).where(t.result.c.job_id == superseded))
+        for segment in next((s["segments"] for s in summaries if s.get("segments")), ()):
+            if "extent_mm" in segment:
+                low, high = (tuple(corner) for corner in segment["extent_mm"])
+                output = segment["output"].partition("/")[0]
+                found.setdefault(segment["tracking_uid"], Tracked(output, segment["tracking_uid"], (low, high)))
+        superseded = tx.scalar(select(t.job.c.supersedes).where(t.job.c.id == superseded))
+    return tuple(found.values())

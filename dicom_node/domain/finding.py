@@ -65,6 +65,7 @@ class NotRun:
 
 
 Point = tuple[float, float, float]
+Extent = tuple[Point, Point]  # two corners of a box along the axes of the patient, LPS in mm
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +96,8 @@ class Segment:
         How sure the model is that it is there, 0 to 1; None for a structure that everybody has.
     axes : Axes or None
         Where its axes were measured; None when they were not.
+    extent_mm : Extent or None
+        Of a detection: the box around it.
     """
 
     output: str
@@ -113,6 +116,16 @@ class Segment:
     qualities: tuple[Quality, ...] = ()
     score: float | None = None
     axes: Axes | None = None
+    extent_mm: Extent | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Tracked:
+    """Something that an earlier job on a series detected: under which output, where, and its Tracking UID."""
+
+    output: str
+    uid: str
+    extent_mm: Extent
 
 
 @dataclass(frozen=True, slots=True)

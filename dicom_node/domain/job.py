@@ -7,6 +7,8 @@ from datetime import datetime
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any
 
+from dicom_node.domain.finding import Tracked
+
 if TYPE_CHECKING:
     from dicom_node.domain.delivery import ResultObject
     from dicom_node.domain.outdated import Outdated
@@ -98,7 +100,8 @@ class Job:
 
     `instances` are the slices of the volume in the order that domain/study.py found: ascending along the normal.
     `attempt` counts from 1 and is the token without which nothing about the job can be written. `predecessors` are the
-    reports of the job whose place this one takes, as far as anybody was sent them. `inputs` are the series of a job
+    reports of the job whose place this one takes, as far as anybody was sent them; `tracked` is
+    what it and those before it detected. `inputs` are the series of a job
     that works on several; the first of them is the one that the job names, whose slices are `instances`, and that its
     results lie on.
     """
@@ -118,6 +121,7 @@ class Job:
     created_at: datetime
     instances: tuple[JobInstance, ...] = field(repr=False)
     predecessors: tuple[Document, ...] = ()
+    tracked: tuple[Tracked, ...] = ()
     inputs: tuple[JobInput, ...] = ()
 
     @property

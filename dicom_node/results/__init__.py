@@ -359,6 +359,8 @@ def _segment_summary(segment: Segment) -> dict[str, Any]:
     }
     if segment.score is not None:
         said |= {"detected": segment.type.meaning, "score": segment.score}
+    if segment.extent_mm is not None:  # by which a later job finds it again
+        said |= {"output": segment.output, "tracking_uid": segment.tracking_uid, "extent_mm": segment.extent_mm}
     if segment.qualities:
         said["qualities"] = [_quality_summary(quality) for quality in segment.qualities]
     return said

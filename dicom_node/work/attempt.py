@@ -62,7 +62,9 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         prediction = _predict(job, card, volume, node, tuple(unfit))
         steps_s |= {_MODEL_STEPS.get(step, step): seconds for step, seconds in prediction.steps_s.items()}
         started = monotonic()
-        findings = findings_from(prediction, card, volume, job.id, series_id=job.series_id, not_run=unfit)
+        findings = findings_from(
+            prediction, card, volume, job.id, series_id=job.series_id, not_run=unfit, tracked=job.tracked
+        )
         steps_s["measure"] = monotonic() - started
         encodings = {node.encodings[name] for name in job.destinations if name in node.encodings}
         wanted = (encodings, node.also, node.if_silent)

@@ -12,7 +12,7 @@ from ai.contract import Prediction
 from ai.measure.diameter import axial_axis
 from ai.measure.place import heights_mm, third_of
 from dicom_node.domain import codes
-from dicom_node.domain.finding import Axes, Code, Findings, Measurement, NotRun, Quality, Segment
+from dicom_node.domain.finding import Axes, Code, Findings, Measurement, NotRun, Quality, Segment, Tracked
 from dicom_node.domain.model import Derived, DetectionCard, Measure, ModelCard, SegmentCard
 from dicom_node.domain.uids import result_uid
 from dicom_node.errors import ConfigurationError
@@ -22,10 +22,10 @@ from dicom_node.work.derived import Calculated, Context, answer_qualities, calcu
 from dicom_node.work.detections import Found, choose
 from dicom_node.work.measures import MEASURES, Marked, marked, voxel_volume_ml
 from dicom_node.work.scan import family_history, header_of
+from dicom_node.work.tracking import extent_of, tracking_uids
 
 Mask = NDArray[np.bool_]
 _CUT_MM2 = 100.0  # lung on the first or last slice beyond which the scan does not show all of it
-_CELL_MM = 8.0  # a nodule whose centre stays in a cube of this size keeps its name when slices come late
 
 
 def findings_from(
@@ -36,6 +36,7 @@ def findings_from(
     *,
     series_id: str = "",
     not_run: Mapping[str, str] | None = None,
+    tracked: Sequence[Tracked] = (),
 ) -> Findings:
     """Measure every segment that the card names, and every detection that counts.
 
@@ -51,9 +52,11 @@ def findings_from(
         Tracking UIDs derive from it where there is no series.
     series_id : str
         Tracking UIDs derive from it, from the model's name and from what is found: of a segment its output, of a
-        detection where it lies. Each keeps its own when late slices or a new version of the model make a new job.
+        detection where it lies.
     not_run : mapping of str to str, optional
         Outputs of detections that were not run on this volume, and why.
+    tracked : sequence of Tracked
+        What earlier jobs on the series detected: what is found again keeps its Tracking UID.
 
     Returns
     -------
@@ -84,7 +87,7 @@ def findings_from(
             kind = _Kind(detection, card, volume, masks, organs)
             found, dropped = choose(prediction, detection, kind.within, volume)
             calculated = calculate(detection.derive, found, _labels(found), kind.context())
-            names = _tracking_uids(found, card, job_id, series_id)
+            names = tracking_uids(found, card.name, series_id or job_id, tracked)
             segments += [_detected(it, n, names[n], calculated, kind) for n, it in enumerate(found)]
             qualities += calculated.of_scan
             left_out += [*dropped, *calculated.not_run]
@@ -205,6 +208,7 @@ def _detected(found: Found, n: int, tracking_uid: str, calculated: Calculated, k
         measurements=(*measured, *calculated.measurements[n]),
         qualities=(*answer_qualities(found), *kind.zone(found), *calculated.qualities[n]),
         score=round(found.score, 4),
+        extent_mm=extent_of(found.marked),
         axes=_axes(found.marked) if Measure.LONG_AXIS in card.measurements else None,
     )
 
@@ -224,18 +228,6 @@ def _measure(names: Iterable[str], output: str, card: ModelCard, it: Marked) -> 
             raise ConfigurationError(f"model {card.name}: segment {output!r}: no measurement {name!r}; use {known}")
     measured = [MEASURES[name](it) for name in names]
     return tuple(measurement for measurement in measured if measurement is not None)
-
-
-def _tracking_uids(found: Sequence[Found], card: ModelCard, job_id: str, series_id: str) -> list[str]:
-    """Name each nodule by where it lies, so that it keeps its UID in a later revision of the series."""
-    taken: dict[str, int] = {}
-    uids = []
-    for it in found:
-        cell = "/".join(str(round(mm / _CELL_MM)) for mm in it.centre_mm)
-        part = f"track/{card.name}/{it.card.output}/{cell}"
-        taken[part] = taken.get(part, 0) + 1
-        uids.append(result_uid(series_id or job_id, f"{part}/{taken[part]}"))
-    return uids
 
 
 def _numbered(segments: Sequence[Segment]) -> tuple[Segment, ...]:

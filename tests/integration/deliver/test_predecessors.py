@@ -6,7 +6,8 @@ from sqlalchemy import update
 
 from dicom_node import explain
 from dicom_node.db import tables as t
-from dicom_node.db.results import documents_before
+from dicom_node.db.results import documents_before, found_before
+from dicom_node.domain.finding import Tracked
 from tests.integration.deliver.rows import deliveries
 from tests.integration.deliver.site import Site
 
@@ -39,3 +40,21 @@ def test_what_a_report_replaces_is_told(site: Site) -> None:
         tx.execute(update(t.result).where(t.result.c.job_id == job, t.result.c.kind == "sr").values(summary=told))
         [story] = explain.explain(tx, job)
     assert any("takes the place of the report 1.2.3" in line.text for line in story.lines)
+
+
+def test_what_was_detected_is_read_from_all_jobs_before_as_it_was_seen_last(each_site: Site) -> None:
+    site = each_site
+    first, second = site.results(), site.results()
+    jobs = {first: ("2.25.1", "2.25.2"), second: ("2.25.2",)}
+    with site.engine.begin() as tx:
+        tx.execute(update(t.job).where(t.job.c.id == second).values(supersedes=first))
+        for number, (job, uids) in enumerate(jobs.items()):
+            extent = [[number, 0, 0.5], [number + 9, 9, 9]]
+            segments = [{"output": "nodule/3", "tracking_uid": uid, "extent_mm": extent} for uid in uids]
+            told = {"segments": [{"label": "Left lung"}, *segments]}
+            tx.execute(update(t.result).where(t.result.c.job_id == job).values(summary=told))
+        assert found_before(tx, None) == ()
+        assert found_before(tx, second) == (
+            Tracked("nodule", "2.25.2", ((1, 0, 0.5), (10, 9, 9))),
+            Tracked("nodule", "2.25.1", ((0, 0, 0.5), (9, 9, 9))),
+        )

@@ -278,15 +278,18 @@ def test_a_job_that_was_completed_is_never_reported(lite: Operated, tmp_path: Pa
     assert rows(lite, t.result) == 2
 
 
+NOWHERE = DimseDestination(
+    name="pacs", host="127.0.0.1", port=104, ae_title=AETitle("PACS"), calling_ae=AETitle("AINODE")
+)
+
+
 def test_who_takes_no_structured_report_is_told_on_paper_or_by_a_picture(lite: Operated, tmp_path: Path) -> None:
-    us = {"ae_title": AETitle("PACS"), "calling_ae": AETitle("AINODE")}
-    pacs = DimseDestination(name="pacs", host="127.0.0.1", port=104, **us)
-    lite.catalog = replace(lite.catalog, destinations={"pacs": pacs})
-    forms = []
+    lite.catalog = replace(lite.catalog, destinations={"pacs": NOWHERE})
+    forms: list[list[str]] = []
     for refused in ({OutputKind.SR}, {OutputKind.SR, OutputKind.PDF}):
         accepted = {o.sop_class_uid: () if refused & {*o.kinds} else (EXPLICIT,) for o in OFFERS}
         with transaction(lite.engine) as tx:
-            write_profile(tx, "pacs", Profile(pacs.where, datetime(2026, 11, 27, tzinfo=UTC), accepted, (), "", ""))
+            write_profile(tx, "pacs", Profile(NOWHERE.where, datetime(2026, 11, 27, tzinfo=UTC), accepted, (), "", ""))
         job_id, _ = receive_gap(lite, tmp_path / str(len(forms)))
         lite.report(job_id)
         (job,) = [job for job in lite.jobs() if job["id"] == job_id]
@@ -299,10 +302,7 @@ def test_who_takes_no_structured_report_is_told_on_paper_or_by_a_picture(lite: O
 
 
 def test_who_was_never_asked_and_refuses_the_structured_report_is_told_on_paper(lite: Operated, tmp_path: Path) -> None:
-    us = {"ae_title": AETitle("PACS"), "calling_ae": AETitle("AINODE")}
-    lite.catalog = replace(
-        lite.catalog, destinations={"pacs": DimseDestination(name="pacs", host="127.0.0.1", port=104, **us)}
-    )
+    lite.catalog = replace(lite.catalog, destinations={"pacs": NOWHERE})
     job_id, _ = receive_gap(lite, tmp_path / "ct")
     lite.report(job_id)
     lite.send(DeliveryError("no SR here", retry=False, is_refused=True), Sent(0))

@@ -11,7 +11,7 @@ from pydicom import Dataset
 
 from ai.contract import Detection, ModelInvalidOutput, Prediction
 from dicom_node.domain import codes
-from dicom_node.domain.finding import Code, Findings, NotRun, Segment
+from dicom_node.domain.finding import Code, Findings, NotRun, Segment, Tracked
 from dicom_node.volume import Volume
 from dicom_node.work.findings import findings_from
 from tests.unit.work.chest import CARD, Drawn, chest
@@ -147,10 +147,42 @@ def test_a_nodule_keeps_its_tracking_uid_at_every_attempt_and_when_slices_come_l
     assert first == again
     later = chest(Drawn((90.0, 125.0, 190.0), 16.0), Drawn(DEEP, 9.5), Drawn((90.0, 60.0, 120.0), 9.0))
     other_job = "00000000-0000-0000-0000-000000000009"
-    grown = findings_from(later.prediction(), CARD, later.volume, other_job, series_id=SERIES)
+    grown = findings_from(later.prediction(), CARD, later.volume, other_job, series_id=SERIES, tracked=seen(first))
     uid = {s.tracking_uid for s in first.segments[2:]}
     assert uid < {s.tracking_uid for s in grown.segments[2:]}
     assert len({s.tracking_uid for s in grown.segments}) == 5
+
+
+@pytest.mark.parametrize("shift_mm", [-4.0, -2.0, 0.0, 2.0, 4.0])
+def test_a_nodule_whose_edges_shift_is_the_same_wherever_it_lies(shift_mm: float) -> None:
+    """Across any border that a grid of names could have: its centre moves by half of its diameter."""
+    for start in (226.0, 228.0, 230.0):
+        drawn = chest(Drawn((start, 125.0, 60.0), 9.0))
+        first = findings_from(drawn.prediction(), CARD, drawn.volume, JOB, series_id=SERIES)
+        moved = chest(Drawn((start + shift_mm, 125.0, 60.0 + shift_mm / 2), 10.0))
+        again = findings_from(moved.prediction(), CARD, moved.volume, JOB, series_id=SERIES, tracked=seen(first))
+        assert again.segments[2].tracking_uid == first.segments[2].tracking_uid
+
+
+def test_a_name_goes_to_what_shares_most_and_never_to_two() -> None:
+    drawn = chest(Drawn(DEEP, 9.0))
+    first = findings_from(drawn.prediction(), CARD, drawn.volume, JOB, series_id=SERIES)
+    beside = DEEP[0], DEEP[1] - 10.0, DEEP[2]
+    two = chest(Drawn(beside, 9.0, score=0.95), Drawn(DEEP, 8.0))
+    again = findings_from(two.prediction(), CARD, two.volume, JOB, series_id=SERIES, tracked=seen(first))
+    names = [segment.tracking_uid for segment in again.segments[2:]]
+    assert names[1] == first.segments[2].tracking_uid
+    assert names[0] not in {segment.tracking_uid for segment in first.segments}
+    gone = findings_from(
+        two.prediction(), CARD, two.volume, JOB, series_id=SERIES, tracked=[*seen(first), *seen(again)]
+    )
+    assert [segment.tracking_uid for segment in gone.segments[2:]] == names, "seen twice, it is still one"
+
+
+def seen(findings: Findings) -> list[Tracked]:
+    """What a later job is told of these."""
+    found = [(each.tracking_uid, each.extent_mm) for each in findings.segments if each.extent_mm]
+    return [Tracked("nodule", uid, extent_mm) for uid, extent_mm in found]
 
 
 @pytest.mark.parametrize(
