@@ -48,7 +48,7 @@ def run_role(settings: Settings, role: str, slot: int, stop: threading.Event) ->
     Parameters
     ----------
     role : str
-        One of ``receive``, ``assemble``, ``work``, ``deliver``, ``maintain``, ``web``.
+        One of ``receive``, ``watch``, ``assemble``, ``work``, ``deliver``, ``maintain``, ``web``.
     slot : int
         Which of several processes of this role on this machine; a restarted process keeps its slot.
     """
@@ -151,6 +151,12 @@ def _receive(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: 
     Receiver(settings, spool, engine).run(stop)
 
 
+def _watch(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event) -> None:
+    from dicom_node.watch import Watcher
+
+    Watcher(settings, engine, spool).run(stop)
+
+
 def _assemble(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event) -> None:
     from dicom_node.assemble import Assembler
     from dicom_node.engine import Enqueuer
@@ -215,6 +221,7 @@ def _web(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: thre
 
 _ROLES: dict[str, Callable[[Settings, Engine, Spool, int, threading.Event], None]] = {
     "receive": _receive,
+    "watch": _watch,
     "assemble": _assemble,
     "work": _work,
     "deliver": _deliver,

@@ -114,8 +114,19 @@ class Peer(_Section):
         return address
 
 
+class WatchedFolder(_Section):
+    """A folder that others put DICOM files into."""
+
+    path: Path
+    afterwards: Literal["keep", "delete", "move"] = "keep"
+    calling_ae: AE = AETitle("FOLDER")
+    called_ae: AE | None = None
+    settle_s: Seconds = 10.0
+    every_s: Seconds = 5.0
+
+
 class Receive(_Section):
-    """The DICOM listener."""
+    """The DICOM listener, and folders that are watched."""
 
     address: str = "0.0.0.0"
     port: Port = 11112
@@ -127,6 +138,7 @@ class Receive(_Section):
     sop_classes: tuple[ClassUID, ...] = ()
     accept_any_peer: bool = False
     peers: tuple[Peer, ...] = ()
+    folders: tuple[WatchedFolder, ...] = ()
 
 
 class AssembleSource(_Section):
@@ -633,6 +645,9 @@ def _absolute(settings: Settings, base: Path) -> Settings:
             ),
             "audit": settings.audit.model_copy(update=_placed(settings.audit, base)),
             "trace": settings.trace.model_copy(update=_placed(settings.trace, base)),
+            "receive": settings.receive.model_copy(
+                update={"folders": tuple(f.model_copy(update=_placed(f, base)) for f in settings.receive.folders)}
+            ),
             "rules": base / settings.rules,
             "models": tuple(base / folder for folder in settings.models),
             "oidc": settings.oidc and settings.oidc.model_copy(update=_placed(settings.oidc, base)),

@@ -27,7 +27,7 @@ from dicom_node.errors import ConfigurationError, ConflictError
 from dicom_node.loop import run_every
 from dicom_node.settings import Settings
 
-ROLES = ("receive", "assemble", "work", "deliver", "maintain", "web")
+ROLES = ("receive", "watch", "assemble", "work", "deliver", "maintain", "web")
 
 LOOK_S = 0.5
 RESTART_FIRST_S = 0.5
@@ -62,13 +62,14 @@ class Supervisor:
     Parameters
     ----------
     settings : Settings
-        ``receive.processes`` receivers and ``work.workers`` workers, one assembler, one deliverer, one maintainer, and
-        the web pages where ``web.enabled`` says so.
+        ``receive.processes`` receivers and ``work.workers`` workers, one assembler, one deliverer, one maintainer, a
+        watcher where there are folders to watch, and the web pages where ``web.enabled`` says so.
     """
 
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._children = [Child("receive", slot) for slot in range(settings.receive.processes)]
+        self._children += [Child("watch", 0)] if settings.receive.folders else []
         self._children += [Child("assemble", 0)]
         self._children += [Child("work", slot) for slot in range(settings.work.workers)]
         self._children += [Child("deliver", 0), Child("maintain", 0)]

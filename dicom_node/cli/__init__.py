@@ -57,6 +57,7 @@ for _command in (
     setup.check,
     roles.serve,
     roles.receive,
+    roles.watch,
     roles.assemble,
     roles.work,
     roles.deliver,

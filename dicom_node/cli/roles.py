@@ -64,6 +64,11 @@ receive = _role(
     """Receive instances by C-STORE into the spool. Several processes share one port.""",
     "dicom-node receive --slot 0 &\ndicom-node receive --slot 1 &",
 )
+watch = _role(
+    "watch",
+    """Take what is put into the folders of receive.folders.""",
+    "dicom-node watch",
+)
 assemble = _role(
     "assemble",
     """Close each series when it is complete, and make the jobs its rules ask for.""",

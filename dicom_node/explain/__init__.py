@@ -128,7 +128,8 @@ def _arrival(row: Row[Any]) -> str:
     if row.account:
         return f"STOW-RS from {row.account} ({row.peer_address}): {what}{ended}"
     software = f"; sent by {row.implementation}" if row.implementation else ""
-    return f"association from {row.calling_ae} ({row.peer_address}) to {row.called_ae}: {what}{ended}{software}"
+    where = f" ({row.peer_address})" if row.peer_address else ""  # none has what came out of files
+    return f"association from {row.calling_ae}{where} to {row.called_ae}: {what}{ended}{software}"
 
 
 def _job_attempt(job: Row[Any], row: Row[Any]) -> Iterator[Line]:

@@ -15,7 +15,7 @@ from dicom_node.db.engine import reading
 from dicom_node.db.instances import Sender, Stored, digest_of
 from dicom_node.errors import CannotUnderstand, OutOfResources, StoreError
 from dicom_node.intake.found import Found, opened
-from dicom_node.intake.instance import PIECE, Announced, NoDicom, Section, digest_whole, read_head
+from dicom_node.intake.instance import PIECE, Announced, NoDicom, Section, Truncated, digest_whole, read_head
 from dicom_node.store.arrival import Arrival, instance_of
 from dicom_node.store.storage import SUCCESS, Storage
 
@@ -42,6 +42,7 @@ class Outcome:
     study_instance_uid: str = ""
     may_pass: bool = False
     status: int = SUCCESS
+    is_truncated: bool = False
 
 
 class Batch:
@@ -75,7 +76,10 @@ class Batch:
         except NoDicom as error:
             self._tell(Outcome(found, Became.PASSED_OVER, str(error)))
         except StoreError as error:
-            self._tell(Outcome(found, Became.REFUSED, str(error), may_pass=error.retry, status=error.status))
+            cut = isinstance(error, Truncated)
+            self._tell(
+                Outcome(found, Became.REFUSED, str(error), may_pass=error.retry, status=error.status, is_truncated=cut)
+            )
         except OSError as error:
             self._tell(Outcome(found, Became.REFUSED, f"it cannot be read: {error.strerror or error}", may_pass=True))
 

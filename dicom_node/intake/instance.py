@@ -18,6 +18,12 @@ class NoDicom(Exception):
     """A file that is none of ours: a viewer's program, a thumbnail, a note."""
 
 
+class Truncated(CannotUnderstand):
+    """A file that is not whole: it was cut off, or somebody still writes it."""
+
+    retry = True
+
+
 @dataclass(frozen=True, slots=True)
 class Announced:
     """What stands in the file meta information, and where the data set begins."""
@@ -52,12 +58,14 @@ def read_head(stream: IO[bytes]) -> Announced:
         If it is one that cannot be read.
     """
     begun = stream.read(_PREAMBLE + 12)
+    if not begun:
+        raise Truncated("the file is empty")
     if begun[128:_PREAMBLE] != b"DICM":
         raise NoDicom("no DICOM file")
     length = head_length(begun)
     head = begun + stream.read((length or 0) - len(begun)) if length else begun
     if length is None or len(head) < length:
-        raise CannotUnderstand("the file ends before its data set begins")
+        raise Truncated("the file ends before its data set begins")
     uids = announced(head)
     if uids[0] == "1.2.840.10008.1.3.10":
         raise NoDicom("the directory of a disc")
@@ -69,7 +77,7 @@ def digest_whole(stream: IO[bytes], head: Announced, size: int) -> str:
 
     Raises
     ------
-    CannotUnderstand
+    Truncated
         If it ends inside an element.
     OSError
         If it cannot be read.
@@ -79,6 +87,9 @@ def digest_whole(stream: IO[bytes], head: Announced, size: int) -> str:
         digest.update(piece)
         read += len(piece)
     if read != size:
-        raise CannotUnderstand(f"{read} of {size} bytes can be read")
-    check_whole(Section(stream, head.start), head.transfer_syntax_uid, size - head.start)
+        raise Truncated(f"{read} of {size} bytes can be read")
+    try:
+        check_whole(Section(stream, head.start), head.transfer_syntax_uid, size - head.start)
+    except CannotUnderstand as error:
+        raise Truncated(str(error)) from None
     return str(digest)
