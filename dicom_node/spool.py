@@ -19,7 +19,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,6 +47,7 @@ class Spool:
         self.root = root
         self.reserve_mib = reserve_mib
         self._hour = ""
+        self._syncing = ThreadPoolExecutor(8, thread_name_prefix="sync")  # threads start when they are needed
 
     def prepare(self) -> None:
         """Make the folders.
@@ -95,8 +96,10 @@ class Spool:
             if len(arrived) == 1:
                 arrived[0].sync()
             else:  # side by side: the file system's journal then takes several syncs in one write
-                with ThreadPoolExecutor(min(len(arrived), 8)) as pool:
-                    list(pool.map(lambda one: one.sync(), arrived))
+                syncs = [self._syncing.submit(one.sync) for one in arrived]
+                wait(syncs)  # all of them, for a file that is being synced must not be closed
+                for sync in syncs:
+                    sync.result()
             folder = self._folder_of_this_hour()
             paths += [f"instances/{folder.name}/{uuid4().hex}.dcm" for _ in arrived]
             for one, path in zip(arrived, paths, strict=True):

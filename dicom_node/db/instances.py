@@ -72,12 +72,14 @@ _MOST_OF_SERIES = 1_000_000  # an announced number of instances beyond it is gar
 
 # Built once: building a statement costs more than running it.
 _STUDY = select(t.study.c.id).where(t.study.c.study_instance_uid == bindparam("uid"))
-_SERIES = select(t.series.c.id).where(
-    t.series.c.study_id == bindparam("study"), t.series.c.series_instance_uid == bindparam("uid")
+_SERIES = (
+    select(t.series.c.id)
+    .join(t.study)
+    .where(t.study.c.study_instance_uid == bindparam("study"), t.series.c.series_instance_uid == bindparam("series"))
 )
-_INSTANCE = select(t.instance.c.digest, t.instance.c.transfer_syntax_uid, t.instance.c.series_id).where(
-    t.instance.c.sop_instance_uid == bindparam("uid")
-)
+_INSTANCES = select(
+    t.instance.c.sop_instance_uid, t.instance.c.digest, t.instance.c.transfer_syntax_uid, t.instance.c.series_id
+).where(t.instance.c.sop_instance_uid.in_(bindparam("uids", expanding=True)))
 
 # FOR NO KEY UPDATE: another receiver that has inserted instances holds a share of the key, and waits here, too.
 _LOCKED = (
@@ -99,6 +101,7 @@ _GROWN = (
         images_deleted_at=None,
     )
 )
+_GROWING = _GROWN.where(t.series.c.state == "receiving")  # nearly always
 
 
 def store_instances(tx: Connection, new: Sequence[NewInstance], sources: Sources) -> list[Stored]:
@@ -117,35 +120,24 @@ def store_instances(tx: Connection, new: Sequence[NewInstance], sources: Sources
         One for each of `new`, in its order.
     """
     now = utc_now()
-    for sender in {n.sender.id: n.sender for n in new}.values():
-        _ensure_association(tx, sender)
-    outcomes: dict[int, Stored] = {}
-    seen: dict[tuple[str, str], str] = {}  # study and series UIDs -> id of the series
-    grown: dict[str, list[NewInstance]] = {}
-    # always in the same order, so that two receivers cannot lock each other out
-    for number in sorted(range(len(new)), key=lambda n: (*_place(new[n]), n)):
-        one = new[number]
-        found = _known(tx, one.sop_instance_uid)
-        if found is None:
-            place = one.study_instance_uid, one.series_instance_uid
-            series_id = seen[place] = seen.get(place) or _ensure_series(tx, one, now, sources)
-            found = _insert(tx, one, series_id, now)
-            if found is None:
-                outcomes[number] = Stored.NEW
-                grown.setdefault(series_id, []).append(one)
-                continue
-        same = found.digest == one.digest and found.transfer_syntax_uid == one.transfer_syntax_uid
-        outcomes[number] = Stored.SAME if same else Stored.DIFFERS
-        if not same:
-            _tell_difference(tx, one, found)
-    for series_id, arrived in grown.items():
-        _grow(tx, series_id, arrived, now, sources)
-    return [outcomes[number] for number in range(len(new))]
+    _ensure_associations(tx, {one.sender.id: one.sender for one in new}.values())
+    known = _known(tx, [one.sop_instance_uid for one in new])
+    fresh: dict[str, NewInstance] = {}
+    for one in sorted(new, key=_place):  # so that two receivers cannot lock each other out
+        if one.sop_instance_uid not in known:
+            fresh.setdefault(one.sop_instance_uid, one)
+    stored = _store_fresh(tx, fresh, now, sources)
+    twins = [one.sop_instance_uid for one in new if stored.get(one.sop_instance_uid) is not one]
+    known |= _known(tx, [uid for uid in twins if uid not in known])
+    return [
+        Stored.NEW if stored.get(one.sop_instance_uid) is one else _compare(tx, one, known[one.sop_instance_uid])
+        for one in new
+    ]
 
 
 def end_association(tx: Connection, sender: Sender, *, reason: str, stored: int, refused: int) -> None:
     """Record how an association ended that stored or was refused at least one instance."""
-    _ensure_association(tx, sender)
+    _ensure_associations(tx, [sender])
     ended = {"ended_at": utc_now(), "end_reason": reason[:200], "stored": stored, "refused": refused}
     tx.execute(update(t.association).where(t.association.c.id == sender.id).values(**ended))
 
@@ -158,7 +150,7 @@ def paths_of_series(tx: Connection, series_id: str) -> list[str]:
 
 def digest_of(tx: Connection, sop_instance_uid: str) -> tuple[str, str] | None:
     """Digest and transfer syntax of an instance that is stored; None when it is not."""
-    found = _known(tx, sop_instance_uid)
+    found = _known(tx, [sop_instance_uid]).get(sop_instance_uid)
     return (found.digest, found.transfer_syntax_uid) if found else None
 
 
@@ -171,20 +163,46 @@ def _place(one: NewInstance) -> tuple[str, str, str]:
     return one.study_instance_uid, one.series_instance_uid, one.sop_instance_uid
 
 
-def _ensure_association(tx: Connection, sender: Sender) -> None:
-    row = {
-        "id": sender.id,
-        "calling_ae": sender.calling_ae,
-        "called_ae": sender.called_ae,
-        "peer_address": sender.address,
-        "implementation": sender.implementation[:96],
-        "account": sender.account,
-        "started_at": sender.started_at,
-    }
-    _insert_new(tx, t.association, row)
+def _store_fresh(
+    tx: Connection, fresh: dict[str, NewInstance], now: datetime, sources: Sources
+) -> dict[str, NewInstance]:
+    """Insert what nobody has stored yet, by SOP Instance UID; what no other receiver was faster with."""
+    series: dict[tuple[str, str], str] = {}  # study and series UIDs -> id of the series
+    for one in fresh.values():
+        place = one.study_instance_uid, one.series_instance_uid
+        series[place] = series.get(place) or _ensure_series(tx, one, now, sources)
+    ids = {uid: series[one.study_instance_uid, one.series_instance_uid] for uid, one in fresh.items()}
+    inserted = _insert(tx, [_row(one, ids[uid], now) for uid, one in fresh.items()])
+    stored = {uid: one for uid, one in fresh.items() if uid in inserted}
+    grown: dict[str, list[NewInstance]] = {}
+    for uid, one in stored.items():
+        grown.setdefault(ids[uid], []).append(one)
+    for series_id, arrived in grown.items():
+        _grow(tx, series_id, arrived, now, sources)
+    return stored
+
+
+def _ensure_associations(tx: Connection, senders: Iterable[Sender]) -> None:
+    rows = [
+        {
+            "id": sender.id,
+            "calling_ae": sender.calling_ae,
+            "called_ae": sender.called_ae,
+            "peer_address": sender.address,
+            "implementation": sender.implementation[:96],
+            "account": sender.account,
+            "started_at": sender.started_at,
+        }
+        for sender in senders
+    ]
+    if rows:
+        tx.execute(_insert_or_nothing(tx.dialect.name, t.association), rows)
 
 
 def _ensure_series(tx: Connection, one: NewInstance, now: datetime, sources: Sources) -> str:
+    which = {"study": one.study_instance_uid, "series": one.series_instance_uid}
+    if series_id := tx.scalar(_SERIES, which):
+        return str(series_id)
     study_id = tx.scalar(_STUDY, {"uid": one.study_instance_uid})
     if study_id is None:
         study = {
@@ -197,9 +215,6 @@ def _ensure_series(tx: Connection, one: NewInstance, now: datetime, sources: Sou
         }
         _insert_new(tx, t.study, study)
         study_id = tx.scalars(_STUDY, {"uid": one.study_instance_uid}).one()
-    which = {"study": study_id, "uid": one.series_instance_uid}
-    if series_id := tx.scalar(_SERIES, which):
-        return str(series_id)
     series = {
         "id": str(uuid4()),
         "study_id": study_id,
@@ -224,9 +239,8 @@ def _ensure_series(tx: Connection, one: NewInstance, now: datetime, sources: Sou
     return str(tx.scalars(_SERIES, which).one())
 
 
-def _insert(tx: Connection, one: NewInstance, series_id: str, now: datetime) -> Row[Any, Any, Any] | None:
-    """Insert an instance; the row that another receiver put there first, if one did."""
-    row = {
+def _row(one: NewInstance, series_id: str, now: datetime) -> dict[str, Any]:
+    return {
         "series_id": series_id,
         "association_id": one.sender.id,
         "sop_instance_uid": one.sop_instance_uid,
@@ -238,16 +252,30 @@ def _insert(tx: Connection, one: NewInstance, series_id: str, now: datetime) -> 
         "received_at": now,
         "header": one.header,
     }
-    return None if _insert_new(tx, t.instance, row) else _known(tx, one.sop_instance_uid)
 
 
-def _known(tx: Connection, sop_instance_uid: str) -> Row[Any, Any, Any] | None:
-    return tx.execute(_INSTANCE, {"uid": sop_instance_uid}).one_or_none()
+def _insert(tx: Connection, rows: list[dict[str, Any]]) -> set[str]:
+    """Insert instances; the SOP Instance UIDs of those that no other receiver was faster with."""
+    if not rows:
+        return set()
+    insert = _insert_or_nothing(tx.dialect.name, t.instance).returning(t.instance.c.sop_instance_uid)
+    return set(tx.scalars(insert, rows))
+
+
+def _known(tx: Connection, uids: list[str]) -> dict[str, Row[*tuple[Any, ...]]]:
+    """Of SOP Instance UIDs, the instances that are stored."""
+    return {row.sop_instance_uid: row for row in tx.execute(_INSTANCES, {"uids": uids})} if uids else {}
+
+
+def _compare(tx: Connection, one: NewInstance, found: Row[*tuple[Any, ...]]) -> Stored:
+    if found.digest == one.digest and found.transfer_syntax_uid == one.transfer_syntax_uid:
+        return Stored.SAME
+    _tell_difference(tx, one, found)
+    return Stored.DIFFERS
 
 
 def _grow(tx: Connection, series_id: str, arrived: list[NewInstance], now: datetime, sources: Sources) -> None:
     """Count what arrived and put off the settling; a complete series opens again."""
-    before = tx.execute(_LOCKED, {"series": series_id}).one()
     expected = [n for one in arrived if (n := _count(one.header.get("NumberOfSeriesRelatedInstances")))]
     growth = {
         "series": series_id,
@@ -256,6 +284,9 @@ def _grow(tx: Connection, series_id: str, arrived: list[NewInstance], now: datet
         "now": now,
         **_waiting(sources.of(one.sender for one in arrived), now),
     }
+    if tx.execute(_GROWING, growth).rowcount:
+        return
+    before = tx.execute(_LOCKED, {"series": series_id}).one()
     tx.execute(_GROWN, growth)
     if before.state == "complete":
         detail = {"revision": before.revision, "late_instances": len(arrived)}
@@ -272,7 +303,7 @@ def _waiting(source: Source, now: datetime) -> dict[str, Any]:
     }
 
 
-def _tell_difference(tx: Connection, one: NewInstance, found: Row[Any, Any, Any]) -> None:
+def _tell_difference(tx: Connection, one: NewInstance, found: Row[*tuple[Any, ...]]) -> None:
     detail = {
         "instance": one.sop_instance_uid,
         "kept": {"digest": found.digest, "transfer_syntax": found.transfer_syntax_uid},
@@ -291,13 +322,14 @@ def _tell_difference(tx: Connection, one: NewInstance, found: Row[Any, Any, Any]
 def _insert_new(tx: Connection, table: Table, row: dict[str, Any]) -> bool:
     """Insert a row unless one with the same key is there; whether it was inserted."""
     # psycopg counts no inserted rows, so the row has to say that it is new
-    return tx.execute(_insert_or_nothing(tx.dialect.name, table), row).first() is not None
+    insert = _insert_or_nothing(tx.dialect.name, table).returning(table.c.id)
+    return tx.execute(insert, row).first() is not None
 
 
 @cache
 def _insert_or_nothing(dialect: str, table: Table) -> Any:
     insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    return insert(table).on_conflict_do_nothing().returning(table.c.id)
+    return insert(table).on_conflict_do_nothing()
 
 
 def _text(one: NewInstance, keyword: str, longest: int) -> str:
