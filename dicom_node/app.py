@@ -6,6 +6,7 @@ import logging
 import signal
 import threading
 from collections.abc import Callable
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from types import FrameType
@@ -163,9 +164,18 @@ def _assemble(settings: Settings, engine: Engine, spool: Spool, slot: int, stop:
 
     enqueuer = Enqueuer(engine)
     try:
-        Assembler(settings, load_catalog(settings), engine, enqueuer, spool).run(stop)
+        catalog = load_catalog(settings)
+        Assembler(settings, catalog, engine, enqueuer, spool, counts=_counts(catalog)).run(stop)
     finally:
         enqueuer.close()
+
+
+def _counts(catalog: Catalog) -> dict[str, Callable[[str, str], int]]:
+    """Who can be asked how many instances a series has."""
+    from dicom_node.deliver import SENDERS
+
+    each = {name: (SENDERS[one.kind].count, one) for name, one in catalog.destinations.items()}
+    return {name: partial(count, one) for name, (count, one) in each.items() if count is not None}
 
 
 def _work(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event) -> None:

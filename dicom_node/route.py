@@ -166,6 +166,7 @@ def _new_job(
         destinations=_destinations(rules),
         report_to=_destinations(rule for rule in rules if rule.report_failures),
         slices=() if verdict.refusal else verdict.slices,
+        note=None if verdict.refusal else series.lacking,
         priority=min([rule.priority for rule in rules] + asked).value,
         max_attempts=max_attempts,
         error=verdict.refusal,
@@ -195,6 +196,7 @@ def _schedule(tx: Connection, job: NewJob, enqueuer: JobQueue) -> None:
         ask_for_report(tx, job.id, enqueuer)
     else:
         detail |= {"priority": Priority(job.priority).name, "destinations": list(job.destinations)}
+        detail |= {"note": job.note} if job.note else {}
         event = AuditEvent(Event.JOB_SCHEDULED, series_id=job.series_id, job_id=job.id, detail=detail)
         enqueuer.job(tx, job.id, 1, priority=job.priority)
     record(tx, event)

@@ -149,6 +149,9 @@ class AssembleSource(_Section):
     accounts: tuple[str, ...] = ()
     quiet_s: Seconds | None = None
     patience_s: Seconds | None = None
+    ask: str | None = None
+    ask_after_s: Seconds | None = None
+    incomplete: Literal["refuse", "run"] | None = None
 
     @model_validator(mode="after")
     def _of_somebody(self) -> Self:
@@ -162,6 +165,9 @@ class Assemble(_Section):
 
     quiet_s: Seconds = 30.0
     patience_s: Seconds | None = None
+    ask: str = ""
+    ask_after_s: Seconds = 5.0
+    incomplete: Literal["refuse", "run"] = "refuse"
     sweep_s: Seconds = 1.0
     sources: dict[Annotated[str, Field(max_length=64)], AssembleSource] = {}
 
@@ -180,6 +186,9 @@ class Assemble(_Section):
             accounts=section.accounts,
             quiet_s=quiet_s,
             patience_s=max(quiet_s, section.patience_s or usual_s),
+            ask=self.ask if section.ask is None else section.ask,
+            ask_after_s=section.ask_after_s or self.ask_after_s,
+            runs_incomplete=(section.incomplete or self.incomplete) == "run",
         )
 
 
@@ -557,6 +566,14 @@ class Settings(_Section):
     rules: Path = Path("rules")
     models: tuple[Path, ...] = ()
     destinations: dict[str, AnyDestination] = {}
+
+    @model_validator(mode="after")
+    def _asks_somebody(self) -> Self:
+        named = {f"sources.{name}.": section.ask for name, section in self.assemble.sources.items()}
+        for section, ask in {"": self.assemble.ask, **named}.items():
+            if ask and not isinstance(self.destinations.get(ask), DimseSettings | StowSettings):
+                raise ValueError(f"assemble.{section}ask: there is no [destinations.{ask}] of kind dimse or stow")
+        return self
 
 
 def load_settings(file: Path, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -97,6 +97,7 @@ _GROWN = (
         settle_at=bindparam("settle_at"),
         patient_until=bindparam("patient_until"),
         source=bindparam("source"),
+        ask_at=bindparam("ask_at"),
         state="receiving",
         images_deleted_at=None,
     )
@@ -300,6 +301,7 @@ def _waiting(source: Source, now: datetime) -> dict[str, Any]:
         "source": source.name,
         "settle_at": now + timedelta(seconds=source.quiet_s),
         "patient_until": now + timedelta(seconds=source.patience_s),
+        "ask_at": now + timedelta(seconds=source.ask_after_s) if source.ask else None,
     }
 
 

@@ -131,6 +131,7 @@ def _insert_run(
             destinations=job.destinations,
             report_to=job.report_to,
             slices=job.slices,
+            note=job.note,
             source_ae=job.source_ae,
             scanner=job.scanner,
             priority=job.priority,

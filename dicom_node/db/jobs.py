@@ -282,6 +282,7 @@ def _job(tx: Connection, row: Row[Any], n: int) -> Job:
         predecessors=documents_before(tx, row.supersedes),
         tracked=found_before(tx, row.supersedes),
         inputs=read_inputs(tx, row.id),
+        note=row.note or "",
     )
 
 

@@ -25,7 +25,8 @@ _j, _d = t.job.c, t.delivery.c
 class NewJob:
     """A job as routing makes it. `error` is set when it can never run: then it starts as failed.
 
-    `report_to` are the destinations that are told when it fails, from the start or later.
+    `report_to` are the destinations that are told when it fails, from the start or later. `note` is what a reader of
+    its result has to know of what it was made from.
     """
 
     id: str
@@ -40,6 +41,7 @@ class NewJob:
     priority: int
     max_attempts: int
     error: str | None = None
+    note: str | None = None
 
 
 def insert_job(tx: Connection, new: NewJob, now: datetime) -> bool:
@@ -68,6 +70,7 @@ def insert_job(tx: Connection, new: NewJob, now: datetime) -> bool:
         "created_at": now,
         "finished_at": now if new.error else None,
         "error": new.error,
+        "note": new.note,
         "failure": Failure.NOT_ELIGIBLE.value if new.error else None,
         "supersedes": tx.scalar(older),
     }

@@ -7,17 +7,19 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import Connection, Row, and_, exists, func, or_, select, update
+from sqlalchemy import Connection, Row, exists, func, select, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
+from dicom_node.db.completeness import is_due
 from dicom_node.db.engine import utc_now
-from dicom_node.db.instances import RELEASED
 from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.domain.completeness import why_closed, why_lacking
 from dicom_node.domain.header import numbers
 from dicom_node.domain.rule import ORIGIN
 from dicom_node.domain.study import Verdict
 
+_LONGEST_REASON = 200
 _RECEIVING, _COMPLETE = "receiving", "complete"
 _s = t.series.c
 _HOW = {fact: t.association.c["peer_address" if fact == "address" else fact].label(fact) for fact in ORIGIN}
@@ -36,9 +38,10 @@ class StoredInstance:
 class ClosedSeries:
     """A series at the moment it was closed; the row is ours until the transaction ends.
 
-    `expected_count` is the Number of Series Related Instances (0020,1209), where a header told. `origin` says how it
-    came: for each of `domain.rule.ORIGIN` the values of every association that brought an instance. `source` is the
-    section of the settings by which it was waited for; empty for none.
+    `expected_count` is the number of instances that headers (0020,1209) or those whom we ask tell of. `origin` says how
+    it came: for each of `domain.rule.ORIGIN` the values of every association that brought an instance. `source` is the
+    section of the settings by which it was waited for; empty for none. `lacking` says how many instances arrived, where
+    more are known of; `patient_until` is when nobody waits for them any longer.
     """
 
     id: str
@@ -51,17 +54,16 @@ class ClosedSeries:
     origin: Mapping[str, tuple[str, ...]]
     instances: tuple[StoredInstance, ...]
     source: str = ""
+    lacking: str | None = None
+    patient_until: datetime | None = None
 
 
 def due_series(tx: Connection, now: datetime) -> list[str]:
     """List the series that count as complete, the one that has waited longest first.
 
-    A series is due when the announced number of instances is there, or when it has been quiet. It is waited for as long
-    as the patience of its source lasts while announced instances are missing, or while an association that brought
-    instances has not been released: then its sender, or the receiver that it spoke to, was cut off, and the rest will
-    be sent again.
+    `db.completeness.is_due` says when a series does.
     """
-    due = select(_s.id).where(_is_due(now)).order_by(_s.settle_at)
+    due = select(_s.id).where(is_due(now)).order_by(_s.settle_at)
     return list(tx.scalars(due))
 
 
@@ -73,8 +75,8 @@ def close_series(tx: Connection, series_id: str, now: datetime) -> ClosedSeries 
     ClosedSeries or None
         None when another process closed it, or an instance came in the meantime.
     """
-    closed = update(t.series).where(_s.id == series_id, _is_due(now))
-    closing = {"state": _COMPLETE, "revision": _s.revision + 1, "closed_at": now, "no_job_reason": None}
+    closed = update(t.series).where(_s.id == series_id, is_due(now))
+    closing = {"state": _COMPLETE, "revision": _s.revision + 1, "closed_at": now, "no_job_reason": None, "ask_at": None}
     if tx.execute(closed.values(**closing)).rowcount != 1:
         return None
     row = tx.execute(
@@ -84,7 +86,8 @@ def close_series(tx: Connection, series_id: str, now: datetime) -> ClosedSeries 
     tx.execute(update(t.instance).where(*new).values(revision=row.revision))
     instances = _instances(tx, series_id)
     expected = row.expected_count or _announced(instances)
-    reason = _reason(row, expected, len(instances), now)
+    known = len(instances), expected, row.told_count, row.told
+    reason = why_closed(*known, quiet_s=(now - row.last_received_at).total_seconds())[:_LONGEST_REASON]
     tx.execute(update(t.series).where(_s.id == series_id).values(close_reason=reason, expected_count=expected))
     return ClosedSeries(
         id=series_id,
@@ -93,11 +96,21 @@ def close_series(tx: Connection, series_id: str, now: datetime) -> ClosedSeries 
         revision=row.revision,
         closed_at=now,
         close_reason=reason,
-        expected_count=expected,
+        expected_count=max(expected or 0, row.told_count or 0) or None,
         origin=_origin(tx, series_id),
         instances=instances,
         source=row.source,
+        lacking=why_lacking(*known),
+        patient_until=row.patient_until,
     )
+
+
+def postpone_series(tx: Connection, series_id: str, until: datetime, reason: str) -> None:
+    """Have a series that is due wait for what is missing, unless something comes in the meantime."""
+    due = (_s.id == series_id, is_due(utc_now()))
+    if tx.execute(update(t.series).where(*due).values(settle_at=until)).rowcount == 1:
+        detail = {"reason": reason, "until": until.isoformat(timespec="seconds")}
+        record(tx, AuditEvent(Event.SERIES_WAITS, series_id=series_id, detail=detail))
 
 
 def reopen_series(tx: Connection, series_id: str, *, actor: str) -> bool:
@@ -129,7 +142,7 @@ def read_closed(tx: Connection, series_id: str) -> ClosedSeries | None:
         revision=row.revision,
         closed_at=row.closed_at or row.last_received_at,
         close_reason=row.close_reason or "",
-        expected_count=row.expected_count or _announced(instances),
+        expected_count=max(row.expected_count or _announced(instances) or 0, row.told_count or 0) or None,
         origin=_origin(tx, series_id),
         instances=instances,
         source=row.source,
@@ -170,23 +183,6 @@ def holds_our_results(tx: Connection, series_id: str) -> bool:
     return tx.execute(ours.where(t.instance.c.series_id == series_id).limit(1)).first() is not None
 
 
-def _is_due(now: datetime) -> Any:
-    quiet = _s.settle_at <= now
-    announced = _s.expected_count.is_not(None)
-    missing = and_(announced, _s.instance_count < _s.expected_count)
-    long_quiet = func.coalesce(_s.patient_until, _s.settle_at) <= now
-    all_there = and_(announced, _s.instance_count == _s.expected_count)
-    waited_for = or_(missing, _cut_off())
-    return and_(_s.state == _RECEIVING, or_(all_there, and_(quiet, ~waited_for), and_(quiet, long_quiet)))
-
-
-def _cut_off() -> Any:
-    """Whether new instances of the series came by an association that was not, or not yet, released."""
-    i, a = t.instance.c, t.association.c
-    unreleased = or_(a.end_reason.is_(None), a.end_reason != RELEASED)
-    return exists().where(i.series_id == _s.id, i.revision.is_(None), a.id == i.association_id, unreleased)
-
-
 def _instances(tx: Connection, series_id: str) -> tuple[StoredInstance, ...]:
     i = t.instance.c
     rows = tx.execute(select(i.sop_instance_uid, i.path, i.header).where(i.series_id == series_id).order_by(i.id))
@@ -203,10 +199,3 @@ def _announced(instances: Iterable[StoredInstance]) -> int | None:
     """Find the largest number of instances that a header tells: a series may grow while it is sent."""
     told = [numbers(instance.header, "NumberOfSeriesRelatedInstances", 1) for instance in instances]
     return max((int(number[0]) for number in told if number and number[0] >= 1), default=None)
-
-
-def _reason(row: Row[Any], expected: int | None, received: int, now: datetime) -> str:
-    if expected is not None and received == expected:
-        return f"all {expected} announced instances arrived"
-    quiet_for = f"quiet for {(now - row.last_received_at).total_seconds():.0f} s"
-    return quiet_for if expected is None else f"{quiet_for}, {received} of {expected} announced instances arrived"

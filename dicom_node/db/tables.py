@@ -132,6 +132,8 @@ study = Table(
 # scanner: Station Name (0008,1010) of the first instance, or its manufacturer and model where that is empty.
 # source: the section of assemble.sources that its last sender fits; empty for none.
 # settle_at: when it has been quiet for long enough; patient_until: when nobody waits any longer for what is missing.
+# ask_at: when to ask next how many instances it has; null where nobody is asked. told_count: what was told last,
+# told_at when it was so, and told who told what, or why not.
 # verdict: what assembly found at the last closing: {"slices": n, "spacing_mm": ..., "set_aside": [...], ...}
 # refusal: why the instances are no volume; null when they are one.
 # no_job_reason: why there is no job although the series is complete; null when there is one.
@@ -155,6 +157,10 @@ series = Table(
     Column("settle_at", UTCDateTime, nullable=False),
     Column("patient_until", UTCDateTime),
     Column("source", String(64), nullable=False, server_default=""),
+    Column("ask_at", UTCDateTime),
+    Column("told_at", UTCDateTime),
+    Column("told_count", Integer),
+    Column("told", Text),
     Column("closed_at", UTCDateTime),
     Column("close_reason", String(200)),
     Column("verdict", JSON),
@@ -202,6 +208,7 @@ _STATISTICS = ("model", "model_version", "source_ae", "scanner", "created_at", "
 # failure: of a failed job, whose fault it is (domain.job.Failure).
 # report: of a failed job with somebody to tell, where the report stands (domain.job.ReportState).
 # report_attempt: the token of the report, as attempt is of the job.
+# note: what a reader of the result has to know of what it was made from; null for nothing.
 job = Table(
     "job",
     metadata,
@@ -230,6 +237,7 @@ job = Table(
     Column("failure", String(16)),
     Column("report", String(16)),
     Column("report_attempt", Integer, nullable=False, server_default="0"),
+    Column("note", Text),
     UniqueConstraint("series_id", "series_revision", "model", "model_version", "run_no"),
     CheckConstraint("state IN ('scheduled', 'in progress', 'completed', 'canceled', 'failed')", name="state"),
     Index("ix_job_state_created", "state", "created_at"),

@@ -28,15 +28,18 @@ class Sender:
         Gives the SOP Instance UIDs of those of some objects that the destination has.
     echo : callable
         Gives the seconds that it took to answer.
+    count : callable, optional
+        Gives the number of instances of a series (by the UIDs of study and series) that the destination has.
     """
 
     send: Callable[[Any, Path, Delivery], Sent]
     find: Callable[[Any, Sequence[Proof]], set[str]]
     echo: Callable[[Any], float]
+    count: Callable[[Any, str, str], int] | None = None
 
 
 SENDERS: dict[str, Sender] = {
-    "dimse": Sender(dimse.send, query.find, dimse.echo),
-    "stow": Sender(stow.send, stow.find, stow.echo),
+    "dimse": Sender(dimse.send, query.find, dimse.echo, query.count),
+    "stow": Sender(stow.send, stow.find, stow.echo, stow.count),
     "folder": Sender(folder.send, folder.find, folder.echo),
 }

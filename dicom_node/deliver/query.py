@@ -42,6 +42,30 @@ def find(destination: DimseDestination, proofs: Sequence[Proof]) -> set[str]:
     return found & {proof.sop_instance_uid for proof in proofs}
 
 
+def count(destination: DimseDestination, study: str, series: str) -> int:
+    """Ask a destination how many instances it has of a series; 0 where it does not know the series.
+
+    It is asked for Number of Series Related Instances (0020,1209). Not every peer gives that: then its instances are
+    counted.
+
+    Raises
+    ------
+    DeliveryError
+        When it cannot be asked, or does not answer such queries.
+    """
+    identifier = Dataset()
+    identifier.QueryRetrieveLevel = "SERIES"
+    identifier.StudyInstanceUID, identifier.SeriesInstanceUID = study, series
+    identifier.NumberOfSeriesRelatedInstances = None
+    with associated(destination, [build_context(StudyRootFind)]) as conversation:
+        found = _matches(conversation, destination, identifier)
+        mine = [match for match in found if str(match.get("SeriesInstanceUID", series)) == series]
+        if not mine:
+            return 0
+        told = mine[0].get("NumberOfSeriesRelatedInstances")
+        return int(told) if told else len(instances_of(conversation, destination, study, series))
+
+
 def instances_of(conversation: Conversation, destination: DimseDestination, study: str, series: str) -> set[str]:
     """Ask for the SOP Instance UIDs of one series; empty where the peer does not know it.
 
@@ -50,14 +74,19 @@ def instances_of(conversation: Conversation, destination: DimseDestination, stud
     DeliveryError
         When the peer does not answer, or answers with a failure.
     """
-    found: set[str] = set()
+    matches = _matches(conversation, destination, _identifier(study, series))
+    return {str(match.get("SOPInstanceUID", "")) for match in matches}
+
+
+def _matches(conversation: Conversation, destination: DimseDestination, identifier: Dataset) -> list[Dataset]:
+    found: list[Dataset] = []
 
     def query() -> Dataset:
         last = Dataset()
-        for status, match in conversation.assoc.send_c_find(_identifier(study, series), StudyRootFind):
+        for status, match in conversation.assoc.send_c_find(identifier, StudyRootFind):
             last = status
             if match is not None and status.get("Status") in PENDING:
-                found.add(str(match.get("SOPInstanceUID", "")))
+                found.append(match)
         return last
 
     answer = conversation.ask(query, "C-FIND", destination.timeout_s)

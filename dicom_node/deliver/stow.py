@@ -31,7 +31,7 @@ SLOWEST_BYTES_PER_S = 64 * 1024
 _PIECE = 256 * 1024
 _FAILED, _REFERENCED, _OTHER = "00081198", "00081199", "0008119A"
 _FAILURE_REASON, _WARNING_REASON, _SOP_INSTANCE = "00081197", "00081196", "00081155"
-_UID_RETURNED = "00080018"
+_UID_RETURNED, _SERIES_INSTANCES = "00080018", "00201209"
 
 
 def send(destination: StowDestination, path: Path, delivery: Delivery) -> Sent:
@@ -121,20 +121,38 @@ def _judge(web: Service, destination: StowDestination, answer: urllib3.BaseHTTPR
 
 
 def _instances(web: Service, destination: StowDestination, study: str, series: str) -> set[str]:
-    answer = web.request(
-        "GET",
-        f"/studies/{study}/series/{series}/instances",
-        allowed_s=destination.timeout_s,
-        fields={"includefield": _UID_RETURNED},
-    )
+    wanted = {"includefield": _UID_RETURNED}
+    matches = _search(web, destination, f"/studies/{study}/series/{series}/instances", wanted)
+    return {str(_first(match, _UID_RETURNED)) for match in matches}
+
+
+def _search(web: Service, destination: StowDestination, path: str, fields: dict[str, str]) -> list[dict[str, Any]]:
+    answer = web.request("GET", path, allowed_s=destination.timeout_s, fields=fields)
     if answer.status in (204, 404):  # some answer 404 for a study that they do not have
-        return set()
+        return []
     if answer.status != 200:
         raise web.refused(answer, "a search")
     matches = _json(answer)
     if not isinstance(matches, list):
         raise DeliveryError(f"{destination.name} answered a search with something that is no {JSON}", retry=True)
-    return {str(_first(match, _UID_RETURNED)) for match in matches if isinstance(match, dict)}
+    return [match for match in matches if isinstance(match, dict)]
+
+
+def count(destination: StowDestination, study: str, series: str) -> int:
+    """Ask a destination by QIDO-RS how many instances it has of a series; 0 where it does not know the series.
+
+    Raises
+    ------
+    DeliveryError
+        When it does not answer, or refuses.
+    """
+    wanted = {"SeriesInstanceUID": series, "includefield": _SERIES_INSTANCES}
+    with service(destination) as web:
+        matches = _search(web, destination, f"/studies/{study}/series", wanted)
+        if not matches:
+            return 0
+        told = _first(matches[0], _SERIES_INSTANCES)
+        return int(told) if str(told or "").isdigit() else len(_instances(web, destination, study, series))
 
 
 def _pieces(head: bytes, content: Path | bytes, foot: bytes) -> Iterator[bytes]:

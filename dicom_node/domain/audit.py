@@ -24,6 +24,7 @@ class Event(StrEnum):
     INSTANCES_IMPORTED = "instances imported"
     SERIES_STARTED = "series started"
     SERIES_REOPENED = "series reopened"
+    SERIES_WAITS = "series waits for slices"
     SERIES_COMPLETE = "series complete"
     SERIES_REFUSED = "series refused"
     SERIES_ROUTED = "series routed"

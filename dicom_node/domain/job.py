@@ -103,7 +103,7 @@ class Job:
     reports of the job whose place this one takes, as far as anybody was sent them; `tracked` is
     what it and those before it detected. `inputs` are the series of a job
     that works on several; the first of them is the one that the job names, whose slices are `instances`, and that its
-    results lie on.
+    results lie on. `note` is what their reader has to know of what they were made from: that it is not whole.
     """
 
     id: str
@@ -123,6 +123,7 @@ class Job:
     predecessors: tuple[Document, ...] = ()
     tracked: tuple[Tracked, ...] = ()
     inputs: tuple[JobInput, ...] = ()
+    note: str = ""
 
     @property
     def may_retry(self) -> bool:

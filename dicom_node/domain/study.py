@@ -128,6 +128,11 @@ class Verdict:
     set_aside: tuple[tuple[str, str], ...] = ()
     refusal: str | None = None
 
+    @property
+    def lacks_slices(self) -> bool:
+        """Whether slices are missing among those that are there."""
+        return (self.refusal or "").startswith("A gap: ")
+
 
 def examine(instances: Sequence[Slice], expected_count: int | None = None) -> Verdict:
     """Find the slices of a series, order them, and prove that they are one regular volume.

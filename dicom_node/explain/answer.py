@@ -10,6 +10,7 @@ from dicom_node.db import story
 from dicom_node.db.engine import utc_now
 from dicom_node.db.pauses import paused
 from dicom_node.domain.choice import STAND_INS
+from dicom_node.domain.completeness import why_lacking
 from dicom_node.domain.delivery import DeliveryState
 from dicom_node.domain.encoding import plain
 from dicom_node.domain.job import Failure, JobState, ReportState
@@ -22,16 +23,22 @@ def answer(tx: Connection, rows: story.SeriesRows) -> str:
     """Answer for the newest revision of a series."""
     series = rows.series
     if series.state == "receiving":
-        return (
-            "No result yet: instances may still come; the series counts as complete at "
-            f"{clock_time(series.settle_at)} if nothing more does."
-            + ("" if series.settle_at > utc_now() else " That is over: is `dicom-node assemble` running?")
-        )
+        return _receiving(series)
     newest = {job.model: job for job in rows.jobs if job.series_revision == series.revision}
     if not newest:
         why = series.no_job_reason or series.refusal or "no rule asked for one"
         return f"No result: {bare(why)}{_another_rule(series)}."
     return " ".join(_job_answer(tx, job, rows) for job in newest.values())
+
+
+def _receiving(series: Row[Any]) -> str:
+    known = series.instance_count, series.expected_count, series.told_count, series.told
+    lacking = why_lacking(*known)
+    until = series.patient_until if lacking and series.patient_until else series.settle_at
+    waits = f"{lacking}, and the rest is waited for until" if lacking else "instances may still come"
+    when = f" {clock_time(until)}." if lacking else f"; the series counts as complete at {clock_time(until)} if nothing"
+    over = "" if until > utc_now() else " That is over: is `dicom-node assemble` running?"
+    return f"No result yet: {waits}{when}{'' if lacking else ' more does.'}{over}"
 
 
 def _job_answer(tx: Connection, job: Row[Any], rows: story.SeriesRows) -> str:

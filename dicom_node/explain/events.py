@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import Row
 
 from dicom_node.domain.audit import Event
-from dicom_node.explain.words import count
+from dicom_node.explain.words import bare, count
 
 
 def event_lines(rows: Iterable[Row[Any]]) -> Iterator[tuple[Any, str]]:
@@ -76,7 +76,8 @@ def _scheduled(row: Row[Any], detail: dict[str, Any]) -> str:
     if "like" in detail:
         return f"{text}, beside job {detail['like'][:8]}"
     where = ", ".join(detail.get("destinations", ())) or "no destination"
-    return f"{text}, rule {detail['rule']}, priority {detail['priority'].lower()}, results to {where}"
+    note = f"; incomplete: {detail['note']}" if detail.get("note") else ""
+    return f"{text}, rule {detail['rule']}, priority {detail['priority'].lower()}, results to {where}{note}"
 
 
 def _superseded(row: Row[Any], detail: dict[str, Any]) -> str:
@@ -164,6 +165,7 @@ def _deleted(row: Row[Any], detail: dict[str, Any]) -> str:
 
 _SENTENCES: dict[str, Callable[[Row[Any], dict[str, Any]], str]] = {
     Event.SERIES_COMPLETE: _complete,
+    Event.SERIES_WAITS: lambda row, detail: f"waits for what is missing: {bare(detail['reason'])}",
     Event.SERIES_REFUSED: lambda row, detail: f"refused: {detail['reason']}",
     Event.SERIES_ROUTED: _routed,
     Event.SERIES_UNMATCHED: _routed,

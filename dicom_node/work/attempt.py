@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from time import monotonic
 
 from ai.contract import BundleError, ModelCancelled, ModelError, ModelInvalidOutput, Prediction
@@ -11,6 +11,7 @@ from ai.contract import Volume as Pixels
 from ai.process import ModelProcess
 from dicom_node.domain.eligibility import why_unfit
 from dicom_node.domain.encoding import Encoding
+from dicom_node.domain.finding import NotRun
 from dicom_node.domain.job import Canceled, Failed, Job, Outcome, RetryLater, Succeeded
 from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.domain.outdated import Outdated
@@ -65,6 +66,8 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         findings = findings_from(
             prediction, card, volume, job.id, series_id=job.series_id, not_run=unfit, tracked=job.tracked
         )
+        if job.note:
+            findings = replace(findings, not_run=(NotRun("Series", job.note, "not whole"), *findings.not_run))
         steps_s["measure"] = monotonic() - started
         encodings = {node.encodings[name] for name in job.destinations if name in node.encodings}
         wanted = (encodings, node.also, node.if_silent)

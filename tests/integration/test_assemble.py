@@ -218,7 +218,7 @@ def test_announced_instances_are_waited_for_and_then_the_series_is_refused(site:
     assert assembler.sweep() == 0
     site.pass_time(90)
     assert assembler.sweep() == 1
-    assert site.one().close_reason == "quiet for 121 s, 8 of 9 announced instances arrived"
+    assert site.one().close_reason == "quiet for 121 s, 8 of 9 instances arrived"
     (job,) = site.jobs()
     assert (job.state, job.error, job.slices) == ("failed", "8 of 9 instances arrived.", [])
     assert site.enqueued() == [f"report/{job.id}/1"], "the PACS is told, and no model runs"
@@ -276,7 +276,7 @@ def test_a_series_is_not_whole_while_instances_that_were_refused_are_away(both: 
 def test_a_refused_series_that_somebody_wants_is_a_failed_job_with_the_reason(both: Site) -> None:
     paths = both.series(8)
     both.store(paths[:4] + paths[5:])
-    both.pass_time(31)
+    both.pass_time(121)
     both.assembler().sweep()
     (job,) = both.jobs()
     assert job.state == "failed"
@@ -288,12 +288,26 @@ def test_a_refused_series_that_somebody_wants_is_a_failed_job_with_the_reason(bo
     assert both.events()[1:] == ["series complete", "series refused", "series routed", "job failed"]
 
 
+def test_a_gap_is_waited_for_before_the_series_is_refused(both: Site) -> None:
+    paths = both.series(8)
+    both.store(paths[:4] + paths[5:])
+    both.pass_time(31)
+    assembler = both.assembler()
+    assert [assembler.sweep(), assembler.sweep()] == [0, 0]
+    assert both.events() == ["series started", "series waits for slices"]
+    both.store(paths[4:5])
+    both.pass_time(31)
+    assert assembler.sweep() == 1
+    (job,) = both.jobs()
+    assert (job.state, job.series_revision, len(job.slices)) == ("scheduled", 1, 8), "nothing of it had been refused"
+
+
 def test_only_the_destinations_of_rules_that_want_it_are_told_of_a_refusal(site: Site) -> None:
     silent = replace(CHEST, name="silent", destinations=("archive",), report_failures=False)
     for rules, told in (((silent,), []), ((silent, CHEST), ["pacs"])):
         paths = site.series(8)
         site.store(paths[:4] + paths[5:])
-        site.pass_time(31)
+        site.pass_time(121)
         site.assembler(*rules).sweep()
         job = max(site.jobs(), key=lambda row: row.created_at)
         assert (job.report_to, job.report) == (told, "due" if told else None)
@@ -303,7 +317,7 @@ def test_only_the_destinations_of_rules_that_want_it_are_told_of_a_refusal(site:
 def test_late_instances_take_a_report_back_that_is_not_written_yet(both: Site) -> None:
     paths = both.series(8)
     both.store(paths[:4] + paths[5:])
-    both.pass_time(31)
+    both.pass_time(121)
     both.assembler().sweep()
     both.store(paths[4:5])
     both.pass_time(31)
@@ -571,7 +585,7 @@ def add_result(tx: Connection, job: str, sop_instance_uid: str = "1.2.3.4") -> s
             transfer_syntax_uid="1.4",
             path="results/x/seg.dcm",
             size=1,
-            digest="0" * 64,
+            sha256="0" * 64,
             summary={},
             created_at=utc_now(),
         )

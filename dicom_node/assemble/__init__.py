@@ -10,15 +10,18 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
+from datetime import datetime
 from threading import Event as StopEvent
 from threading import Thread
+from types import MappingProxyType
 from typing import Any
 
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import InterfaceError, OperationalError
 
+from dicom_node.assemble.asking import Asker, Count
 from dicom_node.catalog import Catalog
 from dicom_node.db.audit import record
 from dicom_node.db.engine import transaction, utc_now
@@ -30,6 +33,7 @@ from dicom_node.db.series import (
     close_series,
     due_series,
     holds_our_results,
+    postpone_series,
     write_no_job_reason,
     write_verdict,
 )
@@ -53,7 +57,10 @@ _PATHS_AT_ONCE = 1000
 
 
 class Assembler:
-    """Closes series that are due, one transaction each."""
+    """Closes series that are due, one transaction each.
+
+    `counts` are those who may be asked how many instances a series has, by the name that sources have for them.
+    """
 
     def __init__(
         self,
@@ -64,19 +71,29 @@ class Assembler:
         spool: Spool,
         *,
         rules_settle_s: float = SETTLED_S,
+        counts: Mapping[str, Count] = MappingProxyType({}),
     ) -> None:
         self._settings = settings
         self._rulebook = Rulebook(settings, catalog, rules_settle_s)
         self._engine = engine
         self._enqueuer = enqueuer
         self._spool = spool
+        self._sources = settings.assemble.waiting()
+        self._askers = [
+            Asker(name, count, sources, engine)
+            for name, count in counts.items()
+            if (sources := self._sources.asking(name))
+        ]
         self._not_before: dict[str, float] = {}  # series that could not be closed -> monotonic time of the next try
 
     def run(self, stop: StopEvent) -> None:
         """Sweep until `stop`; beside that, delete files that no row has named for a day."""
         cleaning = Thread(target=run_every, args=(self.clean, _CLEAN_EVERY_S, stop), name="clean", daemon=True)
         cleaning.start()
-        run_every(self.sweep, self._settings.assemble.sweep_s, stop)
+        sweep_s = self._settings.assemble.sweep_s
+        for asker in self._askers:  # each in a thread of its own: one that is silent holds up nobody else
+            Thread(target=run_every, args=(asker.look, sweep_s, stop), name="ask", daemon=True).start()
+        run_every(self.sweep, sweep_s, stop)
         cleaning.join(timeout=5)
 
     def sweep(self) -> int:
@@ -91,6 +108,10 @@ class Assembler:
         with transaction(self._engine) as tx:
             due = due_series(tx, utc_now())
         return sum(self._try_close(series_id) for series_id in due if self._may_try(series_id))
+
+    def ask(self) -> int:
+        """Ask now whatever is to be asked about series that are not complete; how many questions that were."""
+        return sum(asker.look() for asker in self._askers)
 
     def _follow_rules(self) -> None:
         change = self._rulebook.look()
@@ -127,6 +148,14 @@ class Assembler:
         return closed
 
     def _close(self, series_id: str) -> bool:
+        try:
+            return self._close_now(series_id)
+        except _TooEarlyError as early:
+            with transaction(self._engine) as tx:
+                postpone_series(tx, series_id, early.until, early.reason)
+            return False
+
+    def _close_now(self, series_id: str) -> bool:
         with transaction(self._engine) as tx:
             series = close_series(tx, series_id, utc_now())
             if series is None:
@@ -134,19 +163,43 @@ class Assembler:
             if _is_ours(tx, series):
                 _keep_unprocessed(tx, series)
             else:
-                verdict = examine(
-                    [Slice(i.sop_instance_uid, i.header) for i in series.instances], series.expected_count
-                )
-                verdict = _refuse_unstored(tx, series, verdict)
+                verdict = _refuse_unstored(tx, series, self._examine(series))
                 write_verdict(tx, series.id, verdict)
                 _record_closing(tx, series, verdict)
                 self._route(tx, series, verdict)
         logger.info("series %s closed, revision %d: %s", series.id, series.revision, series.close_reason)
         return True
 
+    def _examine(self, series: ClosedSeries) -> Verdict:
+        """Find the volume of a series; refuse one that is not whole, unless its source wants that analysed, too."""
+        verdict = examine([Slice(i.sop_instance_uid, i.header) for i in series.instances])
+        if series.lacking is None:
+            if verdict.lacks_slices and not series.expected_count:
+                _wait_for_slices(series, verdict)
+            return verdict
+        verdict.facts["complete"] = False
+        if self._sources[series.source].runs_incomplete:
+            return verdict
+        return replace(verdict, refusal=f"{series.lacking}.")
+
     def _route(self, tx: Connection, series: ClosedSeries, verdict: Verdict) -> None:
         attempts = self._settings.work.max_attempts
         route_series(tx, series, verdict, self._rulebook.catalog, self._enqueuer, self._spool, max_attempts=attempts)
+
+
+class _TooEarlyError(Exception):
+    """A series is not to be closed yet."""
+
+    def __init__(self, until: datetime, reason: str) -> None:
+        super().__init__(reason)
+        self.until = until
+        self.reason = reason
+
+
+def _wait_for_slices(series: ClosedSeries, verdict: Verdict) -> None:
+    """Let a series with a gap wait as if instances had been announced; told that there are no more, nobody waits."""
+    if series.patient_until is not None and series.closed_at < series.patient_until and verdict.refusal:
+        raise _TooEarlyError(series.patient_until, verdict.refusal)
 
 
 def _is_ours(tx: Connection, series: ClosedSeries) -> bool:
