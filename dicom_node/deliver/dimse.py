@@ -194,7 +194,8 @@ def _contexts(sop_class_uid: str, own: UID) -> list[PresentationContext]:
 
 def _also(own: UID) -> tuple[UID, ...]:
     """Give other compressions without loss, for a peer that takes one of them and not ours."""
-    return (JPEGLSLossless, JPEG2000Lossless) if own == RLELossless else ()
+    ways = (JPEGLSLossless, JPEG2000Lossless, RLELossless)
+    return tuple(syntax for syntax in ways if syntax != own) if own in (RLELossless, JPEGLSLossless) else ()
 
 
 def _judge(destination: DimseDestination, answer: Dataset) -> Sent:

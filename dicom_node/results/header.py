@@ -231,9 +231,12 @@ def file_bytes(result: Dataset | Framed) -> bytes:
 
 
 def series_description(origin: Origin, what: str) -> str:
-    """``AI <title> <what> (research only)``, with the title shortened where the whole is too long."""
-    room = LO_LENGTH - len(f"AI  {what} {RESEARCH_ONLY}")
-    return f"AI {fit(origin.card.title, room)} {what} {RESEARCH_ONLY}"
+    """``AI <what>: <title> (research only)``, with the title shortened where the whole is too long.
+
+    What it is comes first: viewers list series side by side and cut their names off after some twenty letters.
+    """
+    room = LO_LENGTH - len(f"AI {what}:  {RESEARCH_ONLY}")
+    return f"AI {what}: {fit(origin.card.title, room)} {RESEARCH_ONLY}"
 
 
 def code(concept: Code) -> PydicomCode:

@@ -68,7 +68,7 @@ def build_sr(analysis: Analysis) -> Dataset:
 def _what(analysis: Analysis) -> str:
     said = ["partial"] if analysis.not_run else []
     said += [] if analysis.found else ["no findings"]
-    return f"SR: {', '.join(said)}" if said else "SR"
+    return ", ".join(["SR", *said])
 
 
 def _comments(analysis: Analysis) -> list[str]:

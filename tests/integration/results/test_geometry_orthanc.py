@@ -8,10 +8,12 @@ from __future__ import annotations
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
+from urllib.request import urlopen
 from uuid import uuid4
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import Dataset, dcmread
 
 from dicom_node.deliver.dimse import send_files
@@ -19,7 +21,7 @@ from dicom_node.domain.model import OutputKind
 from dicom_node.spool import Spool
 from dicom_node.work.findings import findings_from
 from tests.peers.orthanc import Orthanc
-from tests.unit.results.case import built_of
+from tests.unit.results.case import built_of, make_case, nodules
 from tests.unit.results.test_geometry import CARD, GRIDS, frames, predict, read, truth, write
 
 CELLS = (
@@ -74,3 +76,18 @@ def test_what_orthanc_gives_back_lies_where_the_patient_has_it(
 
 def given_back(orthanc: Orthanc, study: str) -> list[Dataset]:
     return [dcmread(BytesIO(data)) for data in orthanc.files(study)]
+
+
+def test_orthanc_draws_the_overlay_pixel_for_pixel(tmp_path: Path, spool: Spool, orthanc_module: Orthanc) -> None:
+    """As it comes, without plugins for more encodings: what it shows is what most archives show."""
+    case = make_case(tmp_path / "ct")
+    card = replace(CARD, outputs=(OutputKind.OVERLAY,))
+    built = built_of(case, *nodules(case), spool, card)
+    path = tmp_path / "overlay.dcm"
+    path.write_bytes(built.files["overlay"])
+    [sent] = send_files([path], "127.0.0.1", orthanc_module.dicom_port, orthanc_module.ae, "AINODE")
+    assert (sent.status, sent.problem) == (0x0000, "")
+    [instance] = orthanc_module.instances(case.job.study_instance_uid)
+    with urlopen(f"{orthanc_module.url}/instances/{instance}/frames/9/preview") as answer:
+        shown = np.asarray(Image.open(BytesIO(answer.read())).convert("RGB"))
+    assert np.array_equal(shown, dcmread(path).pixel_array[9])

@@ -176,8 +176,8 @@ def test_long_names_and_odd_characters_are_made_to_fit(tmp_path: Path, spool: Sp
         version="1.2.3-rc.4+build.5678901234567",
     )
     built = build(case, both_lungs(case), spool, card)
-    for result in (built.seg, built.sr):
-        assert result.SeriesDescription.startswith("AI Segmentation of the left")
+    for result, what in ((built.seg, "SEG"), (built.sr, "SR")):
+        assert result.SeriesDescription.startswith(f"AI {what}: Segmentation of the left")
         assert result.SeriesDescription.endswith("(research only)")
         assert len(result.SeriesDescription) <= 64
     assert built.seg.ContentLabel == "A_VERY_LONG_MODE"

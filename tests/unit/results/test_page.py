@@ -56,7 +56,7 @@ def test_the_page_is_a_capture_that_says_in_its_pixels_that_it_is_no_diagnosis(c
     sc = built.sc
     assert sc.SOPClassUID == SecondaryCaptureImageStorage
     assert (sc.BurnedInAnnotation, sc.PhotometricInterpretation, sc.ConversionType) == ("YES", "RGB", "WSD")
-    assert sc.SeriesDescription == "AI Lung segmentation overview (research only)"
+    assert sc.SeriesDescription == "AI overview: Lung segmentation (research only)"
     named = [item.ReferencedSOPInstanceUID for item in sc.SourceImageSequence]
     assert named == [ds.SOPInstanceUID for ds in case.volume.datasets]
     page = sc.pixel_array

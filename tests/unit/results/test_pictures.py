@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.uid import JPEG2000Lossless, MultiFrameTrueColorSecondaryCaptureImageStorage
+from pydicom.uid import JPEGLSLossless, MultiFrameTrueColorSecondaryCaptureImageStorage
 
 from dicom_node.domain.model import OutputKind
 from dicom_node.errors import ResultError
@@ -55,7 +55,7 @@ def test_pictures_show_the_findings_on_the_slices_that_they_name(tmp_path: Path)
     assert [uids.index(item.ReferencedSOPInstanceUID) for item in key.SourceImageSequence] == [5, 8]
     for picture in (overlay, key):
         assert picture.SOPClassUID == MultiFrameTrueColorSecondaryCaptureImageStorage
-        assert picture.file_meta.TransferSyntaxUID == JPEG2000Lossless
+        assert picture.file_meta.TransferSyntaxUID == JPEGLSLossless
         assert picture.BurnedInAnnotation == "YES"
         assert picture.FrameOfReferenceUID == case.volume.datasets[0].FrameOfReferenceUID
     pixels = overlay.pixel_array

@@ -21,7 +21,7 @@ def test_the_map_shows_the_saliency_on_the_slices_that_have_any(tmp_path: Path, 
     prediction, findings = nodules(case)
     pm = built_of(case, prediction, findings, spool, CARD).pm
     assert pm.SOPClassUID == ParametricMapStorage
-    assert pm.SeriesDescription == "AI Lung segmentation saliency (research only)"
+    assert pm.SeriesDescription == "AI saliency: Lung segmentation (research only)"
     uids = [ds.SOPInstanceUID for ds in case.volume.datasets]
     named = [
         frame.DerivationImageSequence[0].SourceImageSequence[0].ReferencedSOPInstanceUID

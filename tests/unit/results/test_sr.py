@@ -114,7 +114,7 @@ def test_nothing_found_is_said_of_every_image(tmp_path: Path, spool: Spool) -> N
     sr = build(case, boxes(case), spool).sr
     (outcome,) = items(sr, "CAD Processing and Findings Summary")
     assert outcome.ConceptCodeSequence[0].CodeValue == "111241"
-    assert sr.SeriesDescription == "AI Lung segmentation SR: no findings (research only)"
+    assert sr.SeriesDescription == "AI SR, no findings: Lung segmentation (research only)"
     assert _library(sr) == [ds.SOPInstanceUID for ds in case.volume.datasets]
     assert next(items(sr, "Comment")).TextValue.startswith(
         "Nothing was found in 20 images: no left lung, no right lung."
@@ -225,8 +225,8 @@ def test_what_was_not_run_makes_the_report_partial(found: bool, outcome: str, tm
         "Nodule detection not run: slice spacing 8 mm",
     )
     assert next(items(sr, "Comment")).TextValue == "Nodule detection not run: slice spacing 8 mm."
-    what = "SR: partial" if found else "SR: partial, no findings"
-    assert sr.SeriesDescription == f"AI Lung segmentation {what} (research only)"
+    what = "SR, partial" if found else "SR, partial, no findings"
+    assert sr.SeriesDescription == f"AI {what}: Lung segmentation (research only)"
 
 
 def test_what_was_not_calculated_is_said_in_a_complete_report(tmp_path: Path, spool: Spool) -> None:
@@ -236,7 +236,7 @@ def test_what_was_not_calculated_is_said_in_a_complete_report(tmp_path: Path, sp
     sr = built_of(case, predict(both_lungs(case)), findings, spool).sr
     assert sr.CompletionFlag == "COMPLETE"
     assert next(items(sr, "Comment")).TextValue == "Malignancy risk not calculated: lobe unknown."
-    assert sr.SeriesDescription == "AI Lung segmentation SR (research only)"
+    assert sr.SeriesDescription == "AI SR: Lung segmentation (research only)"
 
 
 def test_lungs_are_no_finding_of_a_model_that_looks_for_nodules(tmp_path: Path, spool: Spool) -> None:
@@ -246,7 +246,7 @@ def test_lungs_are_no_finding_of_a_model_that_looks_for_nodules(tmp_path: Path, 
     built = built_of(case, predict(masks), findings, spool, card)
     (ended,) = items(built.sr, "CAD Processing and Findings Summary")
     assert ended.ConceptCodeSequence[0].CodeValue == "111241"
-    assert built.sr.SeriesDescription == "AI Lung segmentation SR: no findings (research only)"
+    assert built.sr.SeriesDescription == "AI SR, no findings: Lung segmentation (research only)"
     assert next(items(built.sr, "Comment")).TextValue == "Nothing was found in 20 images: no nodule."
     assert [group.tracking_identifier for group in groups(built.sr)] == ["Left lung", "Right lung"]
     assert len(_library(built.sr)) == 20

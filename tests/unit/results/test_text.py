@@ -27,7 +27,7 @@ def test_a_nodule_reads_as_a_person_would_write_it(built: Built) -> None:
     said = as_text(report_lines(built.files["sr"]))
     assert said.startswith(
         "Imaging Measurement Report: complete, preliminary, unverified\n"
-        "  Series: AI Lung segmentation SR (research only)\n"
+        "  Series: AI SR: Lung segmentation (research only)\n"
         "  Algorithm: lung_ct 0.1.0+sha256.cdcdcdcdcdcd\n"
     )
     nodule = said[said.index("    Nodule 1: ") : said.index("    Nodule 2: ")]

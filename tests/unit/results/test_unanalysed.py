@@ -86,7 +86,7 @@ def test_a_negative_a_failed_and_a_not_eligible_report_have_three_descriptions(
     failed = report(failed_job(received, Failure.FAILED, reason, attempt=3), received[0], spool)
     unfit = report(failed_job(received), received[0], spool)
     assert (
-        build(case, boxes(case), spool).sr.SeriesDescription == "AI Lung segmentation SR: no findings (research only)"
+        build(case, boxes(case), spool).sr.SeriesDescription == "AI SR, no findings: Lung segmentation (research only)"
     )
     assert failed.SeriesDescription == "NOT ANALYSED (failed) AI Lung segmentation (research only)"
     assert failed.SeriesDescription != unfit.SeriesDescription

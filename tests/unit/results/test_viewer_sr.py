@@ -164,7 +164,7 @@ def test_it_says_that_it_is_partial_and_for_viewers(tmp_path: Path, spool: Spool
     partial = replace(findings, not_run=(NotRun("Emphysema", "contrast medium"),))
     sr = built_of(case, prediction, partial, spool, card_with(outputs=OUTPUTS)).viewer_sr
     assert (sr.CompletionFlag, sr.CompletionFlagDescription) == ("PARTIAL", "Emphysema not run: contrast medium")
-    assert sr.SeriesDescription == "AI Lung segmentation SR for viewers (research only)"
+    assert sr.SeriesDescription == "AI SR for viewers: Lung segmentation (research only)"
     assert sr.SeriesNumber % 100 == 9
 
 
