@@ -66,7 +66,8 @@ class _RuleFile(Table):
     name: Name | None = None
     enabled: bool = True
     model: Text
-    destinations: Annotated[tuple[Text, ...], Field(min_length=1)]
+    destinations: tuple[Text, ...] = ()
+    shadow: bool = False
     priority: Literal["stat", "high", "routine", "low"] = "routine"
     report_failures: bool = True
     when: Annotated[dict[str, Any], Field(min_length=1)]
@@ -144,15 +145,19 @@ def parse_rule(text: str, name: str = "as written") -> tuple[Rule | None, list[s
     return rule, [problem.removeprefix(f"{file}: ") for problem in problems]
 
 
+def rule_files(settings: Settings) -> dict[str, Path]:
+    """Find the file of each rule, by the name of the rule; what cannot be read is left out."""
+    files = {}
+    for file in sorted(settings.rules.glob("*.toml")):
+        found = _read(file, _RuleFile, [])
+        if found is not None:
+            files[found.name or file.stem[:64]] = file
+    return files
+
+
 def rule_texts(settings: Settings) -> dict[str, str]:
     """Read the rule files as they are now, by the name of the rule; what cannot be read is left out."""
-    texts = {}
-    for file in sorted(settings.rules.glob("*.toml")):
-        problems: list[str] = []
-        found = _read(file, _RuleFile, problems)
-        if found is not None:
-            texts[found.name or file.stem[:64]] = file.read_text(encoding="utf-8")
-    return texts
+    return {name: file.read_text(encoding="utf-8") for name, file in rule_files(settings).items()}
 
 
 def _destinations(settings: Settings) -> dict[str, Destination]:
@@ -315,10 +320,13 @@ def _rule(found: _RuleFile, file: Path, problems: list[str]) -> Rule:
             conditions += _conditions(key, wanted)
         except ValueError as error:
             problems.append(f"{file}: when.{key}: {error}")
+    if not found.destinations and not found.shadow:
+        problems.append(f"{file}: destinations: name at least one, or say shadow = true to keep results and send none")
     return Rule(
         name=found.name or file.stem[:64],
         model=found.model,
-        destinations=tuple(dict.fromkeys(found.destinations)),
+        destinations=() if found.shadow else tuple(dict.fromkeys(found.destinations)),
+        shadow=found.shadow,
         conditions=tuple(conditions),
         priority=Priority[found.priority.upper()],
         enabled=found.enabled,

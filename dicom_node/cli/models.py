@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from dicom_node.cli.command import FAILED, Command, console, read_settings, with_settings
+from dicom_node.cli.compare import compare, promote
 
 if TYPE_CHECKING:
     from ai.understand import Understanding
@@ -165,6 +166,10 @@ def pin(settings_file: Path, name: str) -> None:
 
     model = pin_model(read_settings(settings_file), name)
     click.echo(f"{name} is pinned to {model.digest}")
+
+
+models.add_command(compare)
+models.add_command(promote)
 
 
 def _bundle(settings_file: Path, model: str) -> tuple[Path, Installed | None]:

@@ -81,6 +81,7 @@ def read_chained(tx: Connection, after: int, limit: int) -> Sequence[Row[Any]]:
             t.job.c.rule,
             t.job.c.model,
             t.job.c.failure,
+            t.job.c.destinations,
             t.result.c.sop_class_uid.label("result_class_uid"),
             first.scalar_subquery().label("instance_class_uid"),
         )

@@ -64,6 +64,7 @@ class Event(StrEnum):
     OPERATOR_ROUTE = "operator asked the rules again"
     RULES_CHANGED = "rules changed"
     RULES_REFUSED = "changed rules not taken"
+    MODEL_PROMOTED = "model promoted"
     OPERATOR_RERUN = "operator asked for another model"
     QUEUE_PAUSED = "queue paused"
     QUEUE_RESUMED = "queue resumed"

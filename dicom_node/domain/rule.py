@@ -111,6 +111,7 @@ class Condition:
 class Rule:
     """Which series go to which model, and where its results go.
 
+    A `shadow` has no destinations: what its jobs make is kept, to be compared, and never sent.
     `report_failures` says whether the destinations are told when a job of this rule ends without a result.
     """
 
@@ -121,6 +122,7 @@ class Rule:
     priority: Priority = Priority.ROUTINE
     enabled: bool = True
     report_failures: bool = True
+    shadow: bool = False
 
     @property
     def keys(self) -> frozenset[str]:

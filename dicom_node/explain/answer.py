@@ -106,7 +106,7 @@ def _told_destination(tx: Connection, job: Row[Any], delivery: Row[Any]) -> str:
 
 def _delivery_answer(tx: Connection, job: Row[Any], deliveries: list[Row[Any]]) -> str:
     if not deliveries:
-        return f"Result of {job.model} is in the spool; its rule names no destination."
+        return f"Result of {job.model} made; it is kept and not sent: rule {job.rule} is a shadow."
     said = []
     for destination in dict.fromkeys(d.destination for d in deliveries):
         mine = [d for d in deliveries if d.destination == destination]

@@ -52,7 +52,7 @@ def of_event(tx: Connection, row: Row[Any], rules: Rules, node: str, spool: Spoo
         Where reports are.
     """
     on = _occasion(row)
-    if on is None:
+    if on is None or (on == "finding" and not row.destinations):  # a shadow's findings are nobody's to act on
         return
     wanted = {name: rule for name, rule in rules.items() if rule.on == on and _is_about(rule, row)}
     if not wanted:

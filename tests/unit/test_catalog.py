@@ -372,3 +372,14 @@ def test_a_card_and_its_bundle_name_the_same_detections_and_answers(home: Path) 
     said = "\n".join(problems(detecting(home)))
     assert "detections.0.output: the bundle does not detect 'nodule'" in said
     assert "detections.0.classes.attenuation.answers: the bundle also answers 'liquid'" in said
+
+
+def test_a_shadow_needs_no_destination_and_sends_to_none(home: Path) -> None:
+    rule = home / "rules" / "chest.toml"
+    rule.write_text(RULE.replace('destinations = ["pacs"]', ""))
+    with pytest.raises(ConfigurationError, match="name at least one, or say shadow = true"):
+        load(home)
+    for more in ("shadow = true", 'shadow = true\ndestinations = ["pacs"]'):
+        rule.write_text(RULE.replace('destinations = ["pacs"]', more))
+        found = next(each for each in load(home).rules if each.name == "chest")
+        assert (found.shadow, found.destinations) == (True, ())

@@ -120,6 +120,7 @@ def _rule(rule: Rule) -> shapes.Rule:
         destinations=list(rule.destinations),
         priority=rule.priority.name.lower(),
         report_failures=rule.report_failures,
+        shadow=rule.shadow,
         conditions=[str(condition) for condition in rule.conditions],
     )
 

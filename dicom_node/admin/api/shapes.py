@@ -215,10 +215,11 @@ class Model(BaseModel):
 
 
 class Rule(BaseModel):
-    """A rule; `conditions` in words."""
+    """A rule; `conditions` in words. What a shadow makes is kept and never sent."""
 
     name: str
     enabled: bool
+    shadow: bool
     model: str
     destinations: list[str]
     priority: str

@@ -19,12 +19,12 @@ from dicom_node.admin.desk import Desk, desk_of
 from dicom_node.admin.dicomweb.accept import ANY, Accepted, accepted
 from dicom_node.admin.dicomweb.search import DicomJSON
 from dicom_node.admin.guard import needs
-from dicom_node.admin.picture import slice_png
 from dicom_node.admin.trail import given_out
 from dicom_node.db import objects
 from dicom_node.db.objects import StoredObject
 from dicom_node.domain.people import Right
 from dicom_node.errors import NotFoundError, SpoolError
+from dicom_node.picture import slice_png
 
 router = APIRouter(prefix="/dicom-web", include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
 

@@ -9,11 +9,11 @@ from starlette.responses import FileResponse, Response
 
 from dicom_node.admin.desk import desk_of
 from dicom_node.admin.guard import needs
-from dicom_node.admin.picture import WINDOWS, overlay_png, read_overlay, slice_png
 from dicom_node.admin.trail import given_out
 from dicom_node.db import browse
 from dicom_node.domain.people import Right
 from dicom_node.errors import NotFoundError
+from dicom_node.picture import WINDOWS, overlay_png, read_overlay, slice_png
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
 

@@ -15,7 +15,6 @@ from dicom_node.admin.desk import Desk, desk_of
 from dicom_node.admin.gate import visitor_of
 from dicom_node.admin.guard import needs
 from dicom_node.admin.paper import page
-from dicom_node.admin.picture import WINDOWS, Overlay, read_overlay
 from dicom_node.admin.progress import progress_of
 from dicom_node.admin.trail import viewed
 from dicom_node.db import browse, pauses, story
@@ -24,6 +23,7 @@ from dicom_node.domain.job import JobState
 from dicom_node.domain.people import Right
 from dicom_node.errors import NotFoundError, SpoolError
 from dicom_node.explain import tell
+from dicom_node.picture import WINDOWS, Overlay, read_overlay
 from dicom_node.results.text import ReportLine, as_text, report_lines
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])

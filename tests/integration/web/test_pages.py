@@ -17,11 +17,11 @@ from pydicom._dicom_dict import DicomDictionary
 from sqlalchemy import select
 
 from dicom_node import operate
-from dicom_node.admin.picture import WINDOWS, read_overlay
 from dicom_node.db import tables as t
 from dicom_node.db.browse import results_of, slices_of
 from dicom_node.db.engine import reading, transaction
 from dicom_node.explain import explain
+from dicom_node.picture import WINDOWS, read_overlay
 from dicom_node.volume import load_volume
 from tests.ct import small_ct
 from tests.integration.web.node import WebNode
