@@ -6,43 +6,31 @@ ways, and a result on the wrong slice is worse than none.
 
 from __future__ import annotations
 
-import logging
 import math
 import os
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
-from typing import Any
 
-import imagecodecs
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
-from pydicom.encaps import generate_frames
-from pydicom.multival import MultiValue
-from pydicom.pixels.utils import pixel_array
-from pydicom.uid import JPEGLossless, JPEGLosslessSV1, JPEGLSLossless, JPEGLSNearLossless
 
 from dicom_node.digest import is_digest_of
-from dicom_node.domain.geometry import affine
+from dicom_node.domain.geometry import affine, count, sorted_along_normal
 from dicom_node.domain.job import JobInstance
-from dicom_node.domain.study import HEADER, Slice, examine, planes_of
+from dicom_node.domain.study import FRAME_HEADER, HEADER, Slice, examine, is_multi_frame, planes_of
 from dicom_node.errors import GeometryError, SpoolError
+from dicom_node.multiframe import frames_of, header_of
+from dicom_node.pixels import StoredImage
 from dicom_node.spool import Spool
 
-logger = logging.getLogger(__name__)
-
+MOST_VOXELS = 2**30  # 4 GiB as they are held: a thousand slices of 1024 x 1024
 _THREADS = 4
 _HOUNSFIELD = ("", "HU", "US")  # Rescale Type (0028,1054) of CT values; US is "unspecified"
-# Several times faster here than the plug-ins of pydicom, which decode everything else.
-_FAST: dict[str, Callable[[bytes], NDArray[Any]]] = {
-    JPEGLSLossless: imagecodecs.jpegls_decode,
-    JPEGLSNearLossless: imagecodecs.jpegls_decode,
-    JPEGLossless: imagecodecs.jpegsof3_decode,
-    JPEGLosslessSV1: imagecodecs.jpegsof3_decode,
-}
+_HOUNSFIELD_UNITS = ("", "[hnsf'U]", "HU", "{HU}")  # of a Real World Value Mapping; the first is none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -56,7 +44,8 @@ class Volume:
     affine : numpy.ndarray of float64, shape (4, 4)
         Maps (slice, row, column, 1) to LPS coordinates in mm, at the voxel's centre.
     datasets : tuple of pydicom.Dataset
-        The headers, in the order of the slices, without pixel data.
+        The headers, in the order of the slices, without pixel data. A frame of a multi-frame object has one of its own,
+        in which Referenced Frame Number (0008,1160) counts from 1.
     """
 
     array: NDArray[np.float32]
@@ -87,11 +76,26 @@ def load_volume(spool: Spool, instances: Sequence[JobInstance]) -> Volume:
         names the SOP Instance UID.
     """
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-        datasets = list(threads.map(lambda instance: read_instance(spool, instance), instances))
-        grid = _prove(datasets, instances)
-        array = np.empty((len(datasets), int(datasets[0].Rows), int(datasets[0].Columns)), np.float32)
-        list(threads.map(_fill, array, datasets))
-    return Volume(array, grid, tuple(datasets))
+        stored = list(threads.map(lambda instance: _read(spool, instance), instances))
+        images, grid = _prove([image for one in stored for image in _images_in(one)], instances)
+        array = np.empty(_shape(images), np.float32)
+        list(threads.map(_fill, array, images))
+    return Volume(array, grid, tuple(image.header for image in images))
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Image:
+    """One slice: its header, and where its pixels are."""
+
+    header: Dataset
+    stored: StoredImage
+    index: int = 0
+    frames: int = 1
+
+    @property
+    def name(self) -> str:
+        frame = f" frame {self.index + 1}" if self.frames > 1 else ""
+        return f"{self.header.get('SOPInstanceUID')}{frame}"
 
 
 def read_instance(spool: Spool, instance: JobInstance) -> Dataset:
@@ -104,6 +108,23 @@ def read_instance(spool: Spool, instance: JobInstance) -> Dataset:
     GeometryError
         If it cannot be parsed.
     """
+    data = _bytes_of(spool, instance)
+    try:
+        return dcmread(BytesIO(data))
+    except Exception as error:  # whatever the parser says of broken bytes, they will not get better
+        raise GeometryError(f"Instance {instance.sop_instance_uid} cannot be parsed: {_short(error)}") from error
+
+
+def _read(spool: Spool, instance: JobInstance) -> StoredImage:
+    """As `read_instance`, but leave the pixels where they are."""
+    data = _bytes_of(spool, instance)
+    try:
+        return StoredImage.of(data)
+    except Exception as error:
+        raise GeometryError(f"Instance {instance.sop_instance_uid} cannot be parsed: {_short(error)}") from error
+
+
+def _bytes_of(spool: Spool, instance: JobInstance) -> bytes:
     uid = instance.sop_instance_uid
     try:
         data = spool.path(instance.path).read_bytes()
@@ -111,10 +132,7 @@ def read_instance(spool: Spool, instance: JobInstance) -> Dataset:
         raise SpoolError(f"The file of instance {uid} cannot be read: {error.strerror}.") from error
     if not is_digest_of(instance.digest, memoryview(data)[_data_set_offset(data, uid) :]):
         raise SpoolError(f"The file of instance {uid} is not what was received: its digest differs.")
-    try:
-        return dcmread(BytesIO(data))
-    except Exception as error:  # whatever the parser says of broken bytes, they will not get better
-        raise GeometryError(f"Instance {uid} cannot be parsed: {_short(error)}") from error
+    return data
 
 
 def _data_set_offset(data: bytes, uid: str) -> int:
@@ -125,63 +143,68 @@ def _data_set_offset(data: bytes, uid: str) -> int:
     return 144 + int(length)
 
 
-def _prove(datasets: Sequence[Dataset], instances: Sequence[JobInstance]) -> NDArray[np.float64]:
-    slices = [Slice(str(ds.get("SOPInstanceUID", "")), _header(ds)) for ds in datasets]
+def _images_in(stored: StoredImage) -> list[_Image]:
+    header = stored.header
+    if is_multi_frame(header_of(header, HEADER)):
+        try:
+            frames = frames_of(header)
+        except (ValueError, TypeError, AttributeError, NotImplementedError, KeyError) as error:
+            told = f"The functional groups of instance {header.get('SOPInstanceUID')} cannot be read: {_short(error)}"
+            raise GeometryError(told) from error
+        if frames:
+            return [_Image(frame, stored, index, len(frames)) for index, frame in enumerate(frames)]
+    return [_Image(header, stored)]
+
+
+def _prove(images: Sequence[_Image], instances: Sequence[JobInstance]) -> tuple[list[_Image], NDArray[np.float64]]:
+    """Order images by their places, once they are proved to be the volume that assembly found."""
+    slices = [_slice_of(image) for image in images]
     verdict = examine(slices)
     if verdict.refusal:
         raise GeometryError(verdict.refusal)
     if verdict.slices != tuple(instance.sop_instance_uid for instance in instances):
         raise GeometryError("The files hold the slices in another order than they had when the series was closed.")
-    return np.array(affine(planes_of(slices)), np.float64)
+    planes = sorted_along_normal(planes_of(slices))
+    by_key = {one.key: image for one, image in zip(slices, images, strict=True)}
+    return [by_key[plane.uid] for plane in planes], np.array(affine(planes), np.float64)
 
 
-def _header(ds: Dataset) -> dict[str, Any]:
-    """Attributes as `domain.study` reads them; a value that cannot be read counts as absent."""
-    header = {}
-    for keyword in HEADER:
-        try:
-            value = ds.get(keyword)
-        except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
-            logger.debug("%s of instance %s: %s", keyword, ds.get("SOPInstanceUID"), error)
-            continue
-        if value is not None:
-            header[keyword] = [str(v) for v in value] if isinstance(value, MultiValue) else str(value)
-    return header
+def _slice_of(image: _Image) -> Slice:
+    header = image.header
+    number = int(header.ReferencedFrameNumber) if header is not image.stored.header else 0
+    return Slice(str(header.get("SOPInstanceUID", "")), header_of(header, FRAME_HEADER), number)
 
 
-def _fill(place: NDArray[np.float32], ds: Dataset) -> None:
+def _shape(images: Sequence[_Image]) -> tuple[int, int, int]:
+    """Size of the volume, before a byte of it is decoded or asked of the machine."""
+    first = images[0].header
+    shape = len(images), int(first.Rows), int(first.Columns)
+    if math.prod(shape) > MOST_VOXELS:
+        told = f"{count(shape[0], 'slice')} of {shape[1]} x {shape[2]} pixels"
+        raise GeometryError(f"{told} are more than the {MOST_VOXELS} voxels that are read.")
+    return shape
+
+
+def _fill(place: NDArray[np.float32], image: _Image) -> None:
     """Decode one slice, rescale it into its place, and let go of its pixels."""
-    uid = ds.SOPInstanceUID
-    slope, intercept = _rescale(ds)
+    slope, intercept = _rescale(image.header, image.name)
     try:
-        stored = _stored_values(ds)
+        stored = image.stored.stored_values(image.index)
     except Exception as error:  # codecs throw everything at broken or unknown bytes; all of it is a refusal
-        raise GeometryError(f"The pixels of instance {uid} cannot be decoded: {_short(error)}") from error
+        raise GeometryError(f"The pixels of instance {image.name} cannot be decoded: {_short(error)}") from error
     if stored.shape != place.shape:
-        raise GeometryError(f"The pixels of instance {uid} have shape {stored.shape}, its header says {place.shape}.")
-    np.multiply(stored, np.float32(slope), out=place, dtype=np.float32)
+        told = f"have shape {stored.shape}, its header says {place.shape}"
+        raise GeometryError(f"The pixels of instance {image.name} {told}.")
+    place[...] = stored
+    if slope != 1:
+        place *= np.float32(slope)
     place += np.float32(intercept)
-    del ds.PixelData
+    if image.frames == 1:
+        image.stored.release()
 
 
-def _stored_values(ds: Dataset) -> NDArray[Any]:
-    decode = _FAST.get(ds.file_meta.TransferSyntaxUID)
-    if decode is None:
-        return pixel_array(ds, raw=True)
-    return _with_sign(decode(next(generate_frames(ds.PixelData, number_of_frames=1))), ds)
-
-
-def _with_sign(decoded: NDArray[Any], ds: Dataset) -> NDArray[Any]:
-    """Read the stored bits as two's complement where the header says so (PS3.5 8.1.1); codecs do not."""
-    if not ds.PixelRepresentation or decoded.dtype.kind == "i":
-        return decoded
-    unused = decoded.dtype.itemsize * 8 - int(ds.BitsStored)
-    return (decoded << unused).view(f"i{decoded.dtype.itemsize}") >> unused
-
-
-def _rescale(ds: Dataset) -> tuple[float, float]:
+def _rescale(ds: Dataset, uid: str) -> tuple[float, float]:
     """Slope and intercept of the Modality LUT Module; refuses where the unit of the values would be a guess."""
-    uid = ds.SOPInstanceUID
     if "ModalityLUTSequence" in ds:
         raise GeometryError(f"Instance {uid} has a Modality LUT Sequence, which is not supported.")
     is_ct = ds.get("Modality") == "CT"
@@ -190,10 +213,18 @@ def _rescale(ds: Dataset) -> tuple[float, float]:
     kind = str(ds.get("RescaleType") or "").strip().upper()
     if is_ct and kind not in _HOUNSFIELD:
         raise GeometryError(f"The values of CT instance {uid} are in {kind}, not in Hounsfield units.")
+    if is_ct and (unit := _mapped_unit(ds)) not in _HOUNSFIELD_UNITS:
+        raise GeometryError(f"The values of CT instance {uid} stand for {unit}, not for Hounsfield units.")
     slope, intercept = (_number(ds, "RescaleSlope", 1.0), _number(ds, "RescaleIntercept", 0.0))
     if not math.isfinite(slope) or not math.isfinite(intercept) or slope == 0:
         raise GeometryError(f"Instance {uid} has Rescale Slope {slope:g} and Intercept {intercept:g}, which cannot be.")
     return slope, intercept
+
+
+def _mapped_unit(ds: Dataset) -> str:
+    """Unit of the Real World Value Mapping of a frame (PS3.3 C.7.6.16.2.11): perfusion is no density."""
+    units = ds.get("MeasurementUnitsCodeSequence") or []
+    return str(units[0].get("CodeValue") or "") if units else ""
 
 
 def _number(ds: Dataset, keyword: str, default: float) -> float:

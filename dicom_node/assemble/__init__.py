@@ -40,8 +40,9 @@ from dicom_node.db.series import (
 from dicom_node.db.unstored import find_unstored
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.header import texts
-from dicom_node.domain.study import Slice, Verdict, examine
+from dicom_node.domain.study import Verdict, examine
 from dicom_node.loop import run_every
+from dicom_node.multiframe import slices_of
 from dicom_node.route import route_series
 from dicom_node.rulebook import SETTLED_S, Rulebook
 from dicom_node.settings import Settings
@@ -172,7 +173,7 @@ class Assembler:
 
     def _examine(self, series: ClosedSeries) -> Verdict:
         """Find the volume of a series; refuse one that is not whole, unless its source wants that analysed, too."""
-        verdict = examine([Slice(i.sop_instance_uid, i.header) for i in series.instances])
+        verdict = examine(slices_of(series.instances, self._spool.path))
         if series.lacking is None:
             if verdict.lacks_slices and not series.expected_count:
                 _wait_for_slices(series, verdict)

@@ -59,12 +59,16 @@ HEADER: tuple[str, ...] = (
     "Rows",
     "Columns",
     "SamplesPerPixel",
+    "PhotometricInterpretation",
     "PixelSpacing",
     "SliceThickness",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "GantryDetectorTilt",
 )
+
+# Read, beyond these, of the frames of a multi-frame object: what else tells its volumes apart.
+FRAME_HEADER = (*HEADER, "StackID", "DiffusionDirectionality", "DiffusionGradientOrientation")
 
 # What ImageType (0008,0008) calls pictures that travel among the slices without being one.
 _PICTURES = {
@@ -74,12 +78,26 @@ _PICTURES = {
     "REF_SURVIEW": "a copy of the localizer",
 }
 _SECONDARY_CAPTURE = "1.2.840.10008.5.1.4.1.1.7"
-_MULTI_FRAME = re.compile(r"1\.2\.840\.10008\.5\.1\.4\.1\.1\.(2\.[12]|4\.[1234]|128\.1|130)")  # enhanced CT, MR, PET
+_STORAGE = "1.2.840.10008.5.1.4.1.1."
+_MULTI_FRAME = re.compile(
+    re.escape(_STORAGE) + r"(2\.[12]|4\.[14]|128\.1|130|13\.1\.[123])"
+)  # enhanced CT, MR, PET, XA 3D
+_NO_IMAGE = {  # what is stored like an image and is none that a model is made for
+    "4.2": "a spectrum",
+    "66.4": "a segmentation",
+    "66.7": "a segmentation",
+    "30": "a parametric map",
+    "481.2": "a dose distribution",
+    "11.1": "a presentation state",
+}
 # Where several slices share a place, what may tell their volumes apart; the first that does is named.
 _TELLS_APART = (
+    "StackID",
     "EchoNumbers",
     "EchoTime",
     "DiffusionBValue",
+    "DiffusionDirectionality",
+    "DiffusionGradientOrientation",
     "TemporalPositionIdentifier",
     "TriggerTime",
     "AcquisitionNumber",
@@ -99,10 +117,19 @@ _PLANE = {
 
 @dataclass(frozen=True, slots=True)
 class Slice:
-    """One instance of a series as examination sees it: its UID and the attributes named in `HEADER`."""
+    """One image of a series as examination sees it: its UID and the attributes named in `HEADER`.
+
+    `frame` counts the frames of a multi-frame object from 1; it is 0 for an instance that is taken as a whole.
+    """
 
     sop_instance_uid: str
     header: Mapping[str, Any]
+    frame: int = 0
+
+    @property
+    def key(self) -> str:
+        """Name it among the others: the UID, and the frame where there are several."""
+        return f"{self.sop_instance_uid} frame {self.frame}" if self.frame else self.sop_instance_uid
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +140,7 @@ class Verdict:
     ----------
     slices : tuple of str
         SOP Instance UIDs of the slices, ascending along the slice normal; of a refused series as far as they could be
-        ordered, otherwise by instance number.
+        ordered, otherwise by instance number. A multi-frame object stands once, at its first slice.
     facts : dict
         ``slices`` and ``complete`` always; ``slice_spacing_mm``, ``rows``, ``columns``, ``pixel_spacing_mm``,
         ``from_mm`` and ``to_mm`` where the slices have them; ``frame_of_reference`` when it is one per slice.
@@ -142,31 +169,36 @@ def examine(instances: Sequence[Slice], expected_count: int | None = None) -> Ve
     Parameters
     ----------
     instances : sequence of Slice
-        Every instance of the series, in any order.
+        Every instance of the series, in any order; of multi-frame objects every frame.
     expected_count : int, optional
         Number of Series Related Instances (0020,1209), where somebody told.
     """
     numbered = sorted(instances, key=_instance_number)
-    reasons = {instance.sop_instance_uid: _no_slice(instance.header) for instance in numbered}
-    slices = [s for s in numbered if not reasons[s.sop_instance_uid]]
-    set_aside = tuple((uid, reason) for uid, reason in reasons.items() if reason)
+    slices, aside = [], {}
+    for instance in numbered:
+        if reason := _no_slice(instance.header):
+            aside[instance.sop_instance_uid] = reason
+        else:
+            slices.append(instance)
+    set_aside = tuple(aside.items())
+    received = len({instance.sop_instance_uid for instance in instances})
     facts: dict[str, Any] = {
         "slices": len(slices),
-        "complete": expected_count is None or len(instances) >= expected_count,
+        "complete": expected_count is None or received >= expected_count,
     }
     refusal = None
     try:
         _check_identity(slices, set_aside)
         slices, planes = _in_order(slices, facts)
-        _check_count(len(instances), expected_count)
+        _check_count(received, expected_count)
         _check_volume(slices, planes, facts)
     except GeometryError as error:
         refusal = str(error)
-    return Verdict(tuple(s.sop_instance_uid for s in slices), facts, set_aside, refusal)
+    return Verdict(tuple(dict.fromkeys(s.sop_instance_uid for s in slices)), facts, set_aside, refusal)
 
 
 def planes_of(slices: Sequence[Slice]) -> list[Plane]:
-    """Where each slice lies.
+    """Where each slice lies; each plane bears the key of its slice.
 
     Raises
     ------
@@ -179,7 +211,7 @@ def planes_of(slices: Sequence[Slice]) -> list[Plane]:
             raise GeometryError(f"{without} of {count(len(slices), 'slice')} without a usable {keyword}.")
     planes = [
         Plane(
-            s.sop_instance_uid,
+            s.key,
             numbers(s.header, "ImagePositionPatient", 3),
             numbers(s.header, "ImageOrientationPatient", 6),
             numbers(s.header, "PixelSpacing", 2),
@@ -196,6 +228,8 @@ def _no_slice(header: Mapping[str, Any]) -> str | None:
     sop_class = "".join(texts(header, "SOPClassUID")[:1])
     if sop_class == _SECONDARY_CAPTURE or sop_class.startswith(_SECONDARY_CAPTURE + "."):
         return "a secondary capture"
+    if kind := _NO_IMAGE.get(sop_class.removeprefix(_STORAGE)):
+        return kind
     for word in texts(header, "ImageType"):
         if word.upper() in _PICTURES:
             return f"{_PICTURES[word.upper()]} (ImageType {word.upper()})"
@@ -203,6 +237,8 @@ def _no_slice(header: Mapping[str, Any]) -> str | None:
         return f"no image (Modality {'/'.join(texts(header, 'Modality')) or 'unknown'})"
     if numbers(header, "SamplesPerPixel", 1) not in ((), (1.0,)):
         return "a colour picture"
+    if texts(header, "PhotometricInterpretation") == ("PALETTE COLOR",):
+        return "a picture whose stored values are numbers of colours (PALETTE COLOR)"
     return None
 
 
@@ -214,13 +250,14 @@ def _check_identity(slices: Sequence[Slice], set_aside: Sequence[tuple[str, str]
         different = {texts(s.header, keyword) for s in slices}
         if len(different) > 1:
             raise GeometryError(f"The slices belong to {len(different)} {what}, by their {keyword}.")
-    if any(_is_multi_frame(s.header) for s in slices):
-        raise GeometryError("Multi-frame series are not supported yet.")
+    whole = sum(not s.frame and is_multi_frame(s.header) for s in slices)
+    if whole:
+        raise GeometryError(f"{count(whole, 'multi-frame object')} with no functional groups to say where frames lie.")
 
 
 def _in_order(slices: Sequence[Slice], facts: dict[str, Any]) -> tuple[list[Slice], list[Plane]]:
     planes = sorted_along_normal(planes_of(slices))
-    by_uid = {s.sop_instance_uid: s for s in slices}
+    by_key = {s.key: s for s in slices}
     places, step = positions_mm(planes), usual_step_mm(planes)
     facts |= {
         "rows": planes[0].size[0],
@@ -231,7 +268,7 @@ def _in_order(slices: Sequence[Slice], facts: dict[str, Any]) -> tuple[list[Slic
     }
     if step is not None:
         facts["slice_spacing_mm"] = round(step, 4)
-    return [by_uid[plane.uid] for plane in planes], planes
+    return [by_key[plane.uid] for plane in planes], planes
 
 
 def _check_count(received: int, expected: int | None) -> None:
@@ -264,7 +301,7 @@ def _check_places(slices: Sequence[Slice], planes: Sequence[Plane]) -> None:
     groups = shared_places(planes)
     if not groups:
         return
-    headers = {s.sop_instance_uid: s.header for s in slices}
+    headers = {s.key: s.header for s in slices}
     most = max(map(len, groups))
     what = (
         f"Several volumes in one series: {count(len(groups), 'place')} with more than one slice "
@@ -280,7 +317,10 @@ def _check_places(slices: Sequence[Slice], planes: Sequence[Plane]) -> None:
     raise GeometryError(f"{what}, and no attribute tells them apart: repeats, or the same slices under other UIDs.")
 
 
-def _is_multi_frame(header: Mapping[str, Any]) -> bool:
+def is_multi_frame(header: Mapping[str, Any]) -> bool:
+    """Whether an instance holds slices as frames, by its SOP class or by their number."""
+    if _no_slice(header):
+        return False
     frames = numbers(header, "NumberOfFrames", 1)
     return any(map(_MULTI_FRAME.fullmatch, texts(header, "SOPClassUID"))) or bool(frames and frames[0] > 1)
 

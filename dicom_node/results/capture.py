@@ -19,7 +19,7 @@ from dicom_node.results.header import (
     fit,
     instance_attributes,
     plain_object,
-    references,
+    whole_references,
 )
 
 
@@ -44,7 +44,7 @@ def capture(origin: Origin, rgb: NDArray[np.uint8], part: str, position: int, de
     image = plain_object(origin, SecondaryCaptureImageStorage, "OT", attributes)
     carry_over(image, origin, what)
     image.PatientOrientation = ""  # several planes on one page
-    image.SourceImageSequence = references(origin.slices)
+    image.SourceImageSequence = whole_references(origin.slices)
     image.SamplesPerPixel, image.PhotometricInterpretation, image.PlanarConfiguration = 3, "RGB", 0
     image.Rows, image.Columns, _ = rgb.shape
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0

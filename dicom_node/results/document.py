@@ -18,7 +18,7 @@ from dicom_node.domain.encoding import plain
 from dicom_node.domain.finding import Code, Quality, Segment
 from dicom_node.domain.job import Document
 from dicom_node.domain.model import OutputKind, SegmentCard
-from dicom_node.results.header import LO_LENGTH, Origin, code, complete, fit, instance_attributes
+from dicom_node.results.header import LO_LENGTH, Origin, code, complete, fit, instance_attributes, instances_of
 
 ANATOMICAL_STRUCTURE = "91723000"  # SCT, CID 7150
 _PROCEDURES = {  # CID 100
@@ -70,7 +70,7 @@ def document(
     if library is not None:
         report[0].ContentSequence.insert(-1, library)  # TID 1500: before the measurements
     sr = sop_class(
-        evidence=evidence,
+        evidence=instances_of(evidence),
         content=report[0],
         is_complete=not lacks,
         is_final=False,
@@ -159,11 +159,18 @@ def library_entry(image: Dataset, descriptors: Sequence[Any] = ()) -> hd.sr.Imag
         name=PydicomCode("260753009", "SCT", "Source"),
         referenced_sop_class_uid=image.SOPClassUID,
         referenced_sop_instance_uid=image.SOPInstanceUID,
+        referenced_frame_numbers=frame_numbers(image),
         relationship_type="CONTAINS",
     )
     if descriptors:
         entry.ContentSequence = hd.sr.ContentSequence(descriptors)
     return entry
+
+
+def frame_numbers(image: Dataset) -> list[int] | None:
+    """Which frame of its instance an image is; None where it is the whole."""
+    frame = image.get("ReferencedFrameNumber")
+    return [int(frame)] if frame else None
 
 
 def observer(origin: Origin) -> hd.sr.ObserverContext:

@@ -126,6 +126,8 @@ def _derivation(header: Dataset) -> Dataset:
     """Name the slice that a frame was made from."""
     source = Dataset()
     source.ReferencedSOPClassUID, source.ReferencedSOPInstanceUID = header.SOPClassUID, header.SOPInstanceUID
+    if frame := header.get("ReferencedFrameNumber"):
+        source.ReferencedFrameNumber = frame
     source.SpatialLocationsPreserved = "YES"
     source.PurposeOfReferenceCodeSequence = [_code(_SOURCE)]
     derivation, groups = Dataset(), Dataset()

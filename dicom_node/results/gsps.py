@@ -20,6 +20,7 @@ from dicom_node.results.header import (
     copy_body_part,
     fit,
     instance_attributes,
+    merged_references,
     plain_object,
     references,
     series_description,
@@ -59,7 +60,7 @@ def build_gsps(analysis: Analysis) -> Dataset | None:
     shown = sorted({k for of_one in outlined.values() for k in of_one})
     series = Dataset()
     series.SeriesInstanceUID = origin.slices[0].SeriesInstanceUID
-    series.ReferencedImageSequence = references([origin.slices[k] for k in shown])
+    series.ReferencedImageSequence = merged_references([origin.slices[k] for k in shown])
     state.ReferencedSeriesSequence = [series]
     state.GraphicAnnotationSequence = [
         _annotation(each, origin.slices[k], outlined[each.number][k])

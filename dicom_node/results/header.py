@@ -14,7 +14,7 @@ from pydicom import config
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
-from pydicom.uid import UID, ExplicitVRLittleEndian
+from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 
 from dicom_node import __version__
 from dicom_node.domain.codes import LOCAL_SCHEME, LOCAL_SCHEME_NAME, LOCAL_SCHEME_RESPONSIBLE
@@ -199,12 +199,49 @@ def copy_body_part(result: Dataset, origin: Origin) -> None:
 
 
 def references(images: Sequence[Dataset]) -> list[Dataset]:
-    """Name images by class and instance, as the many sequences of references want it."""
+    """Name images by class, instance and frame (PS3.3 10.3), as the many sequences of references want it."""
     items = []
     for image in images:
         item = Dataset()
         item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = image.SOPClassUID, image.SOPInstanceUID
+        if frame := image.get("ReferencedFrameNumber"):
+            item.ReferencedFrameNumber = frame
         items.append(item)
+    return items
+
+
+def instances_of(images: Sequence[Dataset]) -> list[Dataset]:
+    """Give one image of each instance: the frames of an object are named by it once."""
+    return list({image.SOPInstanceUID: image for image in reversed(images)}.values())[::-1]
+
+
+def as_single(images: Sequence[Dataset]) -> list[Dataset]:
+    """Give frames as single slices, which highdicom wants; what it then writes of their class has to be replaced."""
+    return [_single(image) if "ReferencedFrameNumber" in image else image for image in images]
+
+
+def _single(frame: Dataset) -> Dataset:
+    copy = Dataset()
+    copy.update(frame)
+    copy.add_new("SOPClassUID", "UI", CTImageStorage)  # assigning would change the element that both share
+    return copy
+
+
+def whole_references(images: Sequence[Dataset]) -> list[Dataset]:
+    """Name instances, once each and without frames."""
+    items = references(instances_of(images))
+    for item in items:
+        item.pop("ReferencedFrameNumber", None)
+    return items
+
+
+def merged_references(images: Sequence[Dataset]) -> list[Dataset]:
+    """Name instances, once each, with the list of those of their frames that are meant."""
+    items = references(instances_of(images))
+    for item in items:
+        if "ReferencedFrameNumber" in item:
+            own = (image for image in images if image.SOPInstanceUID == item.ReferencedSOPInstanceUID)
+            item.ReferencedFrameNumber = sorted(int(image.ReferencedFrameNumber) for image in own)
     return items
 
 

@@ -10,7 +10,7 @@ from pydicom.uid import ExplicitVRLittleEndian
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.document import observer, requests
 from dicom_node.results.drawn import key_slices
-from dicom_node.results.header import complete, instance_attributes, series_description
+from dicom_node.results.header import complete, instance_attributes, instances_of, references, series_description
 from dicom_node.results.words import NOT_FOR_DIAGNOSIS, titled
 
 
@@ -27,14 +27,15 @@ def build_kos(analysis: Analysis) -> Dataset | None:
         description=f"{NOT_FOR_DIAGNOSIS}. {'; '.join(titled(segment) for segment in analysis.found)}"[:1024],
     )
     kos = hd.ko.KeyObjectSelectionDocument(
-        evidence=shown,
+        evidence=instances_of(shown),
         content=selection,
         requested_procedures=requests(origin),
         transfer_syntax_uid=ExplicitVRLittleEndian,
         **instance_attributes(origin, "kos", 10, series_description(origin, "of interest")),
     )
-    for item in kos.ContentSequence:
-        if item.ValueType == "IMAGE" and "ConceptNameCodeSequence" in item:
-            del item.ConceptNameCodeSequence  # TID 2010 has none there
+    images = [item for item in kos.ContentSequence if item.ValueType == "IMAGE"]
+    for item, image in zip(images, shown, strict=True):
+        item.pop("ConceptNameCodeSequence", None)  # TID 2010 has none there
+        item.ReferencedSOPSequence = references([image])  # highdicom leaves out the frame
     complete(kos, origin)
     return kos

@@ -13,7 +13,7 @@ from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.contours import filled
 from dicom_node.results.gsps import layer_name
-from dicom_node.results.proof import MM, VOXELS, named_slice, slices_by_uid
+from dicom_node.results.proof import MM, VOXELS, named_by, named_slice, slices_by_name
 
 _OUTLINE = ("PIXEL", "POLYLINE")
 
@@ -24,7 +24,7 @@ def prove_rtstruct(data: bytes, analysis: Analysis) -> None:
     No two of a slice may overlap, so that adding them up and taking what lies in an odd number of them are the same.
     """
     structures = dcmread(BytesIO(data))
-    slice_of = slices_by_uid(analysis)
+    slice_of = slices_by_name(analysis)
     frame_uid = str(analysis.origin.slices[0].FrameOfReferenceUID)
     named = [structures.ReferencedFrameOfReferenceSequence[0], *structures.StructureSetROISequence]
     used = {str(item.get("ReferencedFrameOfReferenceUID", item.get("FrameOfReferenceUID"))) for item in named}
@@ -34,7 +34,7 @@ def prove_rtstruct(data: bytes, analysis: Analysis) -> None:
     for segment in analysis.findings.present:
         found = np.zeros(analysis.shape, np.uint8)
         for contour in drawn.pop(segment.number, ()):
-            k = slice_of.get(str(contour.ContourImageSequence[0].ReferencedSOPInstanceUID))
+            k = slice_of.get(named_by(contour.ContourImageSequence[0]))
             if k is None:
                 raise ResultError(f"a contour of ROI {segment.number} belongs to no slice")
             found[k] += filled(_on_slice(contour, analysis, k), analysis.shape[1:])
@@ -60,13 +60,13 @@ def _on_slice(contour: Dataset, analysis: Analysis, k: int) -> NDArray[np.float6
 def prove_gsps(data: bytes, analysis: Analysis) -> None:
     """Read graphic annotations back: on each image, the outlines of a finding enclose what was marked of it."""
     state = dcmread(BytesIO(data))
-    slice_of = slices_by_uid(analysis)
+    slice_of = slices_by_name(analysis)
     number_of = {layer_name(segment): segment.number for segment in analysis.found}
     found = {segment.number: np.zeros(analysis.shape, np.bool_) for segment in analysis.found}
     for annotation in state.GraphicAnnotationSequence:
         for graphic in annotation.get("GraphicObjectSequence", ()):
             images = annotation.get("ReferencedImageSequence", ())
-            k = slice_of.get(str(images[0].ReferencedSOPInstanceUID)) if len(images) == 1 else None
+            k = slice_of.get(named_by(images[0])) if len(images) == 1 else None
             number = number_of.get(str(annotation.GraphicLayer))
             if k is None or number is None or (graphic.GraphicAnnotationUnits, graphic.GraphicType) != _OUTLINE:
                 raise ResultError("a graphic annotation is no outline of one finding on one slice")

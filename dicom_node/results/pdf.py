@@ -18,8 +18,8 @@ from dicom_node.results.header import (
     fit,
     instance_attributes,
     plain_object,
-    references,
     series_description,
+    whole_references,
 )
 
 
@@ -56,7 +56,7 @@ def encapsulated(
     document.DocumentTitle = fit(f"{origin.card.title} {RESEARCH_ONLY}", 1024)
     document.ConceptNameCodeSequence = [hd.sr.CodedConcept.from_code(title)]
     document.VerificationFlag = "UNVERIFIED"
-    document.SourceInstanceSequence = references([*origin.slices, *made])
+    document.SourceInstanceSequence = whole_references([*origin.slices, *made])
     document.MIMETypeOfEncapsulatedDocument = "application/pdf"
     complete(document, origin)
     data = print_it(document)

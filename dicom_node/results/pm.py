@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import highdicom as hd
 import numpy as np
 from pydicom.dataset import Dataset
@@ -13,12 +15,14 @@ from dicom_node.results.header import (
     LO_LENGTH,
     RESEARCH_ONLY,
     ST_LENGTH,
+    as_single,
     complete,
     copy_body_part,
     fit,
     fix_dimension_uid,
     instance_attributes,
     series_description,
+    whole_references,
 )
 
 _MOST = 255
@@ -43,7 +47,7 @@ def build_pm(analysis: Analysis) -> Dataset | None:
         return None
     shown = np.flatnonzero(saliency.any(axis=(1, 2)))
     pm = hd.pm.ParametricMap(
-        source_images=[origin.slices[k] for k in shown],
+        source_images=as_single([origin.slices[k] for k in shown]),
         pixel_array=saliency[shown].astype(np.uint16),  # Bits Allocated is 16 here (PS3.3 C.8.32.2)
         contains_recognizable_visual_features=False,
         real_world_value_mappings=[_mapping()],
@@ -58,8 +62,21 @@ def build_pm(analysis: Analysis) -> Dataset | None:
     pm.DerivationDescription = fit(f"Saliency of {model}. {origin.statement}", ST_LENGTH)
     copy_body_part(pm, origin)
     fix_dimension_uid(pm, origin.uid("pm/dimensions"))
+    _name_frames(pm, [origin.slices[k] for k in shown])
     complete(pm, origin)
     return pm
+
+
+def _name_frames(pm: Dataset, shown: Sequence[Dataset]) -> None:
+    """Name the frames of a multi-frame source, each by its place: highdicom was told of single slices."""
+    if "ReferencedFrameNumber" not in shown[0]:
+        return
+    at = {tuple(map(float, image.ImagePositionPatient)): image for image in shown}
+    for item in pm.PerFrameFunctionalGroupsSequence:
+        image = at[tuple(map(float, item.PlanePositionSequence[0].ImagePositionPatient))]
+        source = item.DerivationImageSequence[0].SourceImageSequence[0]
+        source.ReferencedSOPClassUID, source.ReferencedFrameNumber = image.SOPClassUID, image.ReferencedFrameNumber
+    pm.ReferencedSeriesSequence[0].ReferencedInstanceSequence = whole_references(shown)
 
 
 def _mapping() -> hd.pm.RealWorldValueMapping:

@@ -107,9 +107,15 @@ def prove_pm(data: bytes, analysis: Analysis) -> None:
             raise ResultError(f"frame {frame.index + 1} of the parametric map differs from what the model said")
 
 
-def slices_by_uid(analysis: Analysis) -> dict[str, int]:
-    """Number of each slice by its SOP Instance UID."""
-    return {str(header.SOPInstanceUID): k for k, header in enumerate(analysis.origin.slices)}
+def slices_by_name(analysis: Analysis) -> dict[tuple[str, int], int]:
+    """Number of each slice by its SOP Instance UID and frame, as `named_by` reads them of a reference."""
+    frames = ((header, int(header.get("ReferencedFrameNumber") or 0)) for header in analysis.origin.slices)
+    return {(str(header.SOPInstanceUID), frame): k for k, (header, frame) in enumerate(frames)}
+
+
+def named_by(reference: Dataset) -> tuple[str, int]:
+    """Which image a reference names: SOP Instance UID and frame, 0 for an instance as a whole."""
+    return str(reference.ReferencedSOPInstanceUID), int(reference.get("ReferencedFrameNumber") or 0)
 
 
 def prove_places(data: bytes, analysis: Analysis) -> None:
@@ -120,7 +126,7 @@ def prove_places(data: bytes, analysis: Analysis) -> None:
 
 def _frames(result: Dataset, analysis: Analysis, what: str) -> Iterator[Frame]:
     """Yield each frame with the slice that it names, once it is proved to lie there and nowhere else."""
-    slice_of = slices_by_uid(analysis)
+    slice_of = slices_by_name(analysis)
     if str(result.FrameOfReferenceUID) != str(analysis.origin.slices[0].FrameOfReferenceUID):
         raise ResultError(f"the {what} has another frame of reference than its source")
     if len(result.PerFrameFunctionalGroupsSequence) != int(result.NumberOfFrames):
@@ -131,7 +137,7 @@ def _frames(result: Dataset, analysis: Analysis, what: str) -> Iterator[Frame]:
     for index, item in enumerate(result.PerFrameFunctionalGroupsSequence):
         name = f"frame {index + 1} of the {what}"
         sources = _sources(result, item, index)
-        k = slice_of.get(str(sources[0].ReferencedSOPInstanceUID)) if sources else None
+        k = slice_of.get(named_by(sources[0])) if sources else None
         frame = Frame(index, -1 if k is None else k, _segment(item, shared))
         if k is None or len(sources) != 1 or (frame.segment, k) in seen:
             raise ResultError(f"{name} does not belong to one slice and segment")
@@ -185,8 +191,10 @@ def _group(item: Dataset, shared: Dataset, keyword: str) -> Dataset:
 
 
 def named_slice(analysis: Analysis, k: int) -> str:
-    """SOP Instance UID of a slice."""
-    return str(analysis.origin.slices[k].SOPInstanceUID)
+    """SOP Instance UID of a slice, and its frame where it is one of several."""
+    header = analysis.origin.slices[k]
+    frame = header.get("ReferencedFrameNumber")
+    return f"{header.SOPInstanceUID} frame {frame}" if frame else str(header.SOPInstanceUID)
 
 
 def _planes(crop: Crop, analysis: Analysis) -> Iterator[tuple[int, NDArray[np.bool_]]]:

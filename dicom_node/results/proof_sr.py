@@ -15,6 +15,7 @@ from skimage.draw import polygon2mask
 from dicom_node.domain.finding import Point, Segment
 from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis
+from dicom_node.results.proof import named_by, slices_by_name
 
 _TRACKING_UID, _IMAGE_REGION, _LONG_AXIS, _SHORT_AXIS = "112040", "111030", "103339001", "103340004"
 _MM = 0.15  # what a coordinate of 32 bits and a length in tenths of a millimetre may be off
@@ -39,10 +40,10 @@ def prove_viewer_sr(data: bytes, analysis: Analysis) -> None:
         not enclose what the model marked on its image.
     """
     segments = {segment.tracking_uid: segment for segment in analysis.findings.present}
-    slices = {str(header.SOPInstanceUID): k for k, header in enumerate(analysis.origin.slices)}
+    slices = slices_by_name(analysis)
     for uid, item in _drawings(dcmread(BytesIO(data))):
         segment, points = segments.get(uid), np.array(_scoord(item).GraphicData, float).reshape(-1, 2) - 0.5
-        k = slices.get(str(_scoord(item).ContentSequence[0].ReferencedSOPSequence[0].ReferencedSOPInstanceUID))
+        k = slices.get(named_by(_scoord(item).ContentSequence[0].ReferencedSOPSequence[0]))
         if segment is None or k is None:
             raise ResultError("the report for viewers draws something that was not found, or on no image of the source")
         if _concept(item) == _IMAGE_REGION:

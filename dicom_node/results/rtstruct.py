@@ -26,6 +26,7 @@ from dicom_node.results.header import (
     content_label,
     fit,
     instance_attributes,
+    merged_references,
     plain_object,
     references,
     series_description,
@@ -70,7 +71,7 @@ def build_rtstruct(analysis: Analysis) -> Dataset | None:
 def _frame_of_reference(origin: Origin) -> Dataset:
     series = Dataset()
     series.SeriesInstanceUID = origin.slices[0].SeriesInstanceUID
-    series.ContourImageSequence = references(origin.slices)
+    series.ContourImageSequence = merged_references(origin.slices)
     study = Dataset()
     study.ReferencedSOPClassUID, study.ReferencedSOPInstanceUID = _STUDY, origin.slices[0].StudyInstanceUID
     study.RTReferencedSeriesSequence = [series]

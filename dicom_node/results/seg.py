@@ -21,6 +21,7 @@ from dicom_node.results.header import (
     LO_LENGTH,
     RESEARCH_ONLY,
     Origin,
+    as_single,
     code,
     complete,
     content_label,
@@ -28,8 +29,8 @@ from dicom_node.results.header import (
     fit,
     fix_dimension_uid,
     instance_attributes,
-    references,
     series_description,
+    whole_references,
 )
 
 
@@ -120,7 +121,7 @@ def _head(analysis: Analysis, encoding: Encoding) -> Dataset:
     pixels = np.zeros((1, *analysis.shape[1:]), np.uint8)
     pixels[0, 0, 0] = segments[0].number
     seg = hd.seg.Segmentation(
-        source_images=origin.slices[:1],
+        source_images=as_single(origin.slices[:1]),
         pixel_array=pixels,
         segmentation_type=encoding.name,
         segment_descriptions=[_describe(origin, segment) for segment in segments],
@@ -137,8 +138,8 @@ def _head(analysis: Analysis, encoding: Encoding) -> Dataset:
     copy_body_part(seg, origin)
     fix_dimension_uid(seg, origin.uid(f"{part}/dimensions"))
     complete(seg, origin)
-    seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence = references(origin.slices)
-    seg.SourceImageSequence = references(origin.slices)
+    seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence = whole_references(origin.slices)
+    seg.SourceImageSequence = whole_references(origin.slices)
     for keyword in ("PerFrameFunctionalGroupsSequence", "PixelData", "DimensionOrganizationType"):
         if keyword in seg:
             delattr(seg, keyword)

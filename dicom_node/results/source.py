@@ -74,7 +74,7 @@ class SourceVolume(Protocol):
 
     @property
     def datasets(self) -> tuple[Dataset, ...]:
-        """Headers without pixel data, one for each slice, in the order of `array`."""
+        """Headers without pixel data, one for each slice, in the order of `array`; a frame has a number in its own."""
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -116,7 +116,7 @@ def slice_headers(
     volume : SourceVolume
         The volume that was analysed.
     instances : sequence of JobInstance
-        The slices' rows, in the same order: their transfer syntax says whether pixels were compressed with loss.
+        Their rows: the transfer syntax says whether pixels were compressed with loss.
     patient : pydicom.Dataset
         The cleaned header: which scanner it was.
     frame_of_reference_uid : str
@@ -180,14 +180,18 @@ def _slice_header(header: Dataset, shared: Dataset) -> Dataset:
     copy.update(shared)
     for keyword in _SLICE:
         setattr(copy, keyword, header[keyword].value)
+    if frame := header.get("ReferencedFrameNumber"):
+        copy.ReferencedFrameNumber = frame
     return copy
 
 
 def _lossy(headers: Sequence[Dataset], instances: Sequence[JobInstance]) -> Dataset:
     """Lossy compression is for ever: one lossy slice marks the result (PS3.3 C.7.6.1.1.5)."""
     flags = Dataset()
-    for header, instance in zip(headers, instances, strict=True):
-        method = _LOSSY_METHOD.get(instance.transfer_syntax_uid)
+    syntax_of = {instance.sop_instance_uid: instance.transfer_syntax_uid for instance in instances}
+    for header in headers:
+        syntax = syntax_of[str(header.SOPInstanceUID)]
+        method = _LOSSY_METHOD.get(syntax)
         if header.get("LossyImageCompression") == "01":
             for keyword in ("LossyImageCompressionRatio", "LossyImageCompressionMethod"):
                 if header.get(keyword):
@@ -195,7 +199,7 @@ def _lossy(headers: Sequence[Dataset], instances: Sequence[JobInstance]) -> Data
         elif method is None:
             continue
         flags.LossyImageCompression = "01"
-        if "LossyImageCompressionMethod" not in flags and (method or instance.transfer_syntax_uid == JPEG2000):
+        if "LossyImageCompressionMethod" not in flags and (method or syntax == JPEG2000):
             flags.LossyImageCompressionMethod = method or "ISO_15444_1"
         break
     return flags

@@ -23,7 +23,7 @@ from skimage.measure import find_contours
 
 from dicom_node.domain.finding import Axes, Segment
 from dicom_node.results.analysis import Analysis
-from dicom_node.results.document import algorithm, comment, document, qualities, sites
+from dicom_node.results.document import algorithm, comment, document, frame_numbers, qualities, sites
 from dicom_node.results.header import LO_LENGTH, code, fit, series_description
 from dicom_node.results.library import image_library
 
@@ -63,8 +63,8 @@ def build_viewer_sr(analysis: Analysis) -> Dataset | None:
     drawn = [(segment, drawing) for segment in analysis.found if (drawing := _draw(analysis, segment)) is not None]
     if not drawn:
         return None
-    images = {drawing.image.SOPInstanceUID: drawing.image for _, drawing in drawn}
-    used = [image for image in origin.slices if image.SOPInstanceUID in images]
+    on = {id(drawing.image) for _, drawing in drawn}
+    used = [image for image in origin.slices if id(image) in on]
     return document(
         origin,
         [group for segment, drawing in drawn for group in _groups(analysis, segment, drawing)],
@@ -110,7 +110,9 @@ def _outline(analysis: Analysis, segment: Segment, slice_index: int, end: Points
 
 def _groups(analysis: Analysis, segment: Segment, drawing: _Drawing) -> tuple[Group, PlanarGroup]:
     """Axes and outline of one finding. Two groups, since the numbers of a region have no coordinates of their own."""
-    source = hd.sr.SourceImageForRegion(drawing.image.SOPClassUID, drawing.image.SOPInstanceUID)
+    source = hd.sr.SourceImageForRegion(
+        drawing.image.SOPClassUID, drawing.image.SOPInstanceUID, frame_numbers(drawing.image)
+    )
     axes = Group(
         tracking_identifier=hd.sr.TrackingIdentifier(segment.tracking_uid, f"{TRACKED_BY}:{segment.tracking_id}"),
         measurements=[

@@ -68,7 +68,8 @@ def test_a_localizer_and_a_secondary_capture_are_set_aside_with_the_reason() -> 
     capture = header((0, 0, 0), SOPClassUID="1.2.840.10008.5.1.4.1.1.7", ImageOrientationPatient=None)
     report = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.88.67", "Modality": "SR"}
     colour = header((0, 0, 0), SamplesPerPixel=3)
-    verdict = examine(instances([scout, *stack(20), capture, report, colour]))
+    palette = header((0, 0, 0), PhotometricInterpretation="PALETTE COLOR")
+    verdict = examine(instances([scout, *stack(20), capture, report, colour, palette]))
     assert verdict.refusal is None
     assert len(verdict.slices) == verdict.facts["slices"] == 20
     assert verdict.set_aside == (
@@ -76,6 +77,7 @@ def test_a_localizer_and_a_secondary_capture_are_set_aside_with_the_reason() -> 
         ("1.9.22", "a secondary capture"),
         ("1.9.23", "no image (Modality SR)"),
         ("1.9.24", "a colour picture"),
+        ("1.9.25", "a picture whose stored values are numbers of colours (PALETTE COLOR)"),
     )
 
 
@@ -96,7 +98,7 @@ def test_a_localizer_and_a_secondary_capture_are_set_aside_with_the_reason() -> 
         ({"PatientID": "P2"}, "The slices belong to 2 patients, by their PatientID."),
         ({"StudyInstanceUID": "1.2.9"}, "The slices belong to 2 studies, by their StudyInstanceUID."),
         ({"SOPClassUID": "1.2.840.10008.5.1.4.1.1.4"}, "The slices belong to 2 SOP classes, by their SOPClassUID."),
-        ({"NumberOfFrames": "10"}, "Multi-frame series are not supported yet."),
+        ({"NumberOfFrames": "10"}, "1 multi-frame object with no functional groups to say where frames lie."),
     ],
 )
 def test_one_odd_slice_is_enough_to_refuse(spoil: dict[str, Any], reason: str) -> None:
@@ -105,9 +107,30 @@ def test_one_odd_slice_is_enough_to_refuse(spoil: dict[str, Any], reason: str) -
     assert reason in refusal(headers)
 
 
-def test_an_enhanced_object_is_refused_as_multi_frame_even_without_frames() -> None:
+def test_an_enhanced_object_without_functional_groups_is_refused() -> None:
     enhanced = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1", "Modality": "CT"}
-    assert refusal([enhanced]) == "Multi-frame series are not supported yet."
+    assert refusal([enhanced]) == "1 multi-frame object with no functional groups to say where frames lie."
+
+
+def test_frames_are_slices_and_their_object_stands_once() -> None:
+    enhanced = {"SOPClassUID": "1.2.840.10008.5.1.4.1.1.2.1"}
+    frames = [Slice("1.9", one | enhanced, 20 - k) for k, one in enumerate(stack(20))]
+    verdict = examine(frames, 1)
+    assert verdict.refusal is None
+    assert verdict.slices == ("1.9",)
+    assert verdict.facts["slices"] == 20
+    twice = [Slice(uid, {**one.header, "TemporalPositionIdentifier": uid}, one.frame) for one in frames for uid in "12"]
+    assert "told apart by TemporalPositionIdentifier (1, 2)." in str(examine(twice).refusal)
+
+
+@pytest.mark.parametrize(
+    ("part", "kind"), [("66.4", "a segmentation"), ("4.2", "a spectrum"), ("30", "a parametric map")]
+)
+def test_what_is_stored_like_an_image_and_is_none_is_set_aside(part: str, kind: str) -> None:
+    other = header((0, 0, 0), SOPClassUID=f"1.2.840.10008.5.1.4.1.1.{part}", NumberOfFrames=20)
+    verdict = examine(instances([*stack(20), other]))
+    assert verdict.refusal is None
+    assert verdict.set_aside == (("1.9.21", kind),)
 
 
 def test_a_frame_of_reference_of_its_own_in_every_slice_is_accepted_and_told() -> None:
