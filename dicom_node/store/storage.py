@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 MOST_AT_ONCE = 64
 MOST_UNTOLD = 10_000
 _TELL_AGAIN_S = 5.0
-_ENOUGH_BYTES = 128 * 1024  # to be worth waking the disk thread for
+_ENOUGH_BYTES = 128 * 1024  # to be handed to a disk thread that is busy with the same data set
 
 SUCCESS = 0x0000
 
@@ -100,7 +100,7 @@ class Storage:
     def write(self, arrival: Arrival, data: memoryview | bytes) -> None:
         """Append to the data set."""
         arrival.hold(data)
-        if arrival.pending_bytes >= _ENOUGH_BYTES:
+        if arrival.pending_bytes >= _ENOUGH_BYTES or arrival.written + arrival.pending_bytes == arrival.queued:
             self._disk.put(partial(self._write, arrival, arrival.take_pending()))
 
     def finish(self, arrival: Arrival) -> None:

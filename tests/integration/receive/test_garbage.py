@@ -13,39 +13,9 @@ from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian
 from dicom_node.db import tables as t
 from dicom_node.digest import digest_of
 from tests.integration.receive.conftest import Running, Start
+from tests.integration.receive.garbage import OPENING, mutated, stream
 from tests.integration.receive.objects import FILES, ct, sample
-from tests.integration.receive.scu import Aborted, Instance, Scu, command_set, p_data, pdu, pdv, request, store_all
-
-OPENING = request((CTImageStorage, [ExplicitVRLittleEndian]))
-
-
-def stream(rng: random.Random) -> bytes:
-    """An association with two stores, then broken in one of the ways that bytes break."""
-    scu_command = Scu.store_command(_Numbered(), ct(rng.randrange(5)))
-    values = pdv(1, 3, command_set(scu_command)), pdv(1, 2, ct(rng.randrange(5)).data)
-    whole = OPENING + p_data(values[0]) + p_data(values[1]) + p_data(*values) + struct.pack(">BxI4x", 5, 4)
-    start = rng.choice((0, len(OPENING), len(OPENING)))  # mostly beyond the request
-    damaged = bytearray(whole)
-    for _ in range(rng.randrange(1, 6)):
-        position = rng.randrange(min(start, len(damaged) - 1), len(damaged))
-        match rng.randrange(5):
-            case 0:
-                damaged[position] ^= 1 << rng.randrange(8)
-            case 1:
-                del damaged[position + 1 : position + rng.randrange(2, 40)]
-            case 2:
-                damaged[position:position] = rng.randbytes(rng.randrange(1, 40))
-            case 3:
-                damaged[position : position + 4] = rng.choice((b"\xff\xff\xff\xff", bytes(4), b"\x7f\xff\xff\xff"))
-            case _:
-                del damaged[position:]
-                damaged += rng.randbytes(rng.randrange(1, 60))
-    return bytes(damaged)
-
-
-class _Numbered(Scu):
-    def __init__(self) -> None:  # no connection: only its messages are wanted
-        self._message_id = 0
+from tests.integration.receive.scu import Aborted, Instance, Scu, pdu, request, store_all
 
 
 def stored_files(node: Running) -> set[str]:
@@ -84,17 +54,8 @@ def test_damaged_data_sets_are_stored_or_refused_and_each_is_answered(start: Sta
         with Scu(node.port) as scu:
             scu.associate_for(whole)
             for number in range(25):
-                data = bytearray(whole.data)
-                head = min(len(data), 2000)
-                for _ in range(rng.randrange(1, 5)):
-                    data[rng.randrange(head)] = rng.randrange(256)
-                if rng.random() < 0.3:
-                    del data[rng.randrange(len(data)) :]
-                one = Instance(whole.sop_class_uid, f"1.9.{number}", whole.transfer_syntax_uid, bytes(data))
-                if number % 2:
-                    one = Instance(whole.sop_class_uid, whole.sop_instance_uid, whole.transfer_syntax_uid, one.data)
-                if one.data:
-                    assert scu.store(one) in (0x0000, 0x0111, 0xA900, 0xC000)
+                status = scu.store(mutated(whole, rng, "" if number % 2 else f"1.9.{number}"))
+                assert status in (0x0000, 0x0111, 0xA900, 0xC000)
             scu.release()
     assert {row.path for row in node.rows(t.instance)} == stored_files(node)
 
