@@ -16,6 +16,10 @@ demo: $(VENV)/run.stamp ## a real chest CT through node and PACS, with a table a
 test: peers $(VENV)/dev.stamp ## all tests, real peers included (PEERS=none: those that need no peer)
 	@PEERS=$(PEERS) $(BIN)/python -m pytest $(ARGS)
 
+.PHONY: chaos
+chaos: peers $(VENV)/dev.stamp ## kill -9 at random points, 200 of the intake and 24 of the whole road, on both databases
+	@$(BIN)/python -m tests.chaos $(ARGS)
+
 .PHONY: conformance
 conformance: $(VENV)/dev.stamp ## write the tables of docs/conformance.md anew, from the code
 	@$(BIN)/python -m dicom_node.conformance docs/conformance.md

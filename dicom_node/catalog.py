@@ -19,7 +19,7 @@ from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
 
 import ai
 from dicom_node.card import CARD, Card, Name, Table, Text, card_problems, model_card, nearest
-from dicom_node.domain.delivery import Destination, DimseDestination, FolderDestination, StowDestination
+from dicom_node.domain.delivery import Destination, DimseDestination, FolderDestination, StowDestination, TlsClient
 from dicom_node.domain.job import Priority
 from dicom_node.domain.model import ModelCard
 from dicom_node.domain.proof import ProofPolicy
@@ -27,7 +27,15 @@ from dicom_node.domain.rule import FACTS, Condition, Operator, Rule, Scalar
 from dicom_node.domain.uids import AETitle
 from dicom_node.errors import ConfigurationError
 from dicom_node.pins import Pin, read_pins
-from dicom_node.settings import AnyDestination, DimseSettings, FolderSettings, Settings, StowSettings, explain
+from dicom_node.settings import (
+    AnyDestination,
+    DimseSettings,
+    DimseTls,
+    FolderSettings,
+    Settings,
+    StowSettings,
+    explain,
+)
 
 BUNDLED = Path(ai.__file__).parent / "bundles"
 
@@ -179,7 +187,12 @@ def destination(name: str, section: AnyDestination, settings: Settings) -> Desti
             calling = AETitle(section.calling_ae or settings.node.ae_title)
             ae_title = AETitle(section.ae_title)
             return DimseDestination(
-                **shared, host=section.host, port=section.port, ae_title=ae_title, calling_ae=calling
+                **shared,
+                host=section.host,
+                port=section.port,
+                ae_title=ae_title,
+                calling_ae=calling,
+                tls=_tls(section.tls) if section.tls else None,
             )
         case StowSettings():
             return StowDestination(
@@ -195,6 +208,17 @@ def destination(name: str, section: AnyDestination, settings: Settings) -> Desti
             )
         case FolderSettings():
             return FolderDestination(**shared, path=section.path)
+
+
+def _tls(section: DimseTls) -> TlsClient:
+    return TlsClient(
+        ca=section.ca,
+        certificate=section.certificate,
+        key=section.key,
+        server_name=section.server_name,
+        minimum=section.minimum,
+        accepts_any=section.accept_any_certificate,
+    )
 
 
 def find_bundles(settings: Settings) -> list[Path]:

@@ -13,6 +13,7 @@
     |  |- UnknownTransferSyntax     0xC122  a transfer syntax that the standard does not know
     |  `- DuplicateDiffers          0x0111  same SOP Instance UID with other bytes: the first is kept
     |- ProtocolError                a peer broke the upper layer protocol or DIMSE; costs its association
+    |  `- TlsFailed                 a connection over TLS that did not come about, or broke
     |- GeometryError                a series that cannot be one volume; the text says why
     |- NotEligible                  a volume that the model was not made for; the text says why
     |- SignInRefused                an OpenID provider vouches for nobody who may come in; the text says why
@@ -111,6 +112,10 @@ class ProtocolError(NodeError):
     def __init__(self, message: str, abort_reason: int = 6) -> None:
         self.abort_reason = abort_reason
         super().__init__(message)
+
+
+class TlsFailed(ProtocolError):
+    """There is no TLS with a peer. The text says why; `it` is the peer."""
 
 
 class GeometryError(NodeError):

@@ -63,7 +63,7 @@ def ready(settings: Settings, engine: Engine, spool: Spool) -> Health:
 def health(settings: Settings, engine: Engine, spool: Spool) -> Health:
     """Everything, the work that is behind included."""
     database, numbers = _database(engine)
-    checks = [_disk(settings, spool), database, _listener(settings), _rules(settings)]
+    checks = [_disk(settings, spool), database, _listener(settings), *_certificates(settings), _rules(settings)]
     return Health((*checks, *(_work(numbers) if numbers else ())))
 
 
@@ -96,12 +96,23 @@ def _database(engine: Engine) -> tuple[Check, Numbers | None]:
 def _listener(settings: Settings) -> Check:
     receive = settings.receive
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(receive.address, receive.address)
-    try:
-        socket.create_connection((address, receive.port), timeout=1.0).close()
-    except OSError as error:
-        text = f"nothing takes connections on port {receive.port} ({error.strerror or 'no answer'})"
-        return Check("receiver", State.DOWN, text)
-    return Check("receiver", State.OK, f"port {receive.port} takes connections")
+    for port in receive.ports:
+        try:
+            socket.create_connection((address, port), timeout=1.0).close()
+        except OSError as error:
+            text = f"nothing takes connections on port {port} ({error.strerror or 'no answer'})"
+            return Check("receiver", State.DOWN, text)
+    ports = " and ".join(map(str, receive.ports))
+    return Check("receiver", State.OK, f"port {ports} takes connections")
+
+
+def _certificates(settings: Settings) -> Iterator[Check]:
+    if settings.receive.tls is None:
+        return
+    from dicom_node.tls.cautions import certificate_trouble  # it loads a library that only TLS needs
+
+    trouble = certificate_trouble(settings)
+    yield Check("TLS", State.DEGRADED if trouble else State.OK, trouble or "the certificates can be used")
 
 
 def _rules(settings: Settings) -> Check:

@@ -12,7 +12,7 @@ import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from string import Template
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Any, Literal, Self, TypeVar
 from urllib.parse import urlsplit
 
 from pydantic import (
@@ -53,6 +53,7 @@ AE = Annotated[str, AfterValidator(AETitle)]
 ClassUID = Annotated[str, AfterValidator(_sop_class)]
 Seconds = Annotated[float, Field(gt=0)]
 Days = Annotated[float, Field(ge=0)]
+S = TypeVar("S", bound=BaseModel)
 
 
 def is_loopback(address: str) -> bool:
@@ -101,10 +102,13 @@ class Spool(_Section):
 
 
 class Peer(_Section):
-    """A calling AE that may send to us, from any address or from one network."""
+    """A calling AE that may send to us: from where, and what it has to show."""
 
     ae_title: AE
     address: str = ""
+    certificate: str = ""
+    user: str = ""
+    passcode: SecretStr = SecretStr("")
 
     @field_validator("address")
     @classmethod
@@ -112,6 +116,37 @@ class Peer(_Section):
         if address:
             ipaddress.ip_network(address, strict=False)
         return address
+
+    @model_validator(mode="after")
+    def _somebody(self) -> Self:
+        if self.passcode.get_secret_value() and not self.user:
+            raise ValueError("passcode needs the user that it belongs to")
+        return self
+
+
+class KeyPair(_Section):
+    """A certificate of ours with its chain, and its key; both in PEM, in one file or in two."""
+
+    certificate: Path
+    key: Path | None = None
+
+
+class ReceiveTls(_Section):
+    """The DICOM listener over TLS (PS3.15 B.12)."""
+
+    port: Port = 2762
+    certificates: Annotated[tuple[KeyPair, ...], Field(min_length=1)]
+    client_certificates: Literal["required", "optional", "none"] = "required"
+    ca: Path | None = None
+    minimum: Literal["1.2", "1.3"] = "1.2"
+
+    @model_validator(mode="after")
+    def _can_judge(self) -> Self:
+        if self.client_certificates != "none" and self.ca is None:
+            raise ValueError(
+                'give ca, the certificates of those who may vouch for peers, or say client_certificates = "none"'
+            )
+        return self
 
 
 class WatchedFolder(_Section):
@@ -139,6 +174,34 @@ class Receive(_Section):
     accept_any_peer: bool = False
     peers: tuple[Peer, ...] = ()
     folders: tuple[WatchedFolder, ...] = ()
+    clear_text: bool | None = None
+    passcodes_in_clear: bool = False
+    tls: ReceiveTls | None = None
+
+    @model_validator(mode="after")
+    def _guarded(self) -> Self:
+        if self.tls is None and self.clear_text is False:
+            raise ValueError("clear_text = false without [receive.tls]: nothing would listen")
+        if self.tls is not None and self.has_clear_text and self.tls.port == self.port:
+            raise ValueError("tls.port: two listeners cannot have one port")
+        shows = self.tls is not None and self.tls.client_certificates != "none"
+        if not shows and any(peer.certificate for peer in self.peers):
+            raise ValueError("peers name certificates, but no [receive.tls] asks for them")
+        if self.tls is None and not self.passcodes_in_clear and any(peer.user for peer in self.peers):
+            raise ValueError(
+                "passcodes would cross the network in clear text: give [receive.tls], or say passcodes_in_clear = true"
+            )
+        return self
+
+    @property
+    def has_clear_text(self) -> bool:
+        """Whether there is a listener without TLS: beside one with it only if somebody says so."""
+        return self.tls is None if self.clear_text is None else self.clear_text
+
+    @property
+    def ports(self) -> tuple[int, ...]:
+        """Every port that is listened on."""
+        return (*((self.port,) if self.has_clear_text else ()), *((self.tls.port,) if self.tls else ()))
 
 
 class AssembleSource(_Section):
@@ -458,6 +521,25 @@ class DestinationSettings(_Section):
         return objects
 
 
+class DimseTls(_Section):
+    """How we speak TLS with a PACS (PS3.15 B.12)."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str = ""
+    minimum: Literal["1.2", "1.3"] = "1.2"
+    accept_any_certificate: bool = False
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key needs the certificate that belongs to it")
+        if self.accept_any_certificate and (self.ca or self.server_name):
+            raise ValueError("accept_any_certificate looks at nothing: leave out ca and server_name")
+        return self
+
+
 class DimseSettings(DestinationSettings):
     """A PACS that takes results by C-STORE."""
 
@@ -466,6 +548,7 @@ class DimseSettings(DestinationSettings):
     port: Port = 104
     ae_title: AE
     calling_ae: AE | None = None
+    tls: DimseTls | None = None
 
 
 class StowSettings(DestinationSettings):
@@ -660,16 +743,14 @@ def _absolute(settings: Settings, base: Path) -> Settings:
                     }
                 }
             ),
+            "receive": _rooted(settings.receive, base),
             "audit": settings.audit.model_copy(update=_placed(settings.audit, base)),
             "trace": settings.trace.model_copy(update=_placed(settings.trace, base)),
-            "receive": settings.receive.model_copy(
-                update={"folders": tuple(f.model_copy(update=_placed(f, base)) for f in settings.receive.folders)}
-            ),
             "rules": base / settings.rules,
             "models": tuple(base / folder for folder in settings.models),
             "oidc": settings.oidc and settings.oidc.model_copy(update=_placed(settings.oidc, base)),
             "web": settings.web.model_copy(update=_placed(settings.web, base)),
-            "destinations": {name: _absolute_paths(d, base) for name, d in settings.destinations.items()},
+            "destinations": {name: _rooted(d, base) for name, d in settings.destinations.items()},
         }
     )
 
@@ -695,6 +776,14 @@ def _placed(section: BaseModel, base: Path) -> dict[str, Path]:
     return {name: base / value for name, value in section if isinstance(value, Path)}
 
 
-def _absolute_paths(destination: AnyDestination, base: Path) -> AnyDestination:
-    paths = {name: base / value for name, value in destination if isinstance(value, Path)}
-    return destination.model_copy(update=paths)
+def _rooted(section: S, base: Path) -> S:
+    """Count every path from `base`, those of the sections in it, too."""
+
+    def rooted(value: Any) -> Any:
+        if isinstance(value, Path):
+            return base / value
+        if isinstance(value, tuple):
+            return tuple(rooted(one) for one in value)
+        return _rooted(value, base) if isinstance(value, BaseModel) else value
+
+    return section.model_copy(update={name: rooted(value) for name, value in section})

@@ -13,7 +13,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from threading import Event
 
@@ -26,6 +26,8 @@ from dicom_node.domain.job import retry_delay_s
 from dicom_node.errors import ConfigurationError, ConflictError
 from dicom_node.loop import run_every
 from dicom_node.settings import Settings
+from dicom_node.tls import check_tls
+from dicom_node.tls.cautions import cautions
 
 ROLES = ("receive", "watch", "assemble", "work", "deliver", "maintain", "web")
 
@@ -88,6 +90,9 @@ class Supervisor:
         """
         with _only_one(self._settings):
             check_port(self._settings)
+            check_tls(self._settings)
+            for caution in cautions(self._settings):
+                _log.warning("caution: %s", caution)
             engine = open_engine(self._settings.database.url, pool_size=1)
             try:
                 run_every(lambda: self._look(engine), LOOK_S, stop)
@@ -106,10 +111,10 @@ class Supervisor:
             self._ready = True
             receive = self._settings.receive
             _log.info(
-                "ready: %s listens on %s:%d; %d processes",
+                "ready: %s listens on %s:%s; %d processes",
                 self._settings.node.ae_title,
                 receive.address,
-                receive.port,
+                "+".join(map(str, receive.ports)),
                 len(self._children),
             )
 
@@ -185,7 +190,13 @@ def check_port(settings: Settings) -> None:
     ConfigurationError
         Naming file, key and reason.
     """
-    address, port = settings.receive.address, settings.receive.port
+    for port in settings.receive.ports:
+        _check_port(settings, port)
+
+
+def _check_port(settings: Settings, port: int) -> None:
+    receive = settings.receive
+    address = receive.address
     try:
         with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET) as probe:
             probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -197,7 +208,8 @@ def check_port(settings: Settings) -> None:
             errno.EACCES: f"port {port} needs privileges (below 1024); choose one above, 11112 is usual",
             errno.EADDRNOTAVAIL: f"this machine has no address {address}; 0.0.0.0 listens on all",
         }.get(error.errno or 0, str(error))
-        key = "receive.address" if error.errno == errno.EADDRNOTAVAIL else "receive.port"
+        key = "receive.tls.port" if receive.tls is not None and port == receive.tls.port else "receive.port"
+        key = "receive.address" if error.errno == errno.EADDRNOTAVAIL else key
         raise ConfigurationError(f"{settings.file}: {key}: {reason}") from None
 
 
@@ -226,7 +238,9 @@ def _only_one(settings: Settings) -> Iterator[None]:
         file.truncate(0)
         file.write(f"{os.getpid()}\n")
         file.flush()
-        with _port_lock(settings.receive.port):
+        with ExitStack() as held:
+            for port in settings.receive.ports:
+                held.enter_context(_port_lock(port))
             yield
 
 
@@ -247,7 +261,8 @@ def _port_lock(port: int) -> Iterator[None]:
 def _answers(settings: Settings) -> bool:
     address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.receive.address, settings.receive.address)
     try:
-        socket.create_connection((address, settings.receive.port), timeout=1.0).close()
+        for port in settings.receive.ports:
+            socket.create_connection((address, port), timeout=1.0).close()
     except OSError:
         return False
     return True

@@ -111,6 +111,7 @@ def _machine_problems(settings: Settings) -> list[str]:
     from dicom_node import app
     from dicom_node.errors import ConfigurationError, NodeError
     from dicom_node.supervise import check_port
+    from dicom_node.tls import check_tls
 
     problems = []
     try:
@@ -123,7 +124,7 @@ def _machine_problems(settings: Settings) -> list[str]:
         problems += error.problems
     except SQLAlchemyError as error:
         problems.append(f"{settings.file}: database.url: it does not answer: {app.one_line(error)}")
-    for look in (check_port, app.check_traces):
+    for look in (check_port, check_tls, app.check_traces):
         try:
             look(settings)
         except ConfigurationError as error:
@@ -132,6 +133,8 @@ def _machine_problems(settings: Settings) -> list[str]:
 
 
 def _tell(settings: Settings, catalog: Catalog) -> None:
+    from dicom_node.tls.cautions import cautions
+
     receive = settings.receive
     for name, card in catalog.models.items():
         click.echo(f"model         {name} {card.version} ({card.title}), digest {card.digest[:12]}")
@@ -146,6 +149,8 @@ def _tell(settings: Settings, catalog: Catalog) -> None:
     else:
         peers = ", ".join(f"{p.ae_title}{f' ({p.address})' if p.address else ''}" for p in receive.peers)
         click.echo(f"peers         {peers or 'nobody may send to us yet: name them in [[receive.peers]]'}")
+    for caution in cautions(settings):
+        click.echo(f"caution       {caution}")
     if not any(rule.enabled for rule in catalog.rules):
         click.echo("note          no rule is switched on: series will be kept, and nothing done with them")
 

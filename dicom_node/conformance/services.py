@@ -74,7 +74,8 @@ def rejections() -> list[Row]:
     when = {
         admission.NOT_DICOM: "the application context is not DICOM's",
         admission.NOT_CALLED: "the called AE title is none of `receive.called_ae`, by default `node.ae_title`",
-        admission.NOT_ALLOWED: "the calling AE title is not in `receive.peers`, or not with this address",
+        admission.NOT_ALLOWED: "the calling AE title is not in `receive.peers`, or not with what it shows",
+        admission.NOT_IDENTIFIED: "the user of `receive.peers.user` is not identified, or in clear (PS3.7 D.3.3.7)",
         admission.TOO_MANY: "`receive.max_associations` are open",
     }
     return [("Result, source, reason", "When"), *((", ".join(map(str, numbers)), why) for numbers, why in when.items())]

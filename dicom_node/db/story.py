@@ -65,8 +65,9 @@ def find_series(tx: Connection, text: str) -> list[str]:
 
 
 def find_refusals(tx: Connection, text: str) -> Rows:
-    """Find what was refused at the door: rejected associations and instances whose audit event holds `text` whole."""
-    refused = (Event.ASSOCIATION_REJECTED.value, Event.SOP_CLASS_REFUSED.value, Event.INSTANCE_REFUSED.value)
+    """Find what was refused at the door (connections, associations, instances) whose event holds `text` whole."""
+    at_the_door = (Event.TLS_FAILED, Event.ASSOCIATION_REJECTED, Event.SOP_CLASS_REFUSED, Event.INSTANCE_REFUSED)
+    refused = [event.value for event in at_the_door]
     quoted = cast(t.audit_event.c.detail, Text).contains(f'"{text}"', autoescape=True)
     return tx.execute(
         select(t.audit_event)

@@ -7,9 +7,11 @@ administrator what to look at and tells the node whether another try can help.
 from __future__ import annotations
 
 import socket
+import ssl
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import TYPE_CHECKING
 
 from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
@@ -17,9 +19,14 @@ from pynetdicom.association import Association
 from pynetdicom.pdu import A_ABORT_RQ
 from pynetdicom.presentation import PresentationContext
 
-from dicom_node.domain.delivery import DimseDestination
+from dicom_node.domain.delivery import DimseDestination, TlsClient
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
-from dicom_node.errors import DeliveryError
+from dicom_node.errors import ConfigurationError, DeliveryError
+from dicom_node.tls.client import client_context
+from dicom_node.tls.profile import why
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 MAX_PDU = 128 * 1024
 
@@ -52,10 +59,10 @@ def associated(
     Raises
     ------
     DeliveryError
-        When the host is unknown or unreachable, or the peer rejects, aborts, stays silent or accepts none of the
-        contexts (the only one of these that another try cannot change).
+        When the host is unknown or unreachable, there is no TLS with it, or the peer rejects, aborts, stays silent or
+        accepts none of the contexts (the only one of these that another try cannot change).
     """
-    line = _Line(destination.timeout_s)
+    line = _Line(destination)
     assoc = _request(destination, contexts, line, handlers)
     try:
         if not assoc.is_established:
@@ -127,8 +134,9 @@ def _refusal(context: PresentationContext) -> str:
 class _Line:
     """What happened on the connection, as pynetdicom tells it while associating."""
 
-    def __init__(self, timeout_s: float) -> None:
-        self.timeout_s = timeout_s
+    def __init__(self, destination: DimseDestination) -> None:
+        self.timeout_s = destination.timeout_s
+        self._tls = _context(destination, destination.tls) if destination.tls else None
         self.connected = False
         self.aborted_by_peer = False
         self._socket: socket.socket | None = None
@@ -141,9 +149,22 @@ class _Line:
     def created(self, event: evt.Event) -> None:
         """Prepare the socket: without TCP_NODELAY small PDUs wait for acknowledgements, 20 objects a second at best."""
         wrapper = event.assoc.dul.socket
-        if self._socket is None and wrapper is not None and wrapper.socket is not None:
+        if self._tls is None and wrapper is not None and wrapper.socket is not None:
             self._socket = wrapper.socket
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+    def wrap_socket(self, peer: socket.socket, *, server_side: bool, server_hostname: str) -> ssl.SSLSocket:
+        """Do what pynetdicom asks of an SSLContext before it connects, and keep the socket."""
+        assert self._tls is not None
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._socket = self._tls.wrap_socket(peer, server_side=server_side, server_hostname=server_hostname)
+        return self._socket
+
+    @property
+    def no_tls(self) -> str:
+        """Why there is no TLS; empty where that was not the trouble."""
+        problem = getattr(self._socket, "problem", None)
+        return why(problem) if problem is not None else ""
 
     def opened(self, event: evt.Event) -> None:
         """Let the timeout hold for each write, so that a peer that stops reading cannot hold us for ever."""
@@ -190,6 +211,7 @@ def _request(
             contexts=list(contexts),
             ae_title=destination.ae_title,
             max_pdu=MAX_PDU,
+            tls_args=destination.tls and (line, destination.tls.server_name or destination.host),  # type: ignore[arg-type]
             evt_handlers=[
                 (evt.EVT_ACSE_SENT, line.created),
                 (evt.EVT_CONN_OPEN, line.opened),
@@ -202,8 +224,40 @@ def _request(
         raise DeliveryError(f"the host of {_name(destination)} cannot be found: {error}", retry=True) from error
 
 
+class _Socket(ssl.SSLSocket):
+    """A socket that remembers why its handshake failed, which pynetdicom only logs."""
+
+    problem: OSError | None = None
+
+    def do_handshake(self, block: bool = False) -> None:
+        try:
+            super().do_handshake(block)
+        except OSError as error:
+            self.problem = error
+            raise
+
+    def read(self, len: int = 1024, buffer: WriteableBuffer | None = None) -> bytes:  # noqa: A002 - as inherited
+        """Read; a peer that speaks TLS 1.3 says only now that it does not take our certificate, or wants one."""
+        try:
+            return super().read(len, buffer)
+        except ssl.SSLError as error:
+            self.problem = error
+            raise
+
+
+def _context(destination: DimseDestination, tls: TlsClient) -> ssl.SSLContext:
+    try:
+        context = client_context(tls)
+    except ConfigurationError as error:
+        raise DeliveryError(f"{_name(destination)}: {error}", retry=True) from error
+    context.sslsocket_class = _Socket
+    return context
+
+
 def _why_not(destination: DimseDestination, assoc: Association, line: _Line) -> DeliveryError:
     where = _name(destination)
+    if line.no_tls:
+        return DeliveryError(f"no TLS with {where}: {line.no_tls}", retry=True)
     if not line.connected:
         how = f"no answer in {line.timeout_s:g} s" if line.elapsed_s >= line.timeout_s else "refused or unreachable"
         return DeliveryError(f"no connection to {where}: {how}", retry=True)

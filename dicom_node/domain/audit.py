@@ -18,6 +18,7 @@ class Event(StrEnum):
     NODE_DIED = "node died"
     ASSOCIATION_REJECTED = "association rejected"
     SOP_CLASS_REFUSED = "SOP class not named"
+    TLS_FAILED = "no TLS with a peer"
     INSTANCE_REFUSED = "instance refused"
     INSTANCE_DUPLICATE_DIFFERS = "instance refused: same UID, other bytes"
     INSTANCES_STORED = "instances stored over the web"

@@ -100,8 +100,34 @@ class Destination(ABC):
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TlsClient:
+    """How we speak TLS with a peer that we call.
+
+    Attributes
+    ----------
+    ca : pathlib.Path, optional
+        Certificates of those who may vouch for the peer, in PEM; None for those that the system trusts.
+    certificate, key : pathlib.Path, optional
+        Our own, in PEM.
+    server_name : str
+        The name that its certificate has to have; empty for the host that is called.
+    minimum : str
+        The oldest version: ``1.2`` or ``1.3``.
+    accepts_any : bool
+        Whether its certificate is not looked at.
+    """
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str = ""
+    minimum: str = "1.2"
+    accepts_any: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DimseDestination(Destination):
-    """A PACS that takes objects by C-STORE."""
+    """A PACS that takes objects by C-STORE, over TLS where `tls` says how."""
 
     kind = "dimse"
 
@@ -109,11 +135,12 @@ class DimseDestination(Destination):
     port: int
     ae_title: AETitle
     calling_ae: AETitle
+    tls: TlsClient | None = None
 
     @property
     def where(self) -> str:
         """AE title and address."""
-        return f"{self.ae_title} at {self.host}:{self.port}"
+        return f"{self.ae_title} at {self.host}:{self.port}{' (TLS)' if self.tls else ''}"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -28,6 +28,8 @@ def event_lines(rows: Iterable[Row[Any]]) -> Iterator[tuple[Any, str]]:
 
 def remedy(row: Row[Any]) -> str:
     """Say what to do about a refusal at the door."""
+    if row.event == Event.TLS_FAILED:
+        return "compare the peer's certificate, and who vouches for it, with receive.tls in the settings"
     if row.event == Event.ASSOCIATION_REJECTED:
         return "compare the peer's AE titles and address with receive.peers and receive.called_ae in the settings"
     if row.event == Event.SOP_CLASS_REFUSED:

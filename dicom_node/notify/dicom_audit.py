@@ -177,6 +177,7 @@ _ACCESSED: Code = ("110103", "DICOM Instances Accessed")
 _AUTHENTICATION: Code = ("110114", "User Authentication")
 _LOGIN: Code = ("110122", "Login")
 _ALERT: Code = ("110113", "Security Alert")
+_NODE: Code = ("110126", "Node Authentication")
 _PEOPLE: Code = ("110137", "User Security Attributes Changed")
 _STOP: Code = ("110121", "Application Stop")
 
@@ -184,9 +185,8 @@ _KINDS: dict[str, _Kind] = {
     Event.NODE_STARTED: _Kind(_ACTIVITY, "E", _process, ("110120", "Application Start")),
     Event.NODE_STOPPED: _Kind(_ACTIVITY, "E", _process, _STOP),
     Event.NODE_DIED: _Kind(_ACTIVITY, "E", _process, _STOP, SERIOUS_FAILURE),
-    Event.ASSOCIATION_REJECTED: _Kind(
-        ("110113", "Security Alert"), "E", _stranger, ("110126", "Node Authentication"), MINOR_FAILURE
-    ),
+    Event.ASSOCIATION_REJECTED: _Kind(_ALERT, "E", _stranger, _NODE, MINOR_FAILURE),
+    Event.TLS_FAILED: _Kind(_ALERT, "E", _stranger, _NODE, MINOR_FAILURE),
     Event.INSTANCES_STORED: _Kind(_TRANSFERRED, "C", _handed_over),
     Event.SERIES_COMPLETE: _Kind(_TRANSFERRED, "C", _received),
     Event.DELIVERY_DONE: _Kind(_TRANSFERRED, "R", _sent),

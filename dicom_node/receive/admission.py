@@ -22,7 +22,15 @@ from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # typ
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.errors import ProtocolError
 from dicom_node.receive.classes import is_other_service, storage_classes, transfer_syntaxes
-from dicom_node.settings import DimseSettings, Settings
+from dicom_node.receive.identity import (
+    IN_CLEAR,
+    Shown,
+    identity_taken,
+    names_user,
+    shows_certificate,
+    what_is_missing,
+)
+from dicom_node.settings import DimseSettings, Peer, Settings
 
 MAX_PDU = 128 * 1024
 MOST_OPERATIONS = 16  # that one association may have under way
@@ -32,6 +40,7 @@ _CONTEXT, _USER_INFORMATION = 0x20, 0x50
 APPLICATION_CONTEXT = "1.2.840.10008.3.1.1.1"
 # Result, source and reason of an A-ASSOCIATE-RJ (PS3.8 table 9-21)
 NOT_DICOM, NOT_CALLED, NOT_ALLOWED, TOO_MANY = (1, 1, 2), (1, 1, 7), (1, 1, 3), (2, 3, 2)
+NOT_IDENTIFIED = (1, 2, 1)  # PS3.7 D.3.3.7.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,13 +59,15 @@ class Services:
 
     `stores` says whether it may send objects, `reports` whether it may report on storage commitment, and
     `is_destination` whether it is known to be a destination: then it need not negotiate its role. `sop_classes` are
-    those that it may send although they are no storage classes of the standard.
+    those that it may send although they are no storage classes of the standard. `is_user` says whether it is let in as
+    the user that it named (PS3.7 D.3.3.7).
     """
 
     stores: bool
     reports: bool = False
     is_destination: bool = False
     sop_classes: frozenset[str] = frozenset()
+    is_user: bool = False
 
 
 def check_items(pdu: bytes) -> None:
@@ -91,8 +102,8 @@ def _each(pdu: bytes, position: int, end: int) -> Iterator[tuple[int, int, int]]
         yield pdu[start - 4], start, position
 
 
-def refuse(request: A_ASSOCIATE, address: str, settings: Settings) -> Rejection | None:
-    """Decide by AE titles and address whether a peer may associate.
+def refuse(request: A_ASSOCIATE, address: str, settings: Settings, shown: Shown = IN_CLEAR) -> Rejection | None:
+    """Decide by AE titles, address and what is shown whether a peer may associate.
 
     Parameters
     ----------
@@ -100,6 +111,8 @@ def refuse(request: A_ASSOCIATE, address: str, settings: Settings) -> Rejection 
         What the peer asks for.
     address : str
         Its IP address.
+    shown : Shown
+        What its connection says of it.
 
     Returns
     -------
@@ -113,24 +126,38 @@ def refuse(request: A_ASSOCIATE, address: str, settings: Settings) -> Rejection 
     ours = receive.called_ae or (settings.node.ae_title,)
     if called not in ours:
         return Rejection(*NOT_CALLED, f"called AE title {called} is not ours ({', '.join(ours)})")
-    allowed = services(request, address, settings)
+    allowed = services(request, address, settings, shown)
     if allowed.stores or allowed.reports:
         return None
+    if here := [peer for peer in receive.peers if peer.ae_title == calling and _comes_from(peer, address)]:
+        is_user, reason = what_is_missing(here, request, receive, shown)
+        return Rejection(*(NOT_IDENTIFIED if is_user else NOT_ALLOWED), reason)
     if any(peer.ae_title == calling for peer in receive.peers):
         return Rejection(*NOT_ALLOWED, f"calling AE title {calling} may not send from {address}")
     return Rejection(*NOT_ALLOWED, f"calling AE title {calling} is not in receive.peers")
 
 
 def services(
-    request: A_ASSOCIATE, address: str, settings: Settings, sop_classes: frozenset[str] = frozenset()
+    request: A_ASSOCIATE,
+    address: str,
+    settings: Settings,
+    shown: Shown = IN_CLEAR,
+    sop_classes: frozenset[str] = frozenset(),
 ) -> Services:
     """Say what a peer may do: the named peers send, and those whom we ask for storage commitment report on it."""
     receive, calling = settings.receive, request.calling_ae_title
-    known = (peer for peer in receive.peers if peer.ae_title == calling)
-    stores = receive.accept_any_peer or any(not peer.address or _within(address, peer.address) for peer in known)
+    known = (peer for peer in receive.peers if peer.ae_title == calling and _comes_from(peer, address))
+    proven = [p for p in known if shows_certificate(p, shown) and names_user(p, request, receive, shown)]
+    stores = receive.accept_any_peer or bool(proven)
     asked = [d for d in settings.destinations.values() if isinstance(d, DimseSettings) and d.verify.by_commitment]
-    is_destination = any(d.ae_title == calling for d in asked)
-    return Services(stores, bool(asked) and (stores or is_destination), is_destination, sop_classes)
+    # whom we call over TLS shall not be impersonated without it
+    is_destination = any(d.ae_title == calling and (d.tls is None or shown.is_secure) for d in asked)
+    is_user = any(peer.user for peer in proven)
+    return Services(stores, bool(asked) and (stores or is_destination), is_destination, sop_classes, is_user)
+
+
+def _comes_from(peer: Peer, address: str) -> bool:
+    return not peer.address or _within(address, peer.address)
 
 
 def negotiate(
@@ -194,9 +221,13 @@ def window(request: A_ASSOCIATE) -> int | None:
 
 
 def acceptance(
-    request: A_ASSOCIATE, contexts: list[PresentationContext], roles: list[SCP_SCU_RoleSelectionNegotiation]
+    request: A_ASSOCIATE,
+    contexts: list[PresentationContext],
+    roles: list[SCP_SCU_RoleSelectionNegotiation],
+    *,
+    is_user: bool = False,
 ) -> A_ASSOCIATE:
-    """Build the A-ASSOCIATE response that accepts."""
+    """Build the A-ASSOCIATE response that accepts; `is_user` says whether the peer was let in as the user it named."""
     answer = A_ASSOCIATE()
     answer.application_context_name = UID(APPLICATION_CONTEXT)
     answer.calling_ae_title = request.calling_ae_title
@@ -210,6 +241,7 @@ def acceptance(
     version = ImplementationVersionNameNotification()
     version.implementation_version_name = IMPLEMENTATION_VERSION_NAME
     answer.user_information = [length, class_uid, *_agreed_window(request), *roles, version]
+    answer.user_information += identity_taken(request) if is_user else []
     return answer
 
 

@@ -21,7 +21,7 @@ from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr
 
 from dicom_node.db.engine import utc_now
 from dicom_node.db.instances import RELEASED, Sender
-from dicom_node.errors import DataSetMismatch, ProtocolError
+from dicom_node.errors import DataSetMismatch, ProtocolError, TlsFailed
 from dicom_node.receive import dimse
 from dicom_node.receive.admission import (
     Rejection,
@@ -40,6 +40,7 @@ from dicom_node.store.arrival import LONGEST_WAIT_BYTES, Arrival
 
 logger = logging.getLogger(__name__)
 
+_TLS = 0x16  # no PDU: how a TLS handshake begins
 _RQ, _DATA, _RELEASE_RQ, _RELEASE_RP, _ABORT = 0x01, 0x04, 0x05, 0x06, 0x07
 # Longer ones are refused unread. Data: room for peers that ignore the 128 KiB that we offer.
 _LONGEST = {_RQ: 512 * 1024, 0x02: 64, 0x03: 64, _DATA: 1024 * 1024, _RELEASE_RQ: 64, _RELEASE_RP: 64, _ABORT: 64}
@@ -170,6 +171,8 @@ class Association:
             if isinstance(self._inbox, bytearray):
                 del self._inbox[: self._at]
                 self._at = 0
+        except TlsFailed:
+            raise
         except ProtocolError as error:
             logger.warning("association with %s aborted: %s", self.address, error)
             self.abort(f"aborted: {error}", error.abort_reason)
@@ -194,6 +197,8 @@ class Association:
         if self._there < _HEAD.size:
             return False
         kind, length = _HEAD.unpack_from(self._inbox, self._at)
+        if kind == _TLS and self.state is State.WAITING:
+            raise TlsFailed("it speaks TLS on the port without it")
         if kind not in _LONGEST:
             raise ProtocolError(f"PDU type 0x{kind:02X} does not exist", abort_reason=1)
         if length > _LONGEST[kind]:
@@ -235,7 +240,7 @@ class Association:
             self._hub.unnamed(request, self.address, unnamed)
         contexts, roles = negotiate(request, allowed)
         answer = A_ASSOCIATE_AC()
-        answer.from_primitive(acceptance(request, contexts, roles))
+        answer.from_primitive(acceptance(request, contexts, roles, is_user=allowed.is_user))
         self._contexts = {
             int(cx.context_id): (str(cx.abstract_syntax), str(cx.transfer_syntax[0]))
             for cx in contexts

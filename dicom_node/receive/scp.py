@@ -11,9 +11,10 @@ import socket
 import time
 from collections import deque
 from collections.abc import Callable
-from contextlib import suppress
+from contextlib import ExitStack, suppress
 from functools import partial
 from threading import Event as StopEvent
+from typing import TYPE_CHECKING
 
 from pynetdicom.pdu_primitives import A_ASSOCIATE
 from sqlalchemy import Connection as Transaction
@@ -23,13 +24,19 @@ from dicom_node.catalog import rule_sop_classes
 from dicom_node.db.audit import record
 from dicom_node.db.instances import end_association
 from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.errors import TlsFailed
 from dicom_node.receive.admission import TOO_MANY, Rejection, Services, refuse, services
 from dicom_node.receive.association import Association, State
 from dicom_node.receive.commitment import EventReport, answer_report
-from dicom_node.settings import Settings
+from dicom_node.receive.identity import IN_CLEAR, Shown
+from dicom_node.receive.secure import SecureSocket
+from dicom_node.settings import ReceiveTls, Settings
 from dicom_node.spool import Spool
 from dicom_node.store.arrival import Arrival
 from dicom_node.store.storage import Storage
+
+if TYPE_CHECKING:
+    from dicom_node.receive.credentials import Credentials
 
 logger = logging.getLogger(__name__)
 
@@ -61,18 +68,15 @@ class Receiver:
         self._storage = Storage(spool, engine, settings.assemble.waiting())
         self._selector = selectors.DefaultSelector()
         self._connections: set[Connection] = set()
-        self._resting: socket.socket | None = None  # the listener, for a moment, when nothing can be accepted
+        self._credentials = _credentials(settings.receive.tls) if settings.receive.tls else None
+        self._over_tls: socket.socket | None = None  # that one of the listeners
+        self._resting: set[socket.socket] = set()  # listeners, for a moment, when nothing can be accepted
         self._next_look = 0.0  # monotonic time of the next look at the clocks of the connections
         self._posted: deque[Callable[[], None]] = deque()
         self._wake_out, self._wake_in = socket.socketpair()
         self._sop_classes = frozenset(settings.receive.sop_classes) | rule_sop_classes(settings)
         self._unnamed: set[tuple[str, str, str]] = set()  # calling AE, address, SOP class: recorded
-        self._rejected: dict[tuple[str, str, str], float] = {}  # calling AE, address, reason -> when it was recorded
-
-    @property
-    def port(self) -> int:
-        """Where it listens."""
-        return self._settings.receive.port
+        self._told: dict[tuple[str, ...], float] = {}  # calling AE, address, reason -> when it was recorded
 
     def run(self, stop: StopEvent) -> None:
         """Listen until `stop`; then let associations finish for `DRAIN_S`, and abort those that have not.
@@ -83,17 +87,19 @@ class Receiver:
             If the address cannot be listened on.
         """
         self._spool.sweep_incoming()
-        with listen(self._settings.receive.address, self.port) as listener:
+        with ExitStack() as stack:
+            listeners = [self._open(port, stack) for port in self._settings.receive.ports]
             for end in (self._wake_in, self._wake_out):
                 end.setblocking(False)
-            self._listen_to(listener)
             self._selector.register(self._wake_out, selectors.EVENT_READ, self._woken)
+            for listener in listeners:
+                self._listen_to(listener)
             self._storage.start()
-            logger.info("listening on %s port %d", self._settings.receive.address, self.port)
             while not stop.is_set():
                 self._turn()
-            self._accept(listener)  # those that the kernel has let in already
-            self._stop_listening_to(listener)
+            for listener in listeners:
+                self._accept(listener)  # those that the kernel has let in already
+                self._stop_listening_to(listener)
         self._drain()
 
     def post(self, step: Callable[[], None]) -> None:
@@ -102,18 +108,18 @@ class Receiver:
         with suppress(OSError):  # it has been woken already, or it has ended
             self._wake_in.send(b"\0")
 
-    def refuse(self, request: A_ASSOCIATE, address: str) -> Rejection | None:
+    def refuse(self, request: A_ASSOCIATE, address: str, shown: Shown) -> Rejection | None:
         """Why this peer gets no association, which is recorded; None when it does."""
-        rejection = refuse(request, address, self._settings)
+        rejection = refuse(request, address, self._settings, shown)
         if rejection is None and self._associations() >= self._settings.receive.max_associations:
             rejection = Rejection(*TOO_MANY, "receive.max_associations are open")
         if rejection is not None:
             self._record_rejection(request, address, rejection)
         return rejection
 
-    def services(self, request: A_ASSOCIATE, address: str) -> Services:
+    def services(self, request: A_ASSOCIATE, address: str, shown: Shown) -> Services:
         """What this peer may do."""
-        return services(request, address, self._settings, self._sop_classes)
+        return services(request, address, self._settings, shown, self._sop_classes)
 
     def unnamed(self, request: A_ASSOCIATE, address: str, sop_classes: list[str]) -> None:
         """Record private classes that a peer may not send; each once while this process lives."""
@@ -126,12 +132,26 @@ class Receiver:
             "%s at %s may not send %s: named by no rule and not in receive.sop_classes", calling, address, told
         )
         detail = {"from": calling, "address": address, "sop_classes": told[:20]}
-        event = AuditEvent(Event.SOP_CLASS_REFUSED, detail=detail)
-        self._storage.tell(lambda tx: record(tx, event))
+        self._tell(AuditEvent(Event.SOP_CLASS_REFUSED, detail=detail))
+
+    def no_tls(self, address: str, reason: str) -> None:
+        """Log and record that a connection had to end because there is no TLS, or TLS where there should be none."""
+        if self._is_news((address, reason)):
+            logger.warning("no TLS with %s: %s", address, reason)
+            self._tell(AuditEvent(Event.TLS_FAILED, detail={"address": address, "reason": reason}))
 
     def forget(self, connection: Connection) -> None:
         """Drop a connection that has been closed."""
         self._connections.discard(connection)
+
+    def _open(self, port: int, stack: ExitStack) -> socket.socket:
+        receive = self._settings.receive
+        listener = stack.enter_context(listen(receive.address, port))
+        is_secure = receive.tls is not None and port == receive.tls.port
+        if is_secure:
+            self._over_tls = listener
+        logger.info("listening on %s port %d%s", receive.address, port, " for TLS" if is_secure else "")
+        return listener
 
     def _turn(self) -> None:
         """Wait for the network or for another thread, and do what there is to do."""
@@ -147,18 +167,18 @@ class Receiver:
             self._next_look = now + _TICK_S
             for connection in [c for c in self._connections if c.deadline() <= now]:
                 connection.expire()
-            if self._resting is not None:
-                self._listen_to(self._resting)
+            for listener in [*self._resting]:
+                self._listen_to(listener)
 
     def _woken(self) -> None:
         self._wake_out.recv(4096)
 
     def _listen_to(self, listener: socket.socket) -> None:
-        self._resting = None
+        self._resting.discard(listener)
         self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
 
     def _stop_listening_to(self, listener: socket.socket) -> None:
-        if self._resting is None:
+        if listener not in self._resting:
             self._selector.unregister(listener)
 
     def _accept(self, listener: socket.socket) -> None:
@@ -170,35 +190,42 @@ class Receiver:
             except OSError as error:  # the peer has gone again, or there is no descriptor left
                 logger.warning("a connection could not be accepted: %s", error)
                 self._stop_listening_to(listener)
-                self._resting = listener
+                self._resting.add(listener)
                 return
             if len(self._connections) >= self._settings.receive.max_associations + _NEGOTIATING:
                 peer.close()
                 continue
             peer.setblocking(False)
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._connections.add(Connection(peer, address[0], self, self._storage, self._selector, self._settings))
+            line = self._secured(peer) if listener is self._over_tls else peer
+            self._connections.add(Connection(line, address[0], self, self._storage, self._selector, self._settings))
+
+    def _secured(self, peer: socket.socket) -> SecureSocket:
+        assert self._credentials is not None  # there is a listener for TLS
+        return SecureSocket(peer, self._credentials.context())
 
     def _associations(self) -> int:
         return sum(c.association.state is State.OPEN for c in self._connections)
 
     def _record_rejection(self, request: A_ASSOCIATE, address: str, rejection: Rejection) -> None:
-        """Log and record it; of the same rejection again and again, one a minute."""
-        now = time.monotonic()
-        key = (request.calling_ae_title, address, rejection.reason)
-        if now - self._rejected.get(key, -_TELL_REJECTION_EVERY_S) < _TELL_REJECTION_EVERY_S:
+        calling = request.calling_ae_title
+        if not self._is_news((calling, address, rejection.reason)):
             return
-        if len(self._rejected) >= _MOST_REJECTIONS:
-            self._rejected.clear()
-        self._rejected[key] = now
-        logger.warning("association from %s at %s rejected: %s", key[0], address, rejection.reason)
-        detail = {
-            "from": request.calling_ae_title,
-            "address": address,
-            "to": request.called_ae_title,
-            "reason": rejection.reason,
-        }
-        event = AuditEvent(Event.ASSOCIATION_REJECTED, detail=detail)
+        logger.warning("association from %s at %s rejected: %s", calling, address, rejection.reason)
+        detail = {"from": calling, "address": address, "to": request.called_ae_title, "reason": rejection.reason}
+        self._tell(AuditEvent(Event.ASSOCIATION_REJECTED, detail=detail))
+
+    def _is_news(self, what: tuple[str, ...]) -> bool:
+        """Whether to log and record something: of the same again and again, one a minute."""
+        now = time.monotonic()
+        if now - self._told.get(what, -_TELL_REJECTION_EVERY_S) < _TELL_REJECTION_EVERY_S:
+            return False
+        if len(self._told) >= _MOST_REJECTIONS:
+            self._told.clear()
+        self._told[what] = now
+        return True
+
+    def _tell(self, event: AuditEvent) -> None:
         self._storage.tell(lambda tx: record(tx, event))
 
     def _drain(self) -> None:
@@ -223,7 +250,7 @@ class Connection:
 
     def __init__(
         self,
-        peer: socket.socket,
+        peer: socket.socket | SecureSocket,
         address: str,
         receiver: Receiver,
         storage: Storage,
@@ -232,6 +259,7 @@ class Connection:
     ) -> None:
         self.association = Association(self, address.removeprefix("::ffff:"))
         self._peer = peer
+        self._secure = peer if isinstance(peer, SecureSocket) else None
         self._receiver = receiver
         self._storage = storage
         self._selector = selector
@@ -240,7 +268,7 @@ class Connection:
         self._opened_at = self._last_seen = time.monotonic()
         self._closing_since: float | None = None
         self._mask = selectors.EVENT_READ
-        selector.register(peer, self._mask, self)
+        selector.register(peer.fileno(), self._mask, self)
 
     # What the loop asks for
 
@@ -248,7 +276,9 @@ class Connection:
         """Read and write what the network allows."""
         if self.is_closed:
             return
-        if mask & selectors.EVENT_READ:
+        if mask & selectors.EVENT_WRITE and self._secure is not None:
+            self._guard(self._secure.flush)
+        if mask & selectors.EVENT_READ and not self.is_closed:
             self._guard(self._read)
         if not self.is_closed:
             self._guard(self._refresh)
@@ -266,8 +296,10 @@ class Connection:
         if self.association.state is State.OPEN:
             self.association.abort(f"idle for {self._idle_s:g} s")
             self._refresh_or_close()
-        else:
-            self.close()
+            return
+        if self._secure is not None and self._secure.has_begun and not self._secure.is_open:
+            self._receiver.no_tls(self.association.address, f"its handshake took more than {self._artim_s:g} s")
+        self.close()
 
     def shut_down(self) -> None:
         """Abort what is still open, because this process ends."""
@@ -291,11 +323,11 @@ class Connection:
 
     def refuse(self, request: A_ASSOCIATE, address: str) -> Rejection | None:
         """Why this peer gets no association."""
-        return self._receiver.refuse(request, address)
+        return self._receiver.refuse(request, address, self._shown())
 
     def services(self, request: A_ASSOCIATE, address: str) -> Services:
         """What this peer may do."""
-        return self._receiver.services(request, address)
+        return self._receiver.services(request, address, self._shown())
 
     def unnamed(self, request: A_ASSOCIATE, address: str, sop_classes: list[str]) -> None:
         """Record private classes that this peer may not send."""
@@ -336,6 +368,9 @@ class Connection:
 
     # Its own
 
+    def _shown(self) -> Shown:
+        return IN_CLEAR if self._secure is None else Shown(is_secure=True, certificate=self._secure.certificate)
+
     def _run(self, step: Callable[[], None]) -> None:
         self._guard(step)
         if not self.is_closed:
@@ -345,6 +380,9 @@ class Connection:
         """Do something, at the cost of this association only."""
         try:
             step()
+        except TlsFailed as error:
+            self._receiver.no_tls(self.association.address, str(error))
+            self._lose(f"TLS failed: {error}")
         except OSError as error:
             self._lose(f"connection lost: {error.strerror}")
         except Exception:  # one peer must not cost the others theirs
@@ -374,9 +412,8 @@ class Connection:
             return
         if association.state is State.CLOSING and self._closing_since is None:
             self._closing_since = time.monotonic()
-        mask = (selectors.EVENT_WRITE if association.outbox else 0) | (
-            selectors.EVENT_READ if association.wants_more else 0
-        )
+        is_writing = association.outbox or (self._secure is not None and self._secure.is_writing)
+        mask = (selectors.EVENT_WRITE if is_writing else 0) | (selectors.EVENT_READ if association.wants_more else 0)
         self._wait_for(mask)
 
     def _send(self) -> bool:
@@ -393,11 +430,11 @@ class Connection:
         if mask == self._mask:
             return
         if not self._mask:
-            self._selector.register(self._peer, mask, self)
+            self._selector.register(self._peer.fileno(), mask, self)
         elif not mask:
-            self._selector.unregister(self._peer)
+            self._selector.unregister(self._peer.fileno())
         else:
-            self._selector.modify(self._peer, mask, self)
+            self._selector.modify(self._peer.fileno(), mask, self)
         self._mask = mask
 
     def _refresh_or_close(self) -> None:
@@ -409,6 +446,12 @@ class Connection:
     def _lose(self, reason: str) -> None:
         self.association.lost(reason)
         self.close()
+
+
+def _credentials(tls: ReceiveTls) -> Credentials:
+    from dicom_node.receive.credentials import Credentials
+
+    return Credentials(tls)
 
 
 def listen(address: str, port: int) -> socket.socket:

@@ -111,9 +111,9 @@ class Orthanc:
         with urlopen(f"{self.url}{path}") as answer:
             return json.load(answer)
 
-    def know(self, ae_title: str, port: int) -> None:
+    def know(self, ae_title: str, port: int, **options: Any) -> None:
         """Tell it of a modality on this machine: it then answers its queries, and reports to it."""
-        body = json.dumps({"AET": ae_title, "Host": "127.0.0.1", "Port": port}).encode()
+        body = json.dumps({"AET": ae_title, "Host": "127.0.0.1", "Port": port, **options}).encode()
         with urlopen(Request(f"{self.url}/modalities/{ae_title}", data=body, method="PUT")):
             pass
 

@@ -14,7 +14,7 @@ import pytest
 from pydantic import BaseModel
 
 from dicom_node.catalog import destination
-from dicom_node.domain.delivery import StowDestination
+from dicom_node.domain.delivery import DimseDestination, StowDestination
 from dicom_node.errors import ConfigurationError
 from dicom_node.settings import Settings, load_settings
 from tests.stored import sender
@@ -77,6 +77,20 @@ def test_an_empty_file_gives_a_node_beside_the_file(tmp_path: Path) -> None:
             '[destinations.web]\nkind = "stow"\nurl = "http://p"\nusername = "a"\ntoken = "b"',
             "destinations.web: give one of username, token and token_file",
         ),
+        ("[receive]\nclear_text = false", "receive: clear_text = false without [receive.tls]: nothing would listen"),
+        ('[receive.tls]\ncertificates = [{ certificate = "a" }]', "receive.tls: give ca, "),
+        ('[receive.tls]\ncertificates = []\nca = "b"', "receive.tls.certificates: "),
+        ('[[receive.peers]]\nae_title = "CT1"\ncertificate = "ct1"', "receive: peers name certificates, but no"),
+        ('[[receive.peers]]\nae_title = "CT1"\nuser = "a"\npasscode = "b"', "receive: passcodes would cross the"),
+        ('[[receive.peers]]\nae_title = "CT1"\npasscode = "b"', "receive.peers.0: passcode needs the user"),
+        (
+            '[receive]\nclear_text = true\nport = 2762\n[receive.tls]\nca = ""\ncertificates = [{ certificate = "a" }]',
+            "receive: tls.port: two listeners cannot have one port",
+        ),
+        (
+            '[destinations.pacs]\nhost = "p"\nae_title = "P"\n[destinations.pacs.tls]\nkey = "k"',
+            "destinations.pacs.tls: key needs the certificate",
+        ),
         ("[engine]\nbeat_s = 40", "engine.dead_after_s: "),
         ("[engine\n", "not valid TOML"),
     ],
@@ -85,6 +99,24 @@ def test_a_wrong_value_names_file_key_and_rule(tmp_path: Path, text: str, expect
     file = write(tmp_path, text)
     (problem,) = problems(file)
     assert problem.startswith(f"{file}: {expected}")
+
+
+def test_files_for_tls_lie_beside_the_settings(tmp_path: Path) -> None:
+    text = (
+        '[receive.tls]\nca = "tls/ca.pem"\ncertificates = [{ certificate = "tls/a.pem", key = "/etc/a.key" }]\n'
+        '[destinations.pacs]\nhost = "p"\nae_title = "P"\n[destinations.pacs.tls]\nca = "tls/pacs.pem"'
+    )
+    settings = load_settings(write(tmp_path, text), {})
+    tls = settings.receive.tls
+    assert tls is not None
+    assert (tls.ca, tls.certificates[0].certificate) == (tmp_path / "tls/ca.pem", tmp_path / "tls/a.pem")
+    assert tls.certificates[0].key == Path("/etc/a.key")
+    assert settings.receive.ports == (2762,)
+    made = destination("pacs", settings.destinations["pacs"], settings)
+    assert isinstance(made, DimseDestination)
+    assert made.tls is not None
+    assert made.tls.ca == tmp_path / "tls/pacs.pem"
+    assert made.where == "P at p:104 (TLS)"
 
 
 def test_all_problems_are_told_at_once(tmp_path: Path) -> None:

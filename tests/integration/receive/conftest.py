@@ -27,6 +27,7 @@ class Running:
 
     def __init__(self, home: Path, url: str, *, spool: Spool | None = None, reserve_mib: int = 0, **receive: Any):
         self.port = receive.pop("port", None) or free_port()
+        listens_on = receive.pop("listens_on", self.port)
         self.url = url
         self.settings = Settings.model_validate(
             {
@@ -50,7 +51,7 @@ class Running:
         receiver = Receiver(self.settings, self.spool, self.engine)
         self._thread = threading.Thread(target=receiver.run, args=(self.stopping,))
         self._thread.start()
-        wait_for(lambda: listens(self.port), 10, every_s=0.01)
+        wait_for(lambda: listens(listens_on), 10, every_s=0.01)
 
     def stop(self) -> None:
         """Stop it in order."""

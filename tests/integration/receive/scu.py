@@ -56,10 +56,12 @@ class Scu:
     ----------
     contexts : sequence of (str, sequence of str)
         Abstract syntax and transfer syntaxes of each presentation context; their ids are 1, 3, 5, …
+    over : socket.socket, optional
+        A connection that there is already, over TLS for example.
     """
 
-    def __init__(self, port: int, *, timeout_s: float = 20.0) -> None:
-        self.socket = socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
+    def __init__(self, port: int, *, timeout_s: float = 20.0, over: socket.socket | None = None) -> None:
+        self.socket = over or socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.contexts: dict[tuple[str, str], int] = {}
         self.accepted = b""
@@ -140,6 +142,11 @@ class Scu:
 
     def echo(self) -> int:
         """C-ECHO; the status of the response."""
+        self.ask_echo()
+        return int(self.response().Status)
+
+    def ask_echo(self) -> None:
+        """Send the request of a C-ECHO, and wait for nothing."""
         command = Dataset()
         command.AffectedSOPClassUID = Verification
         command.CommandField = 0x0030
@@ -147,7 +154,6 @@ class Scu:
         command.MessageID = self._message_id
         command.CommandDataSetType = 0x0101
         self.send_command(command, self.contexts[Verification, ImplicitVRLittleEndian])
-        return int(self.response().Status)
 
     def response(self) -> Dataset:
         """Wait for a response; its command set. Raises `Aborted`."""
