@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+import subprocess
 from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
@@ -9,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.uid import GrayscaleSoftcopyPresentationStateStorage
 from skimage.measure import grid_points_in_poly
@@ -19,6 +22,7 @@ from dicom_node.results.gsps import build_gsps
 from dicom_node.results.header import file_bytes
 from dicom_node.results.outline_proof import prove_gsps
 from dicom_node.spool import Spool
+from tests.peers.missing import need
 from tests.peers.validators import problems
 from tests.unit.results.case import CARD, NODULES, analysis_of, boxes, build, built_of, make_case, nodules
 from tests.unit.results.test_rtstruct import riddled
@@ -134,3 +138,27 @@ def test_outlines_that_lie_are_found_out(lie: Callable[[Dataset], None], tmp_pat
     lie(state)
     with pytest.raises(ResultError):
         prove_gsps(file_bytes(state), analysis)
+
+
+def test_another_toolkit_shows_the_image_in_the_window_with_the_outline_around_the_nodule(
+    tmp_path: Path, spool: Spool
+) -> None:
+    """As dcmtk understands the state: it renders the image through it, and tells which graphics belong to the image."""
+    case = make_case(tmp_path / "ct")
+    prediction, findings = nodules(case)
+    state = tmp_path / "gsps.dcm"
+    card = replace(ONLY, detections=(NODULES,))
+    state.write_bytes(built_of(case, prediction, findings, spool, card).files["gsps"])
+    number, out = 9, tmp_path / "out.pgm"
+    command = [need("dcmp2pgm"), "-v", "-p", str(state), str(case.sources[number]), str(out)]
+    told = subprocess.run(command, capture_output=True, text=True, check=True)
+    shown = np.asarray(Image.open(out), int)
+    windowed = np.clip((case.volume.array[number] + 500 + 800) * (255 / 1600), 0, 255)
+    assert np.abs(shown - windowed).max() <= 1
+    layers = (told.stdout + told.stderr).split("Graphic Layer #")[1:]
+    assert [layer.splitlines()[0] for layer in layers] == ["1 [3 NODULE 1]", "2 [4 NODULE 2]", "3 [NOTICE]"]
+    assert ['text 1: "Nodule 1: 8.4 mm"' in layer for layer in layers] == [True, False, False]
+    [line] = re.findall(r"coordinates: (.*)", "".join(layers))
+    outline = np.array([point.split("\\") for point in line.strip(" ,").split(", ")], float)
+    inside = grid_points_in_poly(shown.shape, outline[:, ::-1] - 0.5, binarize=False) == 1  # type: ignore[no-untyped-call]
+    assert np.array_equal(inside, prediction.mask("nodule/1")[number])
