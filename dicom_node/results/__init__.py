@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass, replace
 from time import monotonic
+from types import MappingProxyType
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -190,7 +191,13 @@ def build_report(
 
 
 def build_rejections(
-    job: Job, card: ModelCard, header: Dataset, equipment: Equipment, outdated: Sequence[Outdated], spool: Spool
+    job: Job,
+    card: ModelCard,
+    header: Dataset,
+    equipment: Equipment,
+    outdated: Sequence[Outdated],
+    spool: Spool,
+    summary: Mapping[str, Any] = MappingProxyType({}),
 ) -> tuple[ResultObject, ...]:
     """Write a document for each group of destinations that are to reject what they hold of earlier jobs.
 
@@ -202,6 +209,8 @@ def build_rejections(
         What is held; groups that nobody asks are left out.
     spool : Spool
         Where the files go, synced before this returns.
+    summary : mapping
+        What the results of the job say of themselves: each of its objects says it.
 
     Raises
     ------
@@ -215,8 +224,8 @@ def build_rejections(
             draft = _Draft.of(OutputKind.REJECTION, document, number)
         except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
             raise ResultError(f"The older results cannot be rejected: {error}") from error
-        summary = {"rejects": [each.sop_instance_uid for each in group.objects]}
-        made.append(_stored(draft, job.id, summary, spool, group.destinations))
+        rejects = [each.sop_instance_uid for each in group.objects]
+        made.append(_stored(draft, job.id, {**summary, "rejects": rejects}, spool, group.destinations))
     return tuple(made)
 
 

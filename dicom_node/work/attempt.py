@@ -73,7 +73,8 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         wanted = (encodings, node.also, node.if_silent)
         results = build_results(job, card, volume, findings, prediction, node.equipment, node.spool, steps_s, *wanted)
         outdated = node.outdated()
-        results += build_rejections(job, card, volume.datasets[0], node.equipment, outdated, node.spool)
+        said = results[0].summary if results else {}
+        results += build_rejections(job, card, volume.datasets[0], node.equipment, outdated, node.spool, said)
         return Succeeded(results, {step: round(seconds, 3) for step, seconds in steps_s.items()}, outdated)
     except ModelCancelled:
         return Canceled()

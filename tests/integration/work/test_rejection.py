@@ -141,6 +141,9 @@ def test_orthanc_and_a_folder_reject_what_each_of_them_holds(line: Line, orthanc
         "pacs": [*both, "rejection"],
         "reports": ["sr", "rejection-2"],
     }
+    with line.bench.engine.begin() as tx:
+        of_second = select(t.result.c.summary).where(t.result.c.job_id == second)
+        assert all(summary["segments"] for summary in tx.scalars(of_second)), "a list shows any of them"
     held = [dcmread(BytesIO(data)) for data in orthanc.files()]
     assert sorted(ds.Modality for ds in held) == ["KO", "SEG", "SEG", "SR", "SR"]
     [note] = [ds for ds in held if ds.Modality == "KO"]
