@@ -49,7 +49,7 @@ def run_role(settings: Settings, role: str, slot: int, stop: threading.Event) ->
     Parameters
     ----------
     role : str
-        One of ``receive``, ``watch``, ``assemble``, ``work``, ``deliver``, ``maintain``, ``web``.
+        One of ``receive``, ``watch``, ``assemble``, ``work``, ``deliver``, ``fetch``, ``maintain``, ``web``.
     slot : int
         Which of several processes of this role on this machine; a restarted process keeps its slot.
     """
@@ -200,6 +200,12 @@ def _deliver(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: 
         enqueuer.close()
 
 
+def _fetch(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event) -> None:
+    from dicom_node.fetch.fetcher import Fetcher
+
+    Fetcher(settings, engine, spool, slot).run(stop)
+
+
 def _maintain(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event) -> None:
     from dicom_node.engine import Enqueuer
     from dicom_node.maintain import Maintainer
@@ -235,6 +241,7 @@ _ROLES: dict[str, Callable[[Settings, Engine, Spool, int, threading.Event], None
     "assemble": _assemble,
     "work": _work,
     "deliver": _deliver,
+    "fetch": _fetch,
     "maintain": _maintain,
     "web": _web,
 }

@@ -204,6 +204,15 @@ class Receive(_Section):
         return (*((self.port,) if self.has_clear_text else ()), *((self.tls.port,) if self.tls else ()))
 
 
+class Retrieve(_Section):
+    """Studies asked back from archives."""
+
+    enabled: bool = False
+    max_attempts: int = Field(3, ge=1)
+    retry_s: Seconds = 300.0
+    timeout_s: Seconds = 600.0
+
+
 class AssembleSource(_Section):
     """When series that some callers send count as complete. What is not said is as for all others."""
 
@@ -635,6 +644,7 @@ class Settings(_Section):
     database: Database = Database()
     spool: Spool = Spool()
     receive: Receive = Receive()
+    retrieve: Retrieve = Retrieve()
     assemble: Assemble = Assemble()
     work: Work = Work()
     deliver: Deliver = Deliver()

@@ -29,7 +29,7 @@ from dicom_node.settings import Settings
 from dicom_node.tls import check_tls
 from dicom_node.tls.cautions import cautions
 
-ROLES = ("receive", "watch", "assemble", "work", "deliver", "maintain", "web")
+ROLES = ("receive", "watch", "assemble", "work", "deliver", "fetch", "maintain", "web")
 
 LOOK_S = 0.5
 RESTART_FIRST_S = 0.5
@@ -65,7 +65,8 @@ class Supervisor:
     ----------
     settings : Settings
         ``receive.processes`` receivers and ``work.workers`` workers, one assembler, one deliverer, one maintainer, a
-        watcher where there are folders to watch, and the web pages where ``web.enabled`` says so.
+        watcher where there are folders to watch, a fetcher where ``retrieve.enabled`` and the web pages where
+        ``web.enabled`` says so.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -75,6 +76,7 @@ class Supervisor:
         self._children += [Child("assemble", 0)]
         self._children += [Child("work", slot) for slot in range(settings.work.workers)]
         self._children += [Child("deliver", 0), Child("maintain", 0)]
+        self._children += [Child("fetch", 0)] if settings.retrieve.enabled else []
         self._children += [Child("web", 0)] if settings.web.enabled else []
         self._ready = False
 

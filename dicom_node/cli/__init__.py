@@ -17,6 +17,7 @@ from dicom_node.cli import (
     ohif,
     people,
     retain,
+    retrieve,
     roles,
     setup,
 )
@@ -61,6 +62,7 @@ for _command in (
     roles.assemble,
     roles.work,
     roles.deliver,
+    roles.fetch,
     roles.maintain,
     roles.web,
     setup.db,
@@ -80,6 +82,7 @@ for _command in (
     metrics.metrics,
     export.export,
     intake.import_,
+    retrieve.retrieve,
     jobs.pause,
     jobs.resume,
     files.run,

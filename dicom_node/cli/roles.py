@@ -84,6 +84,11 @@ deliver = _role(
     """Send result objects to their destinations, again and again until they arrive.""",
     "dicom-node deliver",
 )
+fetch = _role(
+    "fetch",
+    """Work off the batches of `dicom-node retrieve`: ask archives for studies.""",
+    "dicom-node fetch",
+)
 maintain = _role(
     "maintain",
     """Look after the rest: retention, the audit trail's hash chain and where else it goes, statistics.""",

@@ -13,6 +13,7 @@ from dicom_node.admin.dicomweb import retrieve, search, store
 from dicom_node.conformance.example import made
 from dicom_node.conformance.markdown import Row, named
 from dicom_node.deliver import association as scu
+from dicom_node.deliver import retrieve as retrieval
 from dicom_node.deliver.commitment import SERVICE as COMMITMENT
 from dicom_node.deliver.query import SERVICE as QUERY
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
@@ -35,6 +36,8 @@ def services() -> list[Row]:
     for service, role in (
         (COMMITMENT, "yes; takes N-EVENT-REPORT on the same association or a new one"),
         (QUERY, "yes"),
+        (str(retrieval.MOVE), "yes: studies, to an AE title of ours"),
+        (str(retrieval.GET), f"yes: studies, of {len(retrieval.IMAGES) + len(retrieval.OTHERS)} storage classes"),
     ):
         rows.append((named(UID(service).name, service), role, "no", _PLAIN))
     return rows

@@ -433,6 +433,44 @@ unstored = Table(
     Column("at", UTCDateTime, nullable=False, index=True),
 )
 
+# A batch of studies that are asked back from an archive. hours: "22:00-06:00" on the local clock; empty for any.
+# per_minute: at most so many items; null for no limit. called_ae: the title that the studies come to.
+retrieval = Table(
+    "retrieval",
+    metadata,
+    Column("id", _ID, primary_key=True),
+    Column("source", String(64), nullable=False),
+    Column("how", String(16), nullable=False),
+    Column("called_ae", _AE, nullable=False),
+    Column("hours", String(16), nullable=False, server_default=""),
+    Column("per_minute", Float),
+    Column("state", String(16), nullable=False),
+    Column("actor", String(64), nullable=False),
+    Column("created_at", UTCDateTime, nullable=False),
+    Column("finished_at", UTCDateTime),
+    CheckConstraint("state IN ('running', 'paused', 'canceled', 'done')", name="state"),
+    Index("ix_retrieval_state", "state", "created_at"),
+)
+
+# instances: how many the archive sent; reason: why it failed, or is tried again.
+retrieval_item = Table(
+    "retrieval_item",
+    metadata,
+    Column("retrieval_id", ForeignKey("retrieval.id"), primary_key=True),
+    Column("position", Integer, primary_key=True),
+    Column("kind", String(16), nullable=False),
+    Column("value", String(64), nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("due_at", UTCDateTime, nullable=False),
+    Column("studies", Integer, nullable=False, server_default="0"),
+    Column("instances", Integer, nullable=False, server_default="0"),
+    Column("reason", String(400), nullable=False, server_default=""),
+    Column("updated_at", UTCDateTime, nullable=False),
+    CheckConstraint("state IN ('waiting', 'done', 'failed', 'canceled')", name="state"),
+    Index("ix_retrieval_item_due", "state", "due_at"),
+)
+
 # What one process at a time does for all of them, and how far it has come: db/sweeps.py.
 # position: of what is taken one after the other, the last one done; held_until is on the database's clock.
 sweep = Table(

@@ -17,6 +17,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.domain.delivery import DimseDestination, TlsClient
@@ -44,6 +45,7 @@ def associated(
     destination: DimseDestination,
     contexts: Sequence[PresentationContext],
     handlers: Sequence[evt.EventHandlerType] = (),
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation] = (),
 ) -> Iterator[Conversation]:
     """Associate for the length of a block; release after it, abort when the block raises.
 
@@ -55,6 +57,8 @@ def associated(
         What is proposed; at most 128 (PS3.8 9.3.2.2: odd identifiers from 1 to 255).
     handlers : sequence of (event, callable)
         For what the peer asks of us meanwhile, in pynetdicom's terms.
+    roles : sequence of SCP_SCU_RoleSelectionNegotiation
+        Where we are to be the provider of a service.
 
     Raises
     ------
@@ -63,7 +67,7 @@ def associated(
         accepts none of the contexts (the only one of these that another try cannot change).
     """
     line = _Line(destination)
-    assoc = _request(destination, contexts, line, handlers)
+    assoc = _request(destination, contexts, line, handlers, roles)
     try:
         if not assoc.is_established:
             raise _why_not(destination, assoc, line)
@@ -197,6 +201,7 @@ def _request(
     contexts: Sequence[PresentationContext],
     line: _Line,
     handlers: Sequence[evt.EventHandlerType],
+    roles: Sequence[SCP_SCU_RoleSelectionNegotiation],
 ) -> Association:
     _config.LOG_HANDLER_LEVEL = "none"  # its per-PDU logging costs more than the sending
     _config.STORE_SEND_CHUNKED_DATASET = True  # send a file's bytes as they are, undecoded
@@ -212,6 +217,7 @@ def _request(
             ae_title=destination.ae_title,
             max_pdu=MAX_PDU,
             tls_args=destination.tls and (line, destination.tls.server_name or destination.host),  # type: ignore[arg-type]
+            ext_neg=list(roles),
             evt_handlers=[
                 (evt.EVT_ACSE_SENT, line.created),
                 (evt.EVT_CONN_OPEN, line.opened),
