@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import mmap
 import os
 import time
 from collections.abc import Mapping
@@ -12,8 +11,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
 import numpy as np
+from numpy.typing import NDArray
 
-from ai.contract import LabelMap, ModelCrashed, ModelError, ModelOutOfMemory, Prediction, Volume
+from ai.contract import Images, LabelMap, ModelCrashed, ModelError, ModelOutOfMemory, Prediction, Volume
 
 if TYPE_CHECKING:
     from ai.bundle import Bundle
@@ -46,7 +46,7 @@ def _load(order: Mapping[str, Any]) -> Bundle:
     try:
         from ai.bundle import Bundle  # here, not above: what cannot be imported is told to the parent
 
-        return Bundle.load(Path(order["bundle"]), _device(order["device"]))
+        return Bundle.load(Path(order["bundle"]), _device(order["device"]), order["changes"])
     except MemoryError as error:
         raise ModelOutOfMemory("The model could not be loaded in the memory it may have.") from error
     except ImportError as error:
@@ -66,8 +66,8 @@ def _device(wanted: str) -> str:
 
 def _answer(bundle: Bundle, request: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:
     try:
-        volume = _take_volume(request, order["volume"])
-        prediction = bundle.predict(volume, without=request["without"])
+        images = _take_images(request["images"], order["volume"])
+        prediction = bundle.predict(images, without=request["without"])
     except ModelError as error:
         return _refusal(error)
     _give_maps(prediction, order["labels"])
@@ -77,16 +77,33 @@ def _answer(bundle: Bundle, request: Mapping[str, Any], order: Mapping[str, Any]
         "instances": prediction.instances is not None,
         "saliency": prediction.saliency is not None,
         "probabilities": list(prediction.probabilities),
+        "classes": prediction.classes,
+        "values": prediction.values,
         "steps_s": dict(prediction.steps_s),
         "device": prediction.device,
     }
 
 
-def _take_volume(request: Mapping[str, Any], descriptor: int) -> Volume:
-    shape = tuple(request["shape"])
-    with mmap.mmap(descriptor, int(np.prod(shape)) * 4, prot=mmap.PROT_READ) as view:
-        array = np.frombuffer(view, dtype=np.float32).reshape(shape).copy()
-    return Volume(array, np.array(request["affine"], dtype=np.float64).reshape(4, 4), request["modality"])
+def _take_images(described: Mapping[str, Mapping[str, Any]], descriptor: int) -> Images:
+    """Copy the images out, which lie one after the other."""
+    images, offset = {}, 0
+    for role, said in described.items():
+        count = int(np.prod(said["shape"]))
+        array = np.empty(count, dtype=np.float32)
+        _read_into(array, descriptor, offset)
+        affine = np.array(said["affine"], dtype=np.float64).reshape(4, 4)
+        images[role] = Volume(array.reshape(said["shape"]), affine, said["modality"])
+        offset += 4 * count
+    return images[""] if list(images) == [""] else images
+
+
+def _read_into(array: NDArray[np.float32], descriptor: int, offset: int) -> None:
+    left = array.data.cast("B")
+    while left:
+        read = os.preadv(descriptor, [left[: 1 << 26]], offset)
+        if not read:
+            raise ModelCrashed("The images that the model was to look at are not all there.")
+        offset, left = offset + read, left[read:]
 
 
 def _give_maps(prediction: Prediction, descriptor: int) -> None:

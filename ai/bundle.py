@@ -1,59 +1,49 @@
 """Runs a MONAI bundle on an array: its own transforms, network and inferer, without its loader and its saver.
 
 The layout is that of the MONAI Model Zoo: ``configs/metadata.json``, ``configs/inference.json`` (or ``.yaml``) and
-``models/model.pt``. A bundle's ``$`` expressions are code; whoever installs a bundle has to trust it. This module alone
-speaks RAS, the space that MONAI works in; everything outside is DICOM patient space, LPS.
+``models/model.pt``. What it is given is in `ai.feed`, what becomes of its configuration in `ai.configuration`. These
+modules alone speak RAS, the space that MONAI works in; everything outside is DICOM patient space, LPS.
 """
 
 from __future__ import annotations
 
-import json
-import re
-import sys
 import time
-import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from monai.bundle.config_parser import ConfigParser
 from monai.data.meta_tensor import MetaTensor
 from monai.transforms.compose import Compose
-from monai.transforms.post.dictionary import AsDiscreted, Invertd
 from numpy.typing import NDArray
 
+from ai.boxes import BoxForm, are_boxes, detections_of_boxes, straightened
+from ai.classes import classes_in, values_in_answer
+from ai.configuration import items, read_configuration, read_metadata, transforms_of
 from ai.contract import (
     BundleError,
+    Images,
     LabelMap,
     ModelCrashed,
     ModelError,
     ModelInvalidOutput,
     ModelOutOfMemory,
     Prediction,
-    Volume,
 )
-from ai.detections import detections_in, instances_key
+from ai.detections import Detected, detections_in, instances_key
+from ai.evaluated import OwnEvaluator, evaluates_itself, make_required
+from ai.feed import Fed, feed
 from ai.outputs import label_maps, output_key, output_names, probabilities
 from ai.regrid import to_grid
+from ai.understand import Gives, Input, Output, understand
+from ai.weights import load_network, weights_only
 
-_LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
-_LOADERS = ("LoadImaged", "LoadImageD", "LoadImageDict", "LoadImage")
-_NETWORK_KEYS = ("network", "network_def", "net")
-_PREPROCESSING_KEYS = ("preprocessing", "transforms", "pre_transforms")
-_POSTPROCESSING_KEYS = ("postprocessing", "post_transforms")
-_CUDA = re.compile(r"torch\.device\(\s*(['\"])cuda(:\d+)?\1\s*\)")
-_ARRAYS: list[Any] = [  # what a pickled numpy array names, in numpy 1 and 2: nothing of it does more than hold numbers
-    np.ndarray,
-    np.dtype,
-    *(type(np.dtype(kind)) for kind in ("f2", "f4", "f8", "i1", "i2", "i4", "i8", "u1", "u2", "u4", "u8", "?")),
-    *((np.zeros(1).__reduce__()[0], f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")),
-    *((np.float64(0).__reduce__()[0], f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
-]
 _FORBIDDEN = " (a model may open no connection, start no process and read no file outside its bundle)"
+_WITHOUT_MAPS = (Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION)
+_ONE_IMAGE = Input("image", ("image",), 3, "")
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -74,17 +64,19 @@ class Bundle:
     version: str
     outputs: tuple[str, ...]
     device: torch.device
+    _wanted: Input
+    _output: Output
     _channels: Mapping[int, str]
     _network: torch.nn.Module
     _inferer: Callable[..., Any]
+    _own: OwnEvaluator | None
     _preprocessing: Compose
     _postprocessing: Compose
-    _image_key: str
-    _output_key: str
+    _box_form: BoxForm
     _instances_key: str | None
 
     @classmethod
-    def load(cls, path: Path, device: str = "cpu") -> Bundle:
+    def load(cls, path: Path, device: str = "cpu", changes: Mapping[str, Any] | None = None) -> Bundle:
         """Read a bundle from its folder.
 
         Parameters
@@ -93,6 +85,8 @@ class Bundle:
             The bundle's root.
         device : str
             A torch device: ``cpu``, ``cuda:0``.
+        changes : mapping of str to Any, optional
+            Values in place of those of its inference configuration.
 
         Raises
         ------
@@ -100,62 +94,61 @@ class Bundle:
             If a file is missing, or configuration, weights and metadata do not fit together.
         """
         root = path.resolve()
-        metadata = _metadata(root)
+        metadata = read_metadata(root)
         chosen = torch.device(device)
         try:
-            with _weights_only(chosen):
-                parser = _parser(root, device)
-                channels = output_names(metadata)
-                image_key = _image_key(parser)
-                preprocessing = _compose(parser, _PREPROCESSING_KEYS)
-                postprocessing = _compose(parser, _POSTPROCESSING_KEYS)
-                if not preprocessing.transforms:  # MONAI refuses to invert nothing
-                    postprocessing.transforms = tuple(
-                        t for t in postprocessing.transforms if not isinstance(t, Invertd)
-                    )
-                _keep_labels_whole(postprocessing)
-                network = _network(parser, root, chosen)
+            with weights_only(chosen):
+                parser = read_configuration(root, device, changes)
+                known = understand(root)
+                output = _main_output(known.outputs, output_key(metadata))
+                channels = {} if output.gives in _WITHOUT_MAPS else output_names(metadata)
+                form = BoxForm.of(items({key: parser[key] for key in ("postprocessing",) if key in parser}))
+                preprocessing, postprocessing = transforms_of(parser)
+                network = load_network(parser, root, chosen).eval()
+                make_required(parser)
                 inferer = parser.get_parsed_content("inferer")
+                own = OwnEvaluator(parser) if evaluates_itself(parser.get()) else None
         except ModelError:
             raise
         except Exception as error:  # a configuration is code, so it may fail in any way
             hint = _FORBIDDEN if isinstance(_deepest(error), PermissionError) else ""
             raise BundleError(f"The bundle {root.name} cannot be loaded: {_first_line(error)}{hint}") from error
-        names = tuple(channels.values())
         return cls(
             name=str(metadata.get("name", root.name)),
             version=str(metadata["version"]),
-            outputs=names,
+            outputs=tuple(channels.values()) or output.names,
             device=chosen,
+            _wanted=known.inputs[0] if known.inputs else _ONE_IMAGE,
+            _output=output,
             _channels=channels,
-            _network=network.to(chosen).eval(),
+            _network=network,
             _inferer=inferer,
+            _own=own,
             _preprocessing=preprocessing,
             _postprocessing=postprocessing,
-            _image_key=image_key,
-            _output_key=output_key(metadata),
+            _box_form=form,
             _instances_key=instances_key(metadata),
         )
 
-    def predict(self, volume: Volume, without: Collection[str] = ()) -> Prediction:
-        """Run the model. The same volume gives the same bytes.
+    def predict(self, images: Images, without: Collection[str] = ()) -> Prediction:
+        """Run the model. The same images give the same bytes.
 
         Parameters
         ----------
-        volume : Volume
-            Any orientation; the bundle's own transforms turn it.
+        images : Volume, or mapping of str to Volume
+            Any orientation; the bundle's own transforms turn it. Several by their roles, for a model that needs them.
         without : collection of str
             Detections that are not to be run. The bundle's inferer has to have an attribute `without` for it.
 
         Returns
         -------
         Prediction
-            Everything on the grid of `volume`, whether or not the bundle inverts its preprocessing.
+            Everything on the grid of the first image, whether or not the bundle inverts its preprocessing.
 
         Raises
         ------
         BundleError
-            If the bundle cannot leave out what it is told to leave out.
+            If the bundle cannot leave out what it is told to leave out, or an image that it needs is missing.
         ModelInvalidOutput
             If the output has NaN, another grid than its input, or values without a name.
         ModelOutOfMemory, ModelCrashed
@@ -165,30 +158,90 @@ class Bundle:
         self._leave_out(without)
         clock = _Clock()
         with torch.inference_mode(), _explained(self.name):
-            source = _meta_tensor(volume)
-            grid = source.affine.numpy(), tuple(volume.array.shape[::-1])
-            data: dict[str, Any] = self._preprocessing({self._image_key: source})
-            del source
-            image = data[self._image_key]
-            clock.lap("preprocess")
-            data["pred"] = _as_images(self._inferer(image.as_tensor()[None].to(self.device), self._network), image)
-            clock.lap("infer")
-            data = self._postprocessing(data)
-            fed = _on_source_grid(_output(data, self._output_key), image, *grid)
-            maps = label_maps(fed, self._channels)
-            likely = probabilities(fed, self._channels)
-            detected = detections_in(data, self._instances_key, image, grid, without)
+            parts = [self._ask(fed, clock, without) for fed in feed(images, self._wanted)]
+            whole = parts[0] if len(parts) == 1 else self._joined(parts)
+            maps = label_maps(whole.channels, self._channels) if whole.channels is not None else []
+            likely = probabilities(whole.channels, self._channels) if whole.channels is not None else {}
             clock.lap("postprocess")
-        back = tuple(LabelMap(_slices_first(array), names) for array, names in maps)
+        detected = whole.detected
         return Prediction(
-            back,
+            tuple(LabelMap(_slices_first(array), names) for array, names in maps),
             clock.steps_s,
             str(self.device),
             detected.found,
             None if detected.instances is None else _slices_first(detected.instances),
             None if detected.saliency is None else _slices_first(detected.saliency),
             {name: _slices_first(array) for name, array in likely.items()},
+            whole.classes,
+            whole.values,
         )
+
+    def _ask(self, fed: Fed, clock: _Clock, without: Collection[str]) -> _Part:
+        """Run it on one volume, or on one 2-D image."""
+        grid = fed.affine, fed.shape
+        data: dict[str, Any] = self._preprocessing(fed.data)
+        image, shown = self._images(data)
+        clock.lap("preprocess")
+        answer = self._inferred(data, shown)
+        clock.lap("infer")
+        if are_boxes(answer):
+            data |= answer[0]
+            data |= {key: straightened(data[key]) for key in self._wanted.keys if isinstance(data.get(key), MetaTensor)}
+            data = self._postprocessing(data)
+            found = {key: value for key, value in data.items() if key in answer[0]}
+            part = _Part(detected=detections_of_boxes(found, self._box_form, self._output.names, image, grid))
+        elif self._output.gives is Gives.CLASSIFICATION and not _is_map(answer, shown):
+            row = self._postprocessed(data, answer[0], 1).get(self._output.name)
+            part = _Part(classes={self._output.name: classes_in(row, self._output.names)})
+        elif self._output.gives is Gives.REGRESSION and not _is_map(answer, shown):
+            row = self._postprocessed(data, answer[0], 1).get(self._output.name)
+            part = _Part(values=values_in_answer(row, self._output.names))
+        else:
+            image = _geometry_of(image, shown)
+            data = self._postprocessed(data, _as_images(answer, image), len(self._channels))
+            channels = _on_source_grid(_output(data, self._output.name), image, *grid)
+            part = _Part(channels, detections_in(data, self._instances_key, image, grid, without))
+        clock.lap("postprocess")
+        return part
+
+    def _images(self, data: Mapping[str, Any]) -> tuple[MetaTensor, MetaTensor]:
+        """The image that has the geometry, and the one that the network is shown: several may have been joined."""
+        first = data[self._wanted.keys[0]]
+        joined = data.get("image") if "image" not in self._wanted.keys else None
+        return first, first if joined is None else joined
+
+    def _inferred(self, data: dict[str, Any], shown: MetaTensor) -> Any:
+        if self._own is not None:
+            output = self._own(data)
+            data |= {key: value for key, value in output.items() if key not in data and key != "pred"}
+            return output["pred"][None]
+        return self._inferer(torch.as_tensor(shown)[None].to(self.device), self._network)
+
+    def _postprocessed(self, data: dict[str, Any], answer: Any, channels: int) -> dict[str, Any]:
+        """Run what comes after the network.
+
+        Where it squeezes outputs that overlap into one map whose numbers its metadata does not name, what it had just
+        before is the answer: tumour core, whole tumour and enhancing tumour, not 1, 2 and 4.
+        """
+        data["pred"] = answer
+        key = self._output.name
+        whole: Any = None
+        for transform in self._postprocessing.transforms:
+            data = transform(data)
+            pred = data.get(key)
+            if channels > 1 and isinstance(pred, MetaTensor) and len(pred) == channels:
+                whole = pred
+        pred = data.get(key)
+        if whole is not None and isinstance(pred, MetaTensor) and len(pred) == 1 and 0 in self._channels:
+            data[key] = whole
+        return data
+
+    def _joined(self, parts: list[_Part]) -> _Part:
+        """What was said of each slice, as one answer for the series."""
+        if any(part.channels is None for part in parts):
+            kind = self._output.gives.value
+            raise BundleError(f"The model works on single images; the series has {len(parts)}, and {kind} of each.")
+        return _Part(np.concatenate([part.channels for part in parts if part.channels is not None], axis=-1))
 
     def _leave_out(self, without: Collection[str]) -> None:
         if hasattr(self._inferer, "without"):
@@ -197,35 +250,18 @@ class Bundle:
             raise BundleError(f"The bundle {self.name} cannot leave out {', '.join(sorted(without))}.")
 
 
-@contextmanager
-def _weights_only(device: torch.device) -> Iterator[None]:
-    """Load what a bundle itself loads onto our device, and never unpickle anything but tensors and arrays."""
-    load = torch.load
+@dataclass(frozen=True, slots=True, eq=False)
+class _Part:
+    """What a bundle said of one volume, or of one 2-D image; maps are of (channels, columns, rows, slices)."""
 
-    def tamed(file: Any, *args: Any, **options: Any) -> Any:
-        return load(file, **{**options, "map_location": device, "weights_only": True})
-
-    torch.load = tamed  # type: ignore[assignment]
-    try:
-        with torch.serialization.safe_globals(_ARRAYS):
-            yield
-    finally:
-        torch.load = load
+    channels: NDArray[np.generic] | None = None
+    detected: Detected = field(default_factory=Detected)
+    classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
 
 
-def network_of(path: Path, device: str = "cpu") -> torch.nn.Module:
-    """Build the network of a bundle as its configuration defines it, with the weights that it starts with.
-
-    Raises
-    ------
-    BundleError
-        If the configuration cannot be read or defines none.
-    """
-    with _weights_only(torch.device(device)):
-        network = _content(_parser(path.resolve(), device), _NETWORK_KEYS)
-    if not isinstance(network, torch.nn.Module):
-        raise BundleError(f"The bundle {path.name} defines no network.")
-    return network
+def _main_output(outputs: tuple[Output, ...], key: str) -> Output:
+    return next((output for output in outputs if output.name == key), Output(key, Gives.SEGMENTATION, ()))
 
 
 class _Clock:
@@ -235,7 +271,8 @@ class _Clock:
 
     def lap(self, name: str) -> None:
         now = time.perf_counter()
-        self.steps_s[name], self._last = now - self._last, now
+        self.steps_s[name] = self.steps_s.get(name, 0.0) + now - self._last
+        self._last = now
 
 
 @contextmanager
@@ -266,129 +303,6 @@ def _first_line(error: BaseException) -> str:
     return (str(deepest).strip() or type(deepest).__name__).splitlines()[0][:300]
 
 
-def _metadata(root: Path) -> Mapping[str, Any]:
-    try:
-        metadata = json.loads((root / "configs" / "metadata.json").read_text(encoding="utf-8"))
-    except OSError as error:
-        raise BundleError(f"The folder {root.name} is not a bundle: configs/metadata.json cannot be read.") from error
-    except ValueError as error:
-        raise BundleError(f"configs/metadata.json of {root.name} is not JSON: {error}") from error
-    if not isinstance(metadata, dict) or "version" not in metadata:
-        raise BundleError(f"configs/metadata.json of {root.name} gives no version.")
-    return metadata
-
-
-def _parser(root: Path, device: str) -> ConfigParser:
-    configs = [root / "configs" / f"inference.{kind}" for kind in ("json", "yaml", "yml")]
-    found = next((config for config in configs if config.is_file()), None)
-    if found is None:
-        raise BundleError(f"The bundle {root.name} has no configs/inference.json or .yaml.")
-    if str(root) not in sys.path:
-        sys.path.append(str(root))  # a bundle may bring its own `scripts` package
-    parser = ConfigParser()
-    parser.read_config(str(found))
-    parser.read_meta(str(root / "configs" / "metadata.json"))
-    parser["bundle_root"] = str(root)
-    parser["device"] = f"$__import__('torch').device({device!r})"
-    _switch_off(parser)
-    _bring_home(parser.get(), f"torch.device({device!r})")
-    return parser
-
-
-def _content(parser: ConfigParser, keys: tuple[str, ...]) -> Any:
-    for key in keys:
-        if key in parser:
-            return parser.get_parsed_content(key)
-    raise BundleError(f"The bundle's configs/inference file has none of the keys {', '.join(keys)}.")
-
-
-def _compose(parser: ConfigParser, keys: tuple[str, ...]) -> Compose:
-    if not any(key in parser for key in keys):
-        return Compose([])
-    content = _content(parser, keys)
-    return content if isinstance(content, Compose) else Compose(content)
-
-
-def _keep_labels_whole(postprocessing: Compose) -> None:
-    """Where labels were decided before the grid is inverted, the inverse takes the nearest: between 1 and 3 is no 2."""
-    decided: set[str] = set()
-    for transform in postprocessing.transforms:
-        if isinstance(transform, AsDiscreted):
-            decided |= {str(key) for key in transform.keys}
-        elif isinstance(transform, Invertd):
-            transform.nearest_interp = tuple(
-                nearest or str(key) in decided
-                for key, nearest in zip(transform.keys, transform.nearest_interp, strict=True)
-            )
-
-
-def _image_key(parser: ConfigParser) -> str:
-    """The name under which the bundle's transforms expect the image: what its loader would have read."""
-    loaders = [item for item in _items(parser.get()) if str(item.get("_target_", "")).split(".")[-1] in _LOADERS]
-    keys = loaders[0].get("keys", "image") if loaders else "image"
-    names = [keys] if isinstance(keys, str) else list(keys)
-    if len(names) != 1:
-        raise BundleError(f"The bundle reads {len(names)} images ({', '.join(map(str, names))}); the node gives one.")
-    name = str(names[0])
-    return str(parser.get_parsed_content(name[1:])) if name.startswith("@") else name
-
-
-def _switch_off(parser: ConfigParser) -> None:
-    """Keep the transforms that read and write files from being made; the tensor we feed has its channel already."""
-    for item in _items(parser.get()):
-        name = str(item.get("_target_", "")).split(".")[-1]
-        if name in _LOADERS or name.startswith(("EnsureChannelFirst", "SaveImage")):
-            item["_disabled_"] = True
-
-
-def _bring_home(config: Any, device: str) -> None:
-    """Where a configuration names a GPU outright, it means the device that the node gives it."""
-    places = config.items() if isinstance(config, dict) else enumerate(config) if isinstance(config, list) else ()
-    for key, value in list(places):
-        if isinstance(value, str) and value.startswith("$"):
-            config[key] = _CUDA.sub(device, value)
-        else:
-            _bring_home(value, device)
-
-
-def _items(config: Any) -> Iterator[dict[str, Any]]:
-    if isinstance(config, dict):
-        yield config
-    if isinstance(config, dict | list):
-        for part in config.values() if isinstance(config, dict) else config:
-            yield from _items(part)
-
-
-def _network(parser: ConfigParser, root: Path, device: torch.device) -> torch.nn.Module:
-    """The network of the configuration with its weights; or, where there are no others, the TorchScript program."""
-    weights, program = root / "models" / "model.pt", root / "models" / "model.ts"
-    if program.is_file() and not weights.is_file():
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)  # bundles hold such programs all the same
-            return torch.jit.load(str(program), map_location=device)  # type: ignore[no-any-return, no-untyped-call]
-    network: torch.nn.Module = _content(parser, _NETWORK_KEYS)
-    _load_weights(network, weights, device)
-    return network
-
-
-def _load_weights(network: torch.nn.Module, path: Path, device: torch.device) -> None:
-    if not path.is_file():
-        raise BundleError("The bundle has no models/model.pt and no models/model.ts.")
-    state = torch.load(path, map_location=device, weights_only=True)
-    for key in ("model", "state_dict"):
-        if isinstance(state, Mapping) and isinstance(state.get(key), Mapping):
-            state = state[key]
-    network.load_state_dict(state)
-
-
-def _meta_tensor(volume: Volume) -> MetaTensor:
-    """The volume as MONAI's reader would give it: channel, columns, rows, slices, with a RAS affine."""
-    array = torch.from_numpy(volume.array.astype(np.float32)).permute(2, 1, 0)[None]
-    affine = _LPS_TO_RAS @ volume.affine[:, [2, 1, 0, 3]]
-    meta = {"original_affine": torch.from_numpy(affine.copy()), "spatial_shape": np.array(array.shape[1:])}
-    return MetaTensor(array, affine=torch.from_numpy(affine), meta={**meta, "original_channel_dim": 0, "space": "RAS"})
-
-
 def _as_images(output: Any, image: MetaTensor) -> Any:
     """The inferer's output, or each map in it, with the geometry of the image it was computed from."""
     if not isinstance(output, Mapping):
@@ -398,7 +312,7 @@ def _as_images(output: Any, image: MetaTensor) -> Any:
 
 def _as_image(output: Any, image: MetaTensor) -> MetaTensor:
     """The network's output with the geometry of the image it was computed from."""
-    if not isinstance(output, torch.Tensor) or output.ndim != 5 or output.shape[0] != 1:
+    if not isinstance(output, torch.Tensor) or output.ndim != image.ndim + 1 or output.shape[0] != 1:
         raise ModelInvalidOutput("The model's output is not one image with channels.")
     if output.shape[2:] != image.shape[1:]:
         raise ModelInvalidOutput(
@@ -412,9 +326,23 @@ def _as_image(output: Any, image: MetaTensor) -> MetaTensor:
     return MetaTensor(pred, affine=image.affine.clone(), applied_operations=list(image.applied_operations))
 
 
+def _is_map(answer: Any, shown: torch.Tensor) -> bool:
+    """Whether an answer has a value for each voxel of the image that was shown."""
+    if isinstance(answer, torch.Tensor) and not bool(torch.isfinite(answer).all()):
+        raise ModelInvalidOutput("The model's output contains NaN or infinity.")
+    return isinstance(answer, torch.Tensor) and answer.ndim == shown.ndim + 1
+
+
+def _geometry_of(image: MetaTensor, shown: torch.Tensor) -> MetaTensor:
+    """The image with the geometry; a joined one has its voxels, but may have lost its place."""
+    if image.shape[1:] != shown.shape[1:]:
+        raise ModelInvalidOutput(f"The bundle joined images of {tuple(image.shape[1:])} voxels into another size.")
+    return image
+
+
 def _output(data: Mapping[str, Any], key: str) -> MetaTensor:
     pred = data.get(key)
-    if not isinstance(pred, MetaTensor) or pred.ndim != 4:
+    if not isinstance(pred, MetaTensor) or pred.ndim not in (3, 4):
         raise ModelInvalidOutput("The model's post-processed output is not one image with channels.")
     return pred
 
@@ -428,9 +356,12 @@ def _on_source_grid(
 ) -> NDArray[np.generic]:
     """A post-processed map as (channels, columns, rows, slices) of the source."""
     own, array = pred.affine.cpu().numpy().astype(np.float64), pred.as_tensor().cpu().numpy()
+    size = tuple(image.shape[1:])
+    if array.ndim == 3:
+        array, size = array[..., None], (*size, 1)
     inverted = np.allclose(own, affine, atol=1e-3)
     untouched = np.allclose(own, image.affine.cpu().numpy(), atol=1e-3)
-    expected = shape if inverted else tuple(image.shape[1:]) if untouched else array.shape[1:]
+    expected = shape if inverted else size if untouched else array.shape[1:]
     if array.shape[1:] != expected:
         raise ModelInvalidOutput(f"The model's output has {array.shape[1:]} voxels where its grid has {expected}.")
     return array if inverted else to_grid(array, own, affine, shape)

@@ -68,6 +68,9 @@ class Volume:
         return float(between[0]), float(between[1]), float(between[2])
 
 
+Images = Volume | Mapping[str, Volume]  # several by their roles, the first of which has the grid of the answer
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LabelMap:
     """Outputs that do not overlap, as one array.
@@ -98,11 +101,14 @@ class Detection:
     classes : mapping of str to mapping of str to float
         For each question that the model answers of it, the probability of each answer: ``{"attenuation": {"solid":
         0.9, "part-solid": 0.1, "ground-glass": 0.0}}``. Empty for a model that only finds.
+    outlined : bool
+        Whether its mask is its outline; else it is the box that the model drew around it.
     """
 
     output: str
     score: float
     classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    outlined: bool = True
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -123,6 +129,10 @@ class Prediction:
         What spoke for each detection, in and around it: 0 nothing, 255 the most that spoke for any one of them.
     probabilities : mapping of str to numpy.ndarray of uint8, shape (slices, rows, columns)
         Of the outputs of which the model says how likely each voxel belongs to them: 0 not at all, 255 certainly.
+    classes : mapping of str to mapping of str to float
+        For each question that the model answers of the whole image, how sure it is of each answer, 0 to 1.
+    values : mapping of str to float
+        Numbers that the model gives of the whole image.
     steps_s : mapping of str to float
         Seconds spent in each step, in order: ``load`` (zero when the model was warm), ``preprocess``, ``infer``,
         ``postprocess``.
@@ -137,6 +147,8 @@ class Prediction:
     instances: NDArray[np.uint8] | None = None
     saliency: NDArray[np.uint8] | None = None
     probabilities: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    values: Mapping[str, float] = field(default_factory=dict)
     _boxes: dict[int, list[Box | None]] = field(default_factory=dict, init=False, repr=False)
 
     def mask(self, name: str) -> NDArray[np.bool_]:

@@ -16,7 +16,7 @@ from ai.contract import Detection, ModelInvalidOutput
 from ai.regrid import to_grid
 
 _FORMAT = "instances"
-_MOST = 255
+MOST = 255
 _Grid = tuple[NDArray[np.float64], tuple[int, ...]]
 
 
@@ -64,8 +64,8 @@ def detections_in(
     if key is None or (without and key not in data):
         return Detected()
     found = tuple(_detection(entry) for entry in data.get(f"{key}_found", ()))
-    if len(found) > _MOST or list(found) != sorted(found, key=lambda each: -each.score):
-        raise ModelInvalidOutput(f"The model's detections are more than {_MOST} or not in the order of their scores.")
+    if len(found) > MOST or list(found) != sorted(found, key=lambda each: -each.score):
+        raise ModelInvalidOutput(f"The model's detections are more than {MOST} or not in the order of their scores.")
     labels = _array(data, key)
     if int(labels.max(initial=0)) > len(found):
         raise ModelInvalidOutput(f"The model marked {int(labels.max())} detections and described {len(found)}.")

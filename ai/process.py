@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import logging
+import math
 import os
 import pwd
 import selectors
@@ -21,7 +22,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -32,6 +33,7 @@ from numpy.typing import NDArray
 from ai.contract import (
     BundleError,
     Detection,
+    Images,
     LabelMap,
     ModelCancelled,
     ModelCrashed,
@@ -78,6 +80,8 @@ class ModelProcess:
         Whether the child is shut in (`ai.confine`): where the system can, always (else nothing is run), or never.
     account : str
         Account of the system that the child takes on; ours without it. Only a node that runs as root can change it.
+    changes : mapping of str to Any, optional
+        Values in place of those of the bundle's inference configuration.
     """
 
     def __init__(
@@ -88,6 +92,7 @@ class ModelProcess:
         memory_mib: int | None = None,
         confine: Confine = "auto",
         account: str = "",
+        changes: Mapping[str, Any] | None = None,
     ) -> None:
         self._order = {
             "bundle": str(bundle_path.resolve()),
@@ -95,6 +100,7 @@ class ModelProcess:
             "memory_mib": memory_mib,
             "confine": confine,
             "account": account,
+            "changes": dict(changes or {}),
         }
         self._name = bundle_path.name
         self._child: _Child | None = None
@@ -108,7 +114,7 @@ class ModelProcess:
 
     def predict(
         self,
-        volume: Volume,
+        images: Images,
         *,
         timeout_s: float,
         cancelled: Callable[[], bool] = lambda: False,
@@ -118,8 +124,8 @@ class ModelProcess:
 
         Parameters
         ----------
-        volume : Volume
-            What to look at.
+        images : Volume, or mapping of str to Volume
+            What to look at: several by their roles, for a model that needs them.
         timeout_s : float
             Seconds for everything, loading the model included.
         cancelled : callable
@@ -130,7 +136,7 @@ class ModelProcess:
         Returns
         -------
         Prediction
-            Everything on the grid of `volume`.
+            Everything on the grid of the first image.
 
         Raises
         ------
@@ -146,7 +152,7 @@ class ModelProcess:
         with self._one_at_a_time:
             wait = _Wait(time.monotonic() + timeout_s, timeout_s, cancelled, self._name)
             try:
-                return self._ask(volume, wait, without)
+                return self._ask(images, wait, without)
             except ModelInvalidOutput:
                 raise  # the process is sound; only its answer was not
             except BaseException:
@@ -167,25 +173,19 @@ class ModelProcess:
     ) -> None:
         self.close()
 
-    def _ask(self, volume: Volume, wait: _Wait, without: Collection[str]) -> Prediction:
+    def _ask(self, images: Images, wait: _Wait, without: Collection[str]) -> Prediction:
         load_s = 0.0
         child = self._child
         if child is None or not child.alive:
             self.close()
             child = self._child = _Child(self._order, self._name)
             load_s = child.started(wait)
-        child.give(volume.array)
-        child.say(
-            {
-                "shape": list(volume.array.shape),
-                "affine": [float(value) for value in volume.affine.ravel()],
-                "modality": volume.modality,
-                "without": sorted(without),
-            }
-        )
+        given = {"": images} if isinstance(images, Volume) else images
+        child.give([volume.array for volume in given.values()])
+        child.say({"images": {role: _described(volume) for role, volume in given.items()}, "without": sorted(without)})
         answer = child.hear(wait)
         try:
-            return _prediction(answer, child.take, volume.array.shape, load_s)
+            return _prediction(answer, child.take, next(iter(given.values())).array.shape, load_s)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ModelCrashed(f"The process of model {self._name} sent an answer that makes no sense.") from error
         finally:
@@ -253,13 +253,15 @@ class _Child:
             _log.warning("model %s is not shut in: %s", self._name, said["why_not"])
         return float(said["loaded_s"])
 
-    def give(self, array: NDArray[np.float32]) -> None:
-        """Lay the voxels where the child can see them."""
-        voxels = np.ascontiguousarray(array, dtype=np.float32).data.cast("B")
-        os.ftruncate(self._volume, len(voxels))
+    def give(self, arrays: Sequence[NDArray[np.float32]]) -> None:
+        """Lay the voxels where the child can see them, one image after the other."""
+        os.ftruncate(self._volume, 4 * sum(array.size for array in arrays))
         offset = 0
-        while offset < len(voxels):
-            offset += os.pwrite(self._volume, voxels[offset : offset + (1 << 26)], offset)
+        for array in arrays:
+            voxels = np.ascontiguousarray(array, dtype=np.float32).data.cast("B")
+            while voxels:
+                written = os.pwrite(self._volume, voxels[: 1 << 26], offset)
+                offset, voxels = offset + written, voxels[written:]
 
     def say(self, message: Mapping[str, Any]) -> None:
         try:
@@ -381,6 +383,11 @@ class _Child:
         shutil.rmtree(self._scratch, ignore_errors=True)
 
 
+def _described(volume: Volume) -> dict[str, Any]:
+    affine = [float(value) for value in volume.affine.ravel()]
+    return {"shape": list(volume.array.shape), "affine": affine, "modality": volume.modality}
+
+
 def _scratch(account: str) -> Path:
     """Make the only folder that a child may write into; it goes with the child."""
     folder = Path(tempfile.mkdtemp(prefix="dicom-node-model-"))
@@ -405,18 +412,27 @@ def _prediction(
     saliency = arrays.pop(0) if extra[1] else None
     probabilities = dict(zip(likely, arrays, strict=True))
     steps_s = {"load": load_s, **{str(step): float(seconds) for step, seconds in answer["steps_s"].items()}}
-    return Prediction(tuple(maps), steps_s, str(answer["device"]), found, instances, saliency, probabilities)
+    classes = {str(question): _shares(answers) for question, answers in answer["classes"].items()}
+    values = {str(name): float(value) for name, value in answer["values"].items()}
+    if not all(map(math.isfinite, values.values())):
+        raise ModelInvalidOutput("The model gave a number that is none.")
+    device = str(answer["device"])
+    return Prediction(tuple(maps), steps_s, device, found, instances, saliency, probabilities, classes, values)
 
 
 def _detection(entry: Mapping[str, Any]) -> Detection:
     score = float(entry["score"])
-    classes = {
-        str(question): {str(name): float(share) for name, share in answers.items()}
-        for question, answers in entry["classes"].items()
-    }
-    if not all(0 <= share <= 1 for share in (score, *(s for answers in classes.values() for s in answers.values()))):
+    if not 0 <= score <= 1:
         raise ModelInvalidOutput("The model gave a detection a score that is no probability.")
-    return Detection(str(entry["output"]), score, classes)
+    classes = {str(question): _shares(answers) for question, answers in entry["classes"].items()}
+    return Detection(str(entry["output"]), score, classes, bool(entry["outlined"]))
+
+
+def _shares(answers: Mapping[str, Any]) -> dict[str, float]:
+    shares = {str(name): float(share) for name, share in answers.items()}
+    if not all(0 <= share <= 1 for share in shares.values()):
+        raise ModelInvalidOutput("The model gave an answer a score that is no probability.")
+    return shares
 
 
 def _checked(labels: NDArray[np.uint8], known: set[int]) -> NDArray[np.uint8]:

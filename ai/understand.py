@@ -19,12 +19,15 @@ import yaml
 from ai.contract import BundleError
 
 CONFIGURATIONS = ("inference.json", "inference.yaml", "inference.yml")
-WEIGHTS = ("model.pt", "model.ts")
+WEIGHTS = ("model.pt", "model.ts", "model.pt2", "model.onnx")
+LOADERS = ("LoadImaged", "LoadImageD", "LoadImageDict", "LoadImage")
 _MODALITIES = {"MRI": "MR", "MAMMOGRAM": "MG", "MAMMOGRAPHY": "MG", "X-RAY": "DX", "XRAY": "DX", "PET": "PT"}
 _BACKGROUND = ("background", "bg")
 _SEGMENTATIONS = ("segmentation", "labels", "label", "mask")
 _CLASSES = ("classes", "classification", "probabilities")
 _NETWORKS = ("network", "network_def", "net")
+_COLOURS = ("r", "g", "b")
+_TRUTHS = ("label", "labels", "seg", "segmentation", "mask", "box", "boxes")
 _SPECIFIED = ("required_packages_version", "optional_packages_version")
 _MODULES = {"pytorch-ignite": "ignite", "scikit-image": "skimage", "pyyaml": "yaml", "opencv-python": "cv2"}
 
@@ -39,6 +42,9 @@ class Gives(StrEnum):
     POINTS = "points"
     IMAGE = "image"
     UNKNOWN = "not said"
+
+
+_RUN = (Gives.SEGMENTATION, Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,6 +63,10 @@ class Input:
         What its own transforms resample to, along the axes of `orientation`; empty where they do not.
     orientation : str
         Axis codes that its own transforms turn to, e.g. ``RAS``; empty where they do not.
+    keys : tuple of str
+        Under which its transforms expect images: one, or one for each of several that they join.
+    roles : tuple of str
+        Of the series that it needs: their names, where it needs several on one grid; else empty.
     """
 
     name: str
@@ -65,10 +75,22 @@ class Input:
     modality: str
     spacing_mm: tuple[float, ...] = ()
     orientation: str = ""
+    keys: tuple[str, ...] = ("image",)
+    roles: tuple[str, ...] = ()
+
+    @property
+    def has_colour(self) -> bool:
+        """Whether it takes red, green and blue: of a grey image, the same three times."""
+        said = tuple(channel.strip().lower()[:1] for channel in self.channels)
+        return said == _COLOURS or (self.dimensions == 2 and len(self.channels) == len(_COLOURS) and not self.roles)
 
     def __str__(self) -> str:
         what = f"{self.dimensions}-D {self.modality or 'image'}"
-        several = f", {len(self.channels)} channels ({', '.join(self.channels)})" if len(self.channels) > 1 else ""
+        several = f", {len(self.channels)} channels" if len(self.channels) > 1 else ""
+        if self.roles:
+            several = f", {len(self.roles)} series ({', '.join(self.roles)})"
+        elif self.has_colour:
+            several = ", in colour"
         spacing = f", at {' x '.join(f'{mm:g}' for mm in self.spacing_mm)} mm" if self.spacing_mm else ""
         return what + several + spacing
 
@@ -124,7 +146,7 @@ class Understanding:
         said = []
         if kinds & {Gives.SEGMENTATION, Gives.DETECTION}:
             said.append("SEG: one segment for each output that is found")
-        if kinds & {Gives.SEGMENTATION, Gives.DETECTION, Gives.CLASSIFICATION}:
+        if kinds & set(_RUN):
             said.append("SR: what was found, measured, in codes")
         return tuple(said)
 
@@ -189,15 +211,18 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 def _inputs(described: Any, config: Mapping[str, Any]) -> Iterator[Input]:
     spacing_mm, orientation = _grid(config)
+    keys = _keys(config)
     for name, said in described.items() if isinstance(described, Mapping) else ():
         said = said if isinstance(said, Mapping) else {}
         count = _whole(said.get("num_channels"), 1)
         named = _channel_names(said.get("channel_def"))
-        channels = tuple(named.values()) if len(named) == count else tuple(f"channel {n}" for n in range(count))
+        is_named = len(named) == count
+        channels = tuple(named.values()) if is_named else tuple(f"channel {n}" for n in range(count))
         modality = str(said.get("modality", "")).strip().upper()
         shape = said.get("spatial_shape")
         shown = len(shape) if isinstance(shape, list) and shape else 3
         whole = 3 if _target(config.get("inferer")) == "SliceInferer" else shown
+        colour = tuple(channel.strip().lower()[:1] for channel in channels) == _COLOURS
         yield Input(
             name=str(name),
             channels=channels,
@@ -205,7 +230,31 @@ def _inputs(described: Any, config: Mapping[str, Any]) -> Iterator[Input]:
             modality="" if modality in ("NONE", "REGULAR", "N/A") else _MODALITIES.get(modality, modality),
             spacing_mm=spacing_mm,
             orientation=orientation,
+            keys=keys,
+            roles=keys if len(keys) > 1 else channels if is_named and count > 1 and not colour else (),
         )
+
+
+def is_truth(key: object) -> bool:
+    """Whether a name is that of what a reader drew: there when a bundle is trained, not when it is asked."""
+    return str(key).lower() in _TRUTHS
+
+
+def _keys(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Under which names the bundle's transforms expect images: what its loader would have read."""
+    keys: Any = "image"
+    for item in _items({key: value for key, value in config.items() if key != "evaluator"}):
+        if _target(item) in LOADERS:
+            keys = _resolved(item.get("keys", "image"), config)
+            break
+    names = [keys] if isinstance(keys, str) else list(keys) if isinstance(keys, list) else ["image"]
+    found = tuple(_common(str(_resolved(name, config))) for name in names)
+    return tuple(name for name in found if not is_truth(name)) or ("image",)
+
+
+def _common(name: str) -> str:
+    """MONAI's own names for what nearly every bundle has: ``$monai.utils.CommonKeys.IMAGE``."""
+    return name.rsplit(".", 1)[-1].lower() if name.startswith("$") and "CommonKeys." in name else name
 
 
 def _outputs(described: Any) -> Iterator[Output]:
@@ -216,8 +265,12 @@ def _outputs(described: Any) -> Iterator[Output]:
         if isinstance(detects, list):
             names = tuple(map(str, detects))
         gives = _gives(said)
+        if gives is Gives.CLASSIFICATION:  # what is no circle, triangle or square is an answer as well
+            names = tuple(_channel_names(said.get("channel_def")).values())
         if not names and gives is Gives.SEGMENTATION:
             names = tuple(unnamed(said).values())
+        if not names and gives in (Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION):
+            names = tuple(f"label {n}" for n in range(max(1, _whole(said.get("num_channels"), 1))))
         yield Output(str(name), gives, names)
 
 
@@ -323,20 +376,15 @@ def _obstacles(config: Mapping[str, Any], inputs: Iterable[Input], outputs: Iter
         yield "its inference configuration has no inferer"
     images = list(inputs)
     if len(images) > 1:
-        yield f"it takes {len(images)} inputs ({', '.join(each.name for each in images)}); the node gives one volume"
+        yield f"it takes {len(images)} inputs ({', '.join(each.name for each in images)}); the node gives images alone"
     for image in images:
-        if len(image.channels) > 1:
-            channels = ", ".join(image.channels)
-            yield f"it takes {len(image.channels)} channels ({channels}); the node gives one volume of one series"
-        if image.dimensions != 3:
-            yield f"it works on {image.dimensions}-D images; the node gives volumes"
+        if image.dimensions not in (2, 3):
+            yield f"it works on {image.dimensions}-D images"
     given = list(outputs)
     if not given:
         yield "its metadata.json does not say what it gives (network_data_format.outputs)"
     for output in given:
-        if output.gives not in (Gives.SEGMENTATION, Gives.DETECTION):
+        if output.gives not in _RUN:
             yield f"its output {output.name} is of the kind {output.gives.value}, for which the node has no object yet"
-        elif output.gives is Gives.DETECTION and not output.names:
-            yield f"its output {output.name} is boxes without outlines, for which the node has no object yet"
         elif not output.names:
             yield f"its metadata.json does not name what {output.name} marks (channel_def)"

@@ -22,10 +22,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ai.contract import ModelError, Volume
+from ai.contract import Images, ModelError, Prediction, Volume
 from ai.evaluate.machine import machine_facts
 from ai.process import ModelProcess
-from ai.understand import Understanding, understand
+from ai.understand import Gives, Understanding, understand
 
 _TIMEOUT_S = 900.0
 _SPACING_MM = (2.5, 1.5, 1.5)
@@ -69,21 +69,31 @@ def _tried(folder: Path, known: Understanding) -> str:
         started = time.monotonic()
         try:
             with ModelProcess(bundle, device="cpu") as model:
-                prediction = model.predict(_volume(known), timeout_s=_TIMEOUT_S)
+                prediction = model.predict(_images(known), timeout_s=_TIMEOUT_S)
                 memory_mib = _peak_mib(model.pid)
         except ModelError as error:
             return f"no: {error}"
         took_s = time.monotonic() - started
         load_s = prediction.steps_s["load"]
-        names = sum(len(labels.names) for labels in prediction.label_maps)
-        return f"yes: {names} outputs, load {load_s:.0f} s, run {took_s - load_s:.0f} s, {memory_mib} MiB"
+        return f"yes: {_said(prediction)}, load {load_s:.0f} s, run {took_s - load_s:.0f} s, {memory_mib} MiB"
+
+
+def _said(prediction: Prediction) -> str:
+    """What came back, counted."""
+    names = sum(len(labels.names) for labels in prediction.label_maps)
+    said = [f"{names} outputs" + (" that overlap" if len(prediction.label_maps) > 1 else "")] if names else []
+    if prediction.instances is not None:
+        said.append(f"{len(prediction.detections)} boxes")
+    said += [f"{len(shares)} classes" for shares in prediction.classes.values()]
+    said += [f"{len(prediction.values)} numbers"] if prediction.values else []
+    return ", ".join(said)
 
 
 # Network and weights of a bundle, drawn in a process of their own: a configuration is code.
 _DRAW = """
 import sys, torch
 from pathlib import Path
-from ai.bundle import network_of
+from ai.weights import network_of
 bundle = Path(sys.argv[1])
 torch.manual_seed(0)
 (bundle / "models").mkdir(exist_ok=True)
@@ -102,12 +112,23 @@ torch.save(network.state_dict(), bundle / "models" / "model.pt")
 """
 
 
-def _volume(known: Understanding) -> Volume:
+def _images(known: Understanding) -> Images:
+    """What the bundle takes: one volume or 2-D image, or one for each of its series or colours."""
+    wanted = known.inputs[0]
+    roles = wanted.roles or (("R", "G", "B") if wanted.has_colour and wanted.modality != "MG" else ())
+    flat = wanted.dimensions == 2 and not any(output.gives is Gives.SEGMENTATION for output in known.outputs)
+    volumes = {role: _volume(known, flat, number) for number, role in enumerate(roles)}
+    return volumes or _volume(known, flat, 0)
+
+
+def _volume(known: Understanding, flat: bool, number: int) -> Volume:
     """Noise and an ellipsoid, on a grid turned against the patient."""
-    rng = np.random.default_rng(0)
+    rng = np.random.default_rng(number)
     axes = [np.linspace(-1, 1, n) for n in _SHAPE]
     inside = sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij")) < 0.7
     array = np.where(inside, 60.0, -900.0) + rng.normal(0, 20, _SHAPE)
+    if known.inputs[0].dimensions == 2:
+        array = np.kron(array[18:19] if flat else array[18:21], np.ones((1, 4, 4))).astype(np.float64)
     affine = np.eye(4)
     affine[:3, :3] = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]) * np.array(_SPACING_MM)
     modality = next((each.modality for each in known.inputs if each.modality), "CT")

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from ai.bundle import Bundle, network_of
+from ai.bundle import Bundle
 from ai.contract import BundleError, ModelCrashed, ModelInvalidOutput, Volume
 from ai.digest import bundle_digest
+from ai.weights import network_of
 from tests.unit.ai.bundles import ARGMAX, INVERT, SIDES, TO_5_MM, TO_RAS, two_blobs, write_bundle
 
 _L, _P, _S = np.eye(3)

@@ -88,12 +88,9 @@ preprocessing:
 @pytest.mark.parametrize(
     ("image", "pred", "config", "why"),
     [
-        ({**CT, "num_channels": 4, "channel_def": ["T1c", "T1", "T2", "FLAIR"]}, None, None, r"T1c, T1, T2, FLAIR"),
-        ({**CT, "spatial_shape": [256, 256]}, None, None, "2-D images"),
-        (None, {"type": "probabilities", "format": "classes", "channel_def": {"0": "A"}}, None, "classification"),
-        (None, {"type": "image", "format": "labels", "spatial_shape": [1, 4]}, None, "classification"),
+        ({**CT, "spatial_shape": [4]}, None, None, "1-D images"),
+        (None, {"type": "image", "format": "image"}, None, "kind image"),
         (None, {"type": "tuples", "format": "points"}, None, "points"),
-        (None, {"type": "object", "format": "dict", "num_channels": 1}, None, "boxes without outlines"),
         (None, {"format": "segmentation", "num_channels": 1}, None, "does not name what pred marks"),
         (None, None, {"inferer": {}}, "none of the keys network"),
         (None, None, {"network": {}}, "no inferer"),
@@ -111,6 +108,53 @@ def test_what_the_node_cannot_run_is_said_before_it_is_tried(
 def test_a_slice_inferer_makes_a_2d_network_one_of_volumes(tmp_path: Path) -> None:
     config = {"network": {}, "inferer": {"_target_": "SliceInferer", "roi_size": [256, 256], "spatial_dim": 2}}
     assert read(tmp_path, image={**CT, "spatial_shape": [256, 256]}, config=config).obstacles == ()
+
+
+@pytest.mark.parametrize(
+    ("image", "roles", "colour"),
+    [
+        ({**CT, "num_channels": 4, "channel_def": ["T1c", "T1", "T2", "FLAIR"]}, ("T1c", "T1", "T2", "FLAIR"), False),
+        ({**CT, "num_channels": 3, "channel_def": {"0": "image"}}, (), False),  # its transforms add what is missing
+        ({"num_channels": 3, "spatial_shape": [299, 299], "channel_def": {"0": "image"}}, (), True),
+        ({"num_channels": 3, "spatial_shape": [256, 256], "channel_def": {"0": "R", "1": "G", "2": "B"}}, (), True),
+    ],
+)
+def test_several_channels_are_several_series_or_one_image_in_colour(
+    tmp_path: Path, image: dict[str, Any], roles: tuple[str, ...], colour: bool
+) -> None:
+    known = read(tmp_path, image=image)
+    assert (known.inputs[0].roles, known.inputs[0].has_colour, known.obstacles) == (roles, colour, ())
+
+
+def test_a_loader_of_several_images_asks_for_several_series(tmp_path: Path) -> None:
+    loader = {"_target_": "LoadImaged", "keys": ["artery", "@second", "label"]}
+    config = {**CONFIG, "second": "vein", "preprocessing": {"_target_": "Compose", "transforms": [loader]}}
+    known = read(tmp_path, config=config, image={**CT, "num_channels": 2})
+    assert (known.inputs[0].keys, known.inputs[0].roles) == (("artery", "vein"), ("artery", "vein"))
+
+
+@pytest.mark.parametrize(
+    ("pred", "gives", "names"),
+    [
+        (
+            {"format": "classes", "channel_def": {"0": "background", "1": "A"}},
+            Gives.CLASSIFICATION,
+            ("background", "A"),
+        ),
+        (
+            {"format": "labels", "spatial_shape": [1, 4], "num_channels": 2},
+            Gives.CLASSIFICATION,
+            ("label 0", "label 1"),
+        ),
+        ({"type": "object", "format": "dict", "num_channels": 1}, Gives.DETECTION, ("label 0",)),
+        ({"format": "regression", "channel_def": {"0": "age"}}, Gives.REGRESSION, ("age",)),
+    ],
+)
+def test_classes_boxes_and_numbers_are_understood(
+    tmp_path: Path, pred: dict[str, Any], gives: Gives, names: tuple[str, ...]
+) -> None:
+    known = read(tmp_path, pred=pred)
+    assert (known.outputs[0].gives, known.outputs[0].names, known.obstacles) == (gives, names, ())
 
 
 def test_outputs_of_kinds(tmp_path: Path) -> None:
