@@ -15,7 +15,17 @@ from ai.digest import bundle_digest, weights_digest
 from dicom_node.domain.eligibility import Accepts, Contrast
 from dicom_node.domain.encoding import refuse_encodings
 from dicom_node.domain.finding import Code
-from dicom_node.domain.model import ClassCard, Derived, DetectionCard, Measure, ModelCard, OutputKind, SegmentCard
+from dicom_node.domain.model import (
+    ClassCard,
+    ClassificationCard,
+    Derived,
+    DetectionCard,
+    Measure,
+    ModelCard,
+    OutputKind,
+    SegmentCard,
+    ValueCard,
+)
 from dicom_node.domain.nodule import Attenuation, Margin
 
 CARD = "card.toml"
@@ -35,6 +45,19 @@ def _regular_expression(text: str) -> str:
     return text
 
 
+def _no_expression(value: Any) -> Any:
+    """Nothing on a card is evaluated: MONAI would take these for code, references and macros."""
+    texts = value if isinstance(value, list) else [value]
+    if any(isinstance(text, str) and ("@" in text or text.startswith(("$", "%"))) for text in texts):
+        raise ValueError("is an expression; give a plain value")
+    return value
+
+
+Plain = Annotated[
+    bool | int | float | str | list[bool | int | float | str],
+    Field(union_mode="left_to_right"),
+    AfterValidator(_no_expression),
+]
 Pattern = Annotated[str, Field(min_length=1), AfterValidator(_regular_expression)]
 
 
@@ -90,6 +113,17 @@ class _Class(Table):
     answers: Annotated[dict[Text, _Code], Field(min_length=1)]
 
 
+class _Classification(_Class):
+    output: Text
+
+
+class _Value(Table):
+    output: Text
+    concept: _Code
+    unit: _Code
+    decimals: int = Field(1, ge=0, le=6)
+
+
 class _Detection(Table):
     output: Text
     label: Annotated[Name, Field(max_length=56)]  # a number follows
@@ -120,6 +154,9 @@ class Card(Table):
     accepts: _Accepts
     segments: tuple[_Segment, ...] = ()
     detections: tuple[_Detection, ...] = ()
+    classifications: tuple[_Classification, ...] = ()
+    values: tuple[_Value, ...] = ()
+    changes: dict[Text, Plain] = Field(default_factory=dict)
     outputs: Annotated[tuple[OutputKind, ...], Field(min_length=1)] = (OutputKind.SEG, OutputKind.SR)
 
     @field_validator("outputs")
@@ -151,8 +188,9 @@ def _segment_problems(card: Card, bundle: Path) -> list[str]:
 
 def _part_problems(card: Card) -> Iterator[str]:
     """What does not fit together on a card with detections."""
-    if not card.segments and not card.detections:
-        yield "segments: the card names no output; give [[segments]] or [[detections]]"
+    if not (card.segments or card.detections or card.classifications or card.values):
+        kinds = "[[segments]], [[detections]], [[classifications]] or [[values]]"
+        yield f"segments: the card names no output; give {kinds}"
     outputs = [segment.output for segment in card.segments]
     for n, segment in enumerate(card.segments):
         if segment.derive and Measure.OPACIFICATION not in segment.measurements:
@@ -194,31 +232,36 @@ def _derive_problems(detection: _Detection) -> Iterator[str]:
 
 def _bundle_problems(card: Card, bundle: Path) -> Iterator[str]:
     """What the bundle's metadata says otherwise; nothing where it does not say (loading it will tell more)."""
-    for output in _bundle_outputs(bundle):
+    for name, output in _bundle_outputs(bundle).items():
+        defined = output.get("channel_def")
+        for n, asked in enumerate(card.classifications):
+            for answer in defined.values() if asked.output == name and isinstance(defined, dict) else ():
+                if answer not in asked.answers:
+                    yield f"classifications.{n}.answers: the bundle also answers {answer!r}"
         detects, classes = output.get("detects"), output.get("classes")
         for n, detection in enumerate(card.detections):
             if isinstance(detects, list) and detection.output not in detects:
                 yield f"detections.{n}.output: the bundle does not detect {detection.output!r}"
-            for question, asked in detection.classes.items():
+            for question, one in detection.classes.items():
                 for answer in classes.get(question, ()) if isinstance(classes, dict) else ():
-                    if answer not in asked.answers:
+                    if answer not in one.answers:
                         yield f"detections.{n}.classes.{question}.answers: the bundle also answers {answer!r}"
 
 
 def _bundle_names(bundle: Path) -> set[str] | None:
     """Names of the outputs that are segments; None where the metadata names none."""
-    defined = [output.get("channel_def") for output in _bundle_outputs(bundle)]
+    defined = [output.get("channel_def") for output in _bundle_outputs(bundle).values()]
     names = {str(name) for channels in defined if isinstance(channels, dict) for name in channels.values()}
     return names or None
 
 
-def _bundle_outputs(bundle: Path) -> list[dict[str, Any]]:
+def _bundle_outputs(bundle: Path) -> dict[str, dict[str, Any]]:
     try:
         metadata = json.loads((bundle / "configs" / "metadata.json").read_bytes())
-        outputs = metadata["network_data_format"]["outputs"].values()
-        return [output for output in outputs if isinstance(output, dict)]
+        outputs = metadata["network_data_format"]["outputs"].items()
+        return {name: output for name, output in outputs if isinstance(output, dict)}
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
-        return []
+        return {}
 
 
 def model_card(card: Card, bundle: Path) -> ModelCard:
@@ -238,6 +281,9 @@ def model_card(card: Card, bundle: Path) -> ModelCard:
         segments=tuple(_segment_card(segment) for segment in card.segments),
         outputs=tuple(dict.fromkeys(card.outputs)),
         detections=tuple(_detection_card(detection) for detection in card.detections),
+        classifications=tuple(_classification_card(asked) for asked in card.classifications),
+        values=tuple(ValueCard(v.output, _code(v.concept), _code(v.unit), v.decimals) for v in card.values),
+        changes=dict(card.changes),
     )
 
 
@@ -272,6 +318,11 @@ def _detection_card(detection: _Detection) -> DetectionCard:
         accepts=Accepts(**detection.accepts.model_dump()),
         derive=tuple(dict.fromkeys(detection.derive)),
     )
+
+
+def _classification_card(asked: _Classification) -> ClassificationCard:
+    known = _class_card(asked)
+    return ClassificationCard(asked.output, known.concept, known.answers)
 
 
 def _class_card(asked: _Class) -> ClassCard:

@@ -96,6 +96,8 @@ class Segment:
         How sure the model is that it is there, 0 to 1; None for a structure that everybody has.
     axes : Axes or None
         Where its axes were measured; None when they were not.
+    outlined : bool
+        Whether the mask is its outline; else it is the box that the model drew around it, and nothing is measured.
     extent_mm : Extent or None
         Of a detection: the box around it.
     """
@@ -116,6 +118,7 @@ class Segment:
     qualities: tuple[Quality, ...] = ()
     score: float | None = None
     axes: Axes | None = None
+    outlined: bool = True
     extent_mm: Extent | None = None
 
 
@@ -132,13 +135,14 @@ class Tracked:
 class Findings:
     """Everything one attempt found. `segments` has the empty ones too; `present` only those with voxels.
 
-    `qualities` are about the scan as a whole, e.g. the highest category of any nodule. `not_run` are the parts of the
-    model that this volume was not fit for.
+    `qualities` and `measurements` are about the scan as a whole, e.g. the highest category of any nodule. `not_run` are
+    the parts of the model that this volume was not fit for.
     """
 
     segments: tuple[Segment, ...]
     qualities: tuple[Quality, ...] = ()
     not_run: tuple[NotRun, ...] = ()
+    measurements: tuple[Measurement, ...] = ()
 
     @property
     def present(self) -> tuple[Segment, ...]:
@@ -152,5 +156,5 @@ class Findings:
 
     @property
     def is_negative(self) -> bool:
-        """Whether the model ran and marked nothing."""
-        return not self.present
+        """Whether the model ran, marked nothing and said nothing of the whole scan."""
+        return not self.present and not (not self.segments and (self.qualities or self.measurements))

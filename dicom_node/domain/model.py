@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
+from typing import Any
 
 from dicom_node.domain.eligibility import Accepts
 from dicom_node.domain.finding import Code
@@ -13,12 +14,14 @@ from dicom_node.domain.finding import Code
 __all__ = [
     "Accepts",
     "ClassCard",
+    "ClassificationCard",
     "Derived",
     "DetectionCard",
     "Measure",
     "ModelCard",
     "OutputKind",
     "SegmentCard",
+    "ValueCard",
 ]
 
 
@@ -107,6 +110,25 @@ class ClassCard:
 
 
 @dataclass(frozen=True, slots=True)
+class ClassificationCard:
+    """A question that the model answers of the whole image: the bundle's name of the output, and the codes."""
+
+    output: str
+    concept: Code
+    answers: Mapping[str, Code]
+
+
+@dataclass(frozen=True, slots=True)
+class ValueCard:
+    """A number that the model gives of the whole image: the bundle's own name of it, what it is, and its unit."""
+
+    output: str
+    concept: Code
+    unit: Code
+    decimals: int = 1
+
+
+@dataclass(frozen=True, slots=True)
 class DetectionCard:
     """How what a model detects one by one becomes coded findings.
 
@@ -152,7 +174,8 @@ class DetectionCard:
 class ModelCard:
     """One model as the node knows it.
 
-    `digest` is the SHA-256 over the whole bundle, `weights_digest` that over its weights.
+    `digest` is the SHA-256 over the whole bundle, `weights_digest` that over its weights. `changes` are values in place
+    of those of the bundle's inference configuration.
     """
 
     name: str
@@ -169,3 +192,6 @@ class ModelCard:
     segments: tuple[SegmentCard, ...]
     outputs: tuple[OutputKind, ...] = (OutputKind.SEG, OutputKind.SR)
     detections: tuple[DetectionCard, ...] = ()
+    classifications: tuple[ClassificationCard, ...] = ()
+    values: tuple[ValueCard, ...] = ()
+    changes: Mapping[str, Any] = field(default_factory=dict)

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from ai.codes import UNKNOWN, codes_of, toml_code, toml_text
-from ai.understand import Gives, Understanding
+from ai.understand import Gives, Output, Understanding
 
 _COLOURS = (
     *((230, 110, 80), (80, 150, 230), (240, 200, 80), (120, 200, 120), (180, 120, 210)),
@@ -44,7 +44,31 @@ def draft_card(known: Understanding, name: str) -> str:
     ]
     for number, label in enumerate(marked):
         lines += ["", *_segment(label, number, is_ct=modality == "CT")]
+    for output in known.outputs:
+        lines += _other(output)
     return "\n".join(lines) + "\n"
+
+
+def _other(output: Output) -> list[str]:
+    """Tables for what is no segment: what is detected, the answers to a question, numbers."""
+    lines: list[str] = []
+    unknown = toml_code({"value": UNKNOWN, "scheme": "SCT", "meaning": UNKNOWN})
+    if output.gives is Gives.CLASSIFICATION:
+        lines += ["", "[[classifications]]", f"output = {toml_text(output.name)}", f"concept = {unknown}"]
+        lines += ["", "[classifications.answers]", *(f"{toml_text(name)} = {unknown}" for name in output.names)]
+    for name in output.names:
+        if output.gives is Gives.DETECTION:
+            category, kind, _ = codes_of(name)
+            lines += ["", "[[detections]]", f"output = {toml_text(name)}", f"label = {toml_text(_label(name)[:56])}"]
+            lines += [f"category = {toml_code(category)}", f"type = {toml_code(kind)}", "measurements = []"]
+        elif output.gives is Gives.REGRESSION:
+            unit = toml_code({"value": "1", "scheme": "UCUM", "meaning": "no units"})
+            lines += ["", "[[values]]", f"output = {toml_text(name)}", f"concept = {unknown}", f"unit = {unit}"]
+    return lines
+
+
+def _label(name: str) -> str:
+    return name.replace("_", " ").strip().capitalize()
 
 
 def still_unknown(card: Mapping[str, object]) -> list[str]:
@@ -66,7 +90,7 @@ def _unknown(value: object, key: str) -> Iterator[str]:
 
 def _sentence(known: Understanding, marked: list[str]) -> str:
     described = known.description.strip().splitlines()
-    return described[0][:500] if described else f"Outlines {', '.join(marked)}."[:500]
+    return described[0][:500] if described else f"Outlines {', '.join(marked)}."[:500] if marked else known.name
 
 
 def _segment(label: str, number: int, *, is_ct: bool) -> list[str]:
@@ -74,7 +98,7 @@ def _segment(label: str, number: int, *, is_ct: bool) -> list[str]:
     lines = [
         "[[segments]]",
         f"output = {toml_text(label)}",
-        f"label = {toml_text(label.replace('_', ' ').strip().capitalize()[:64])}",
+        f"label = {toml_text(_label(label)[:64])}",
         f"category = {toml_code(category)}",
         f"type = {toml_code(kind)}",
     ]

@@ -145,6 +145,11 @@ class Analysis:
         return tuple(segment for segment in self.findings.present if segment.score is not None or not detects)
 
     @property
+    def said(self) -> bool:
+        """Whether there is a finding: something that was found, or what a model says that looks for nothing."""
+        return bool(self.found) or (not self.findings.segments and not self.findings.is_negative)
+
+    @property
     def sought(self) -> tuple[str, ...]:
         """Names of what was looked for, e.g. ``nodule``."""
         barred = {part.what for part in self.not_run}

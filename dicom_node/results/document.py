@@ -104,7 +104,11 @@ def _predecessors(origin: Origin, documents: Sequence[Document]) -> Dataset:
 
 
 def summary_group(
-    origin: Origin, outcome: PydicomCode, comments: Sequence[str], categories: Sequence[Quality] = ()
+    origin: Origin,
+    outcome: PydicomCode,
+    comments: Sequence[str],
+    categories: Sequence[Quality] = (),
+    numbers: Sequence[hd.sr.Measurement] = (),
 ) -> Group:
     """How the run ended (PS3.16 CID 6047), in a group of its own: highdicom has no other place for it.
 
@@ -114,12 +118,15 @@ def summary_group(
         What is said of the run in words.
     categories : sequence of Quality
         What is said of the whole scan in codes.
+    numbers : sequence of highdicom.sr.Measurement
+        And in numbers.
     """
     ended = hd.sr.QualitativeEvaluation(codes.DCM.CADProcessingAndFindingsSummary, outcome)
     group = Group(
         tracking_identifier=hd.sr.TrackingIdentifier(origin.uid("track/summary"), "Analysis summary"),
         finding_sites=sites(origin.card.segments),
         algorithm_id=algorithm(origin),
+        measurements=list(numbers) or None,
         qualitative_evaluations=[ended, *qualities(categories)],
     )
     for text in comments:

@@ -22,7 +22,7 @@ from dicom_node.results.analysis import Analysis
 from dicom_node.results.document import algorithm, comment, document, qualities, sites, summary_group
 from dicom_node.results.header import code, series_description
 from dicom_node.results.library import image_library
-from dicom_node.results.words import CALCULATED, because, certainty, nothing_found
+from dicom_node.results.words import BOX, CALCULATED, because, certainty, nothing_found
 
 _OUTCOMES = {  # (something was found, all of the model ran): PS3.16 CID 6047
     (True, True): codes.cid6047.AllAlgorithmsSucceededWithFindings,
@@ -50,9 +50,10 @@ def build_sr(analysis: Analysis) -> Dataset:
     origin, findings = analysis.origin, analysis.findings
     summary = summary_group(
         origin,
-        _OUTCOMES[bool(analysis.found), not analysis.not_run],
+        _OUTCOMES[analysis.said, not analysis.not_run],
         _comments(analysis),
         findings.qualities,
+        [_measurement(each) for each in findings.measurements],
     )
     return document(
         origin,
@@ -67,14 +68,14 @@ def build_sr(analysis: Analysis) -> Dataset:
 
 def _what(analysis: Analysis) -> str:
     said = ["partial"] if analysis.not_run else []
-    said += [] if analysis.found else ["no findings"]
+    said += [] if analysis.said else ["no findings"]
     return ", ".join(["SR", *said])
 
 
 def _comments(analysis: Analysis) -> list[str]:
     findings = analysis.findings
     said = [f"{part.text}." for part in findings.not_run] + because(findings.qualities)
-    if not analysis.found:
+    if not analysis.said:
         said.append(nothing_found(analysis.sought, len(analysis.origin.slices)))
     said.append(analysis.origin.statement)
     return [*said, CALCULATED] if findings.qualities else said
@@ -111,6 +112,8 @@ def _about(segment: Segment) -> list[str]:
     said = because(segment.qualities)
     if segment.score is not None:
         said.append(certainty(segment.score))
+    if not segment.outlined:
+        said.append(BOX)
     return [*said, CALCULATED] if said or segment.qualities else []
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dicom_node.domain.finding import Measurement, Quality, Segment
 
 CALCULATED = "Calculated by the node from the model's outlines, classes and measurements; no reader has assessed it."
+BOX = "Marked by the box that the model drew around it, not by its outline; nothing was measured."
 NOT_FOR_DIAGNOSIS = "RESEARCH ONLY - NOT FOR DIAGNOSTIC USE"
 _UNITS = {"[hnsf'U]": "HU", "1": "", "{ratio}": ""}
 _ML = 1000.0  # mm3

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 
-from ai.contract import BundleError, ModelCancelled, ModelError, ModelInvalidOutput, Prediction
+from ai.contract import BundleError, Images, ModelCancelled, ModelError, ModelInvalidOutput, Prediction
 from ai.contract import Volume as Pixels
 from ai.process import ModelProcess
 from dicom_node.domain.eligibility import why_unfit
 from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.finding import NotRun
-from dicom_node.domain.job import Canceled, Failed, Job, Outcome, RetryLater, Succeeded
+from dicom_node.domain.job import Canceled, Failed, Job, JobInstance, Outcome, RetryLater, Succeeded
 from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.domain.outdated import Outdated
 from dicom_node.errors import ModelFailed, NodeError, NotEligible
@@ -121,9 +121,37 @@ def _unfit_parts(volume: Volume, card: ModelCard) -> dict[str, str]:
 
 
 def _predict(job: Job, card: ModelCard, volume: Volume, node: WorkNode, without: tuple[str, ...]) -> Prediction:
-    pixels = Pixels(volume.array, volume.affine, str(job.instances[0].header["Modality"]))
+    images = _images(job, volume, node)
     model = node.model_for(card)
-    return model.predict(pixels, timeout_s=card.timeout_s, without=without, cancelled=node.cancelled)
+    return model.predict(images, timeout_s=card.timeout_s, without=without, cancelled=node.cancelled)
+
+
+def _images(job: Job, volume: Volume, node: WorkNode) -> Images:
+    """The volume of the job; or those of all its series, by what they are to the model.
+
+    Raises
+    ------
+    NotEligible
+        If they are not in one frame of reference: where one lies in the other is then not known.
+    """
+    if not job.inputs:
+        return _pixels(job.instances, volume)
+    images: dict[str, Pixels] = {job.inputs[0].role: _pixels(job.instances, volume)}
+    for one in job.inputs[1:]:
+        other = load_volume(node.spool, one.instances)
+        if _frame(other) != _frame(volume):
+            first = job.inputs[0].role
+            raise NotEligible(f"{one.role} is not in the frame of reference of {first}: they cannot be laid together.")
+        images[one.role] = _pixels(one.instances, other)
+    return images
+
+
+def _pixels(instances: Sequence[JobInstance], volume: Volume) -> Pixels:
+    return Pixels(volume.array, volume.affine, str(instances[0].header["Modality"]))
+
+
+def _frame(volume: Volume) -> str:
+    return str(volume.datasets[0].get("FrameOfReferenceUID", ""))
 
 
 def _failed(job: Job, error: NodeError) -> Outcome:

@@ -47,6 +47,7 @@ class Found:
     organ: SegmentCard | None
     marked: Marked
     centre_mm: tuple[float, float, float]
+    outlined: bool = True
 
 
 def choose(
@@ -142,7 +143,8 @@ def _found(card: DetectionCard, outline: _Outline, detection: Detection, organ: 
     )
     name = f"{detection.output}/{outline.number}"
     where_mm = centre_mm(it.mask, it.affine)
-    return Found(card, name, detection.score, answers, organ[0] if organ else None, it, where_mm)
+    inside = organ[0] if organ else None
+    return Found(card, name, detection.score, answers, inside, it, where_mm, detection.outlined)
 
 
 def _answers(detection: Detection, card: DetectionCard) -> dict[str, tuple[str, float]]:

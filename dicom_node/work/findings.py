@@ -21,6 +21,7 @@ from dicom_node.work.checks import check_prediction, check_segments
 from dicom_node.work.derived import Calculated, Context, answer_qualities, calculate, grade_quality, zone_quality
 from dicom_node.work.detections import Found, choose
 from dicom_node.work.measures import MEASURES, Marked, marked, voxel_volume_ml
+from dicom_node.work.overall import numbers_of_all, said_of_all
 from dicom_node.work.scan import family_history, header_of
 from dicom_node.work.tracking import extent_of, tracking_uids
 
@@ -86,12 +87,14 @@ def findings_from(
         if detection.output not in barred:
             kind = _Kind(detection, card, volume, masks, organs)
             found, dropped = choose(prediction, detection, kind.within, volume)
-            calculated = calculate(detection.derive, found, _labels(found), kind.context())
+            derive = detection.derive if all(it.outlined for it in found) else ()  # a box has no size to go by
+            calculated = calculate(derive, found, _labels(found), kind.context())
             names = tracking_uids(found, card.name, series_id or job_id, tracked)
             segments += [_detected(it, n, names[n], calculated, kind) for n, it in enumerate(found)]
             qualities += calculated.of_scan
             left_out += [*dropped, *calculated.not_run]
-    return Findings(_numbered(segments), tuple(qualities), tuple(left_out))
+    qualities += said_of_all(prediction, card)
+    return Findings(_numbered(segments), tuple(qualities), tuple(left_out), numbers_of_all(prediction, card))
 
 
 def _asked_in_full(card: ModelCard) -> set[str]:
@@ -191,7 +194,7 @@ def _detected(found: Found, n: int, tracking_uid: str, calculated: Calculated, k
     card, organ = found.card, found.organ
     lobe = organ.type if organ and organ.type.value != codes.LUNG.value else None
     label = f"{card.label} {n + 1}"
-    measured = _measure(card.measurements, card.output, kind.card, found.marked)
+    measured = _measure(card.measurements, card.output, kind.card, found.marked) if found.outlined else ()
     return Segment(
         output=found.name,
         number=0,
@@ -209,7 +212,8 @@ def _detected(found: Found, n: int, tracking_uid: str, calculated: Calculated, k
         qualities=(*answer_qualities(found), *kind.zone(found), *calculated.qualities[n]),
         score=round(found.score, 4),
         extent_mm=extent_of(found.marked),
-        axes=_axes(found.marked) if Measure.LONG_AXIS in card.measurements else None,
+        axes=_axes(found.marked) if Measure.LONG_AXIS in card.measurements and found.outlined else None,
+        outlined=found.outlined,
     )
 
 

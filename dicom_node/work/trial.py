@@ -8,9 +8,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from ai.contract import ModelError, Prediction
+from ai.contract import Images, ModelError, Prediction
 from ai.contract import Volume as Pixels
 from ai.process import ModelProcess
+from ai.understand import Gives, understand
 from dicom_node.errors import ModelFailed
 
 _SHAPE = (60, 128, 144)
@@ -46,7 +47,7 @@ def try_out(bundle: Path, modality: str, *, device: str = "auto", picture: Path 
     pixels = Pixels(_made_up(modality), _affine(), modality)
     try:
         with ModelProcess(bundle, device=device) as model:
-            answer = model.predict(pixels, timeout_s=_TIMEOUT_S)
+            answer = model.predict(_images(bundle, pixels), timeout_s=_TIMEOUT_S)
     except ModelError as error:
         raise ModelFailed(str(error), retry=False) from error
     marked = _marked(answer)
@@ -56,7 +57,22 @@ def try_out(bundle: Path, modality: str, *, device: str = "auto", picture: Path 
     share = 100.0 * np.count_nonzero(marked) / marked.size
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in answer.steps_s.items())
     what = f"{len(names)} outputs, {len(answer.detections)} detections, {share:.1f} % of the voxels marked"
+    for shares in answer.classes.values():
+        what += ", " + ", ".join(f"{name} {part:.0%}" for name, part in shares.items())
+    what += "".join(f", {name} {value:g}" for name, value in answer.values.items())
     return f"it answered on {answer.device}: {what} ({steps})"
+
+
+def _images(bundle: Path, pixels: Pixels) -> Images:
+    """The volume once, or for each series that the bundle needs; its middle, where one image is asked about."""
+    known = understand(bundle)
+    wanted = known.inputs[0] if known.inputs else None
+    if wanted is None:
+        return pixels
+    if wanted.dimensions == 2 and not any(output.gives is Gives.SEGMENTATION for output in known.outputs):
+        middle = len(pixels.array) // 2
+        pixels = Pixels(pixels.array[middle : middle + 1], pixels.affine, pixels.modality)
+    return dict.fromkeys(wanted.roles, pixels) if wanted.roles else pixels
 
 
 def _made_up(modality: str) -> NDArray[np.float32]:
@@ -82,7 +98,7 @@ def _affine() -> NDArray[np.float64]:
 
 def _marked(answer: Prediction) -> NDArray[np.int32]:
     """All outputs in one array, numbered in their order; where they overlap the last one shows."""
-    marked = np.zeros(_SHAPE, np.int32)
+    marked = np.zeros(_shape_of(answer), np.int32)
     number = 0
     for labels in answer.label_maps:
         for value in labels.names:
@@ -92,6 +108,10 @@ def _marked(answer: Prediction) -> NDArray[np.int32]:
         found = answer.instances > 0
         marked[found] = number + answer.instances[found]
     return marked
+
+
+def _shape_of(answer: Prediction) -> tuple[int, ...]:
+    return answer.label_maps[0].array.shape if answer.label_maps else _SHAPE
 
 
 def _draw(pixels: Pixels, marked: NDArray[np.int32], file: Path) -> None:

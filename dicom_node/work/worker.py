@@ -244,6 +244,7 @@ class Worker:
                 memory_mib=work.memory_mib,
                 confine=work.confine,
                 account=work.account,
+                changes=card.changes,
             )
             self._model = _WarmModel(card, process)
         if self._model.process.pid is None:  # about to be read from disk

@@ -139,13 +139,13 @@ def test_a_name_that_is_taken_gives_way_only_when_told(settings: Path, bundle: P
 def test_what_the_node_cannot_run_is_not_added(settings: Path, bundle: Path, tmp_path: Path) -> None:
     shutil.copytree(bundle, tmp_path / "four")
     metadata = tmp_path / "four" / "configs" / "metadata.json"
-    metadata.write_text(metadata.read_text().replace('"num_channels": 1', '"num_channels": 4'))
+    metadata.write_text(metadata.read_text().replace("[96, 96, 96]", "[96]"))
     (tmp_path / "four" / "models" / "model.pt").unlink()
 
     refused = models(settings, "add", tmp_path / "four")
 
     assert refused.exit_code == 2
-    assert "it takes 4 channels" in refused.stderr
+    assert "it works on 1-D images" in refused.stderr
     assert "no models/model.pt" in refused.stderr
     assert not list((settings.parent / "models").iterdir())
 

@@ -362,7 +362,39 @@ def test_a_grade_needs_the_measurement_that_it_grades(home: Path) -> None:
 
 def test_a_card_names_an_output(home: Path) -> None:
     (home / "models" / "organs" / "card.toml").write_text(CARD[: CARD.index("[[segments]]")])
-    assert any("give [[segments]] or [[detections]]" in problem for problem in problems(home))
+    assert any("give [[segments]], [[detections]]" in problem for problem in problems(home))
+
+
+OF_ALL = """
+[[classifications]]
+output = "pred"
+concept = {value = "D", scheme = "99T", meaning = "Density"}
+answers = {A = {value = "A", scheme = "99T", meaning = "Fatty"}}
+[[values]]
+output = "age"
+concept = {value = "AGE", scheme = "99T", meaning = "Age"}
+unit = {value = "a", scheme = "UCUM", meaning = "year"}
+[changes]
+whether_raw = true
+pixdim = [1.0, 1.0, 2.5]
+"""
+
+
+def test_a_card_of_classes_and_numbers_is_read_whole(home: Path) -> None:
+    file = home / "models" / "organs" / "card.toml"
+    file.write_text(CARD[: CARD.index("[[segments]]")] + OF_ALL)
+
+    card = load(home).models["organs"]
+
+    assert card.classifications[0].answers["A"].meaning == "Fatty"
+    assert (card.values[0].output, card.values[0].unit.value) == ("age", "a")
+    assert card.changes == {"whether_raw": True, "pixdim": [1.0, 1.0, 2.5]}
+
+
+@pytest.mark.parametrize("value", ['"$open(1)"', '"@network"', '["%other::key"]'])
+def test_nothing_on_a_card_is_an_expression(home: Path, value: str) -> None:
+    (home / "models" / "organs" / "card.toml").write_text(CARD + f"[changes]\ndevice = {value}\n")
+    assert any("changes.device" in problem and "is an expression" in problem for problem in problems(home))
 
 
 def test_a_card_and_its_bundle_name_the_same_detections_and_answers(home: Path) -> None:

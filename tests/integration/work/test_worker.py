@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from threading import Event, Thread
 from typing import Any
 
 import pytest
-from pydicom import dcmread
+from pydicom import Dataset, dcmread
 from sqlalchemy import Engine, select, update
 
 from ai.digest import bundle_digest, weights_digest
@@ -22,6 +23,7 @@ from dicom_node.cli.jobs import _outcome
 from dicom_node.db import migrate
 from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine, utc_now
+from dicom_node.db.inputs import NewInput, write_inputs
 from dicom_node.db.listing import JobFilter, list_jobs
 from dicom_node.db.profiles import write_profile
 from dicom_node.digest import digest_of
@@ -39,7 +41,7 @@ from dicom_node.spool import Spool
 from dicom_node.work import worker as worker_module
 from dicom_node.work.worker import Worker
 from tests.ct import small_ct
-from tests.integration.engine.rows import add_job, add_series, attempts, count, job_row
+from tests.integration.engine.rows import add_job, add_series, attempts, count, job_row, uid
 from tests.peers.postgresql import PostgreSQL
 from tests.unit.ai.bundles import SIDES, TO_RAS, write_bundle, write_detecting_bundle
 
@@ -200,6 +202,52 @@ def test_a_job_ends_with_its_results_and_deliveries_in_one_transaction(bench: Be
     assert count(bench.engine, t.delivery, t.delivery.c.state == "waiting") == 2
     steps = attempts(bench.engine, job_id)[0].steps_s
     assert set(steps) >= {"read", "load model", "preprocess", "infer", "measure", "write SEG", "write SR"}
+
+
+@pytest.mark.parametrize("in_one_frame", [True, False])
+def test_a_job_on_several_series_lays_them_together_where_they_share_a_frame_of_reference(
+    bench: Bench, tmp_path: Path, in_one_frame: bool
+) -> None:
+    with bench.engine.begin() as tx:
+        first = tx.execute(select(t.instance.c.path).where(t.instance.c.series_id == bench.series[0])).scalars().first()
+    frame = dcmread(bench.spool.path(str(first))).FrameOfReferenceUID if in_one_frame else uid()
+
+    def other(number: int, ds: Dataset) -> Dataset:
+        ds.FrameOfReferenceUID = frame
+        return ds
+
+    job_id = bench.job()
+    card = bench.card(SIDES.replace("        bright", "        image = image[:, 1:]\n        bright", 1))
+    name_channels(card.bundle, "plain", "contrast")
+    card = replace(card, digest=bundle_digest(card.bundle))
+    paths = small_ct(tmp_path / "other", slices=12, spacing_mm=(2.0, 2.0, 2.0), change=other)
+    stored = [bench.spool.write("instances/01", path.name, path.read_bytes())[0] for path in paths]
+    with bench.engine.begin() as tx:
+        second, _ = add_series(tx, stored)
+        for relative, path in zip(stored, paths, strict=True):
+            adopt(tx, relative, path)
+        uids = tuple(str(dcmread(path).SOPInstanceUID) for path in paths)
+        inputs = [NewInput("plain", bench.series[0], 1, tuple(bench.series[1])), NewInput("contrast", second, 1, uids)]
+        write_inputs(tx, job_id, inputs)
+
+    worker = bench.worker(card)
+    worker.work_on(job_id, "test")
+    worker.close()
+
+    job = job_row(bench.engine, job_id)
+    if in_one_frame:
+        assert (job.state, job.error) == ("completed", None)
+    else:
+        assert job.state == "failed"
+        assert "contrast is not in the frame of reference of plain" in job.error
+
+
+def name_channels(bundle: Path, *names: str) -> None:
+    file = bundle / "configs" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    channels = {str(number): name for number, name in enumerate(names)}
+    metadata["network_data_format"]["inputs"] = {"image": {"num_channels": len(names), "channel_def": channels}}
+    file.write_text(json.dumps(metadata))
 
 
 def test_a_destination_that_refuses_segmentations_gets_what_stands_in_for_them_and_the_story_says_so(

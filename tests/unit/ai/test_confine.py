@@ -62,10 +62,11 @@ def be_honest():
 class Sides""",
 ).replace(
     "        bright = (",
-    """        {1: secret.read_text, 2: do_them_all, 3: be_honest}.get(int(image.flatten()[0]), int)()
+    """        moods = {1: secret.read_text, 2: do_them_all, 3: be_honest, 4: socket.socket, 5: os.fork}
+        moods.get(int(image.flatten()[0]), int)()
         bright = (""",
 )
-SPY, THIEF, HONEST = 1, 2, 3
+SPY, THIEF, HONEST, CALLER, FORKER = 1, 2, 3, 4, 5
 
 
 @pytest.fixture(scope="module")
@@ -106,9 +107,10 @@ def test_a_model_can_do_its_work_and_nothing_else(model: ModelProcess, secret: P
     assert secret.read_text() == "password"
 
 
-def test_a_forbidden_act_ends_the_attempt_with_a_reason(model: ModelProcess) -> None:
+@pytest.mark.parametrize("mood", [SPY, CALLER, FORKER])
+def test_a_forbidden_act_ends_the_attempt_with_a_reason(mood: int, model: ModelProcess) -> None:
     with pytest.raises(ModelCrashed, match=r"PermissionError.*may open no connection, start no process and read no"):
-        model.predict(_volume(SPY), timeout_s=60)
+        model.predict(_volume(mood), timeout_s=60)
 
 
 def test_a_model_leaves_nothing_behind(bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
