@@ -367,7 +367,7 @@ def test_a_card_names_an_output(home: Path) -> None:
 
 OF_ALL = """
 [[classifications]]
-output = "pred"
+output = "density"
 concept = {value = "D", scheme = "99T", meaning = "Density"}
 answers = {A = {value = "A", scheme = "99T", meaning = "Fatty"}}
 [[values]]
