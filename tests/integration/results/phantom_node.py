@@ -89,8 +89,11 @@ def prove_cell(name: str, node: RunningNode, orthanc: Orthanc, folder: Path) -> 
     paths, _ = write(folder, GRIDS[name], tell_lungs_apart)
     source = dcmread(paths[0], stop_before_pixels=True)
     for port, called in ((orthanc.dicom_port, orthanc.ae), (node.port, "AINODE")):
-        sent = send_files(paths, "127.0.0.1", port, called, "SCANNER")
-        assert {(file.status, file.problem) for file in sent} == {(0x0000, "")}, (called, sent[0])
+        sent = send_files(paths, "127.0.0.1", port, called, "SCANNER", timeout_s=120)
+        assert {(file.status, file.problem) for file in sent} == {(0x0000, "")}, (
+            called,
+            {(file.status, file.problem) for file in sent},
+        )
     job = node.finished(str(source.SeriesInstanceUID))
     assert job["state"] == "completed", node.ask("explain", job["id"])
     assert [d["state"] for d in job["deliveries"]] == ["delivered"] * 3, node.ask("explain", job["id"])

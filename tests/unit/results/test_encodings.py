@@ -15,7 +15,7 @@ from pydicom import Dataset, dcmread
 from pydicom.uid import Comprehensive3DSRStorage, ExplicitVRLittleEndian, RLELossless
 
 from dicom_node.domain.delivery import kinds_for
-from dicom_node.domain.encoding import Encoding
+from dicom_node.domain.encoding import Encoding, refuse_encodings
 from dicom_node.domain.job import Document
 from dicom_node.domain.model import OutputKind
 from dicom_node.results import BUILDERS
@@ -221,10 +221,13 @@ def test_a_destination_gets_one_segmentation_and_the_report_on_it(
     assert [kind.value for kind in kinds_for(made, wanted, seg)] == chosen
 
 
-def test_a_card_asks_for_no_encoding() -> None:
+def test_a_card_asks_for_no_encoding_and_no_rejection() -> None:
     assert {kind.value for kind in OutputKind} - {kind.value for kind in BUILDERS} == {
         "seg-labelmap",
         "seg-fractional",
         "sr-labelmap",
         "sr-fractional",
+        "rejection",
     }
+    with pytest.raises(ValueError, match="reject_superseded"):
+        refuse_encodings([OutputKind.REJECTION])
