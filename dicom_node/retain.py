@@ -15,6 +15,7 @@ from itertools import chain
 from sqlalchemy import Engine
 
 from dicom_node.db import retention as db
+from dicom_node.db.announcements import forget_announcements
 from dicom_node.db.engine import transaction, utc_now
 from dicom_node.db.retention import Amount, Kind
 from dicom_node.db.sweeps import held, note_end
@@ -104,6 +105,7 @@ class Retention:
             self._rows(done)
             with transaction(self._engine) as tx:
                 forget_unstored(tx, utc_now() - UNSTORED_FOR)
+                forget_announcements(tx, utc_now() - UNSTORED_FOR)
             done.orphans = self._spool.sweep_results(self._wanted, ORPHANED_AFTER_S)
             self._spool.delete_empty_hours()
             with transaction(self._engine) as tx:

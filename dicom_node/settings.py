@@ -109,6 +109,15 @@ class Peer(_Section):
     certificate: str = ""
     user: str = ""
     passcode: SecretStr = SecretStr("")
+    commitment: bool = False
+    host: str = ""
+    port: Port | None = None
+
+    @model_validator(mode="after")
+    def _reportable(self) -> Self:
+        if self.commitment and not (self.host and self.port):
+            raise ValueError("commitment needs host and port: where this peer listens for our reports")
+        return self
 
     @field_validator("address")
     @classmethod

@@ -23,6 +23,7 @@ from sqlalchemy.exc import InterfaceError, OperationalError
 
 from dicom_node.assemble.asking import Asker, Count
 from dicom_node.catalog import Catalog
+from dicom_node.db.announcements import compare_announcements
 from dicom_node.db.audit import record
 from dicom_node.db.engine import transaction, utc_now
 from dicom_node.db.instances import paths_known
@@ -107,6 +108,7 @@ class Assembler:
         """
         self._follow_rules()
         with transaction(self._engine) as tx:
+            compare_announcements(tx, utc_now())
             due = due_series(tx, utc_now())
         return sum(self._try_close(series_id) for series_id in due if self._may_try(series_id))
 

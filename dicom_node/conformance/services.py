@@ -18,6 +18,7 @@ from dicom_node.deliver.commitment import SERVICE as COMMITMENT
 from dicom_node.deliver.query import SERVICE as QUERY
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.receive import admission, classes
+from dicom_node.receive.commitment import AVAILABILITY
 from dicom_node.settings import DimseSettings, Node, Receive
 
 _VERIFICATION = UID("1.2.840.10008.1.1")
@@ -33,13 +34,19 @@ def services() -> list[Row]:
     for sop_class, own in sorted(sent.items()):
         first = f"its own ({UID(own).name}), else {ImplicitVRLittleEndian.name}, re-encoded"
         rows.append((named(UID(sop_class).name, sop_class), "yes", "yes", first))
-    for service, role in (
-        (COMMITMENT, "yes; takes N-EVENT-REPORT on the same association or a new one"),
-        (QUERY, "yes"),
-        (str(retrieval.MOVE), "yes: studies, to an AE title of ours"),
-        (str(retrieval.GET), f"yes: studies, of {len(retrieval.IMAGES) + len(retrieval.OTHERS)} storage classes"),
+    reports = "yes; takes N-EVENT-REPORT on the same association or a new one", "yes; reports on a new association"
+    for service, user, provider in (
+        (COMMITMENT, *reports),
+        (AVAILABILITY, "no", "yes"),
+        (QUERY, "yes", "no"),
+        (str(retrieval.MOVE), "yes: studies, to an AE title of ours", "no"),
+        (
+            str(retrieval.GET),
+            f"yes: studies, of {len(retrieval.IMAGES) + len(retrieval.OTHERS)} storage classes",
+            "no",
+        ),
     ):
-        rows.append((named(UID(service).name, service), role, "no", _PLAIN))
+        rows.append((named(UID(service).name, service), user, provider, _PLAIN))
     return rows
 
 

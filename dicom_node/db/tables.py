@@ -471,6 +471,34 @@ retrieval_item = Table(
     Index("ix_retrieval_item_due", "state", "due_at"),
 )
 
+# What peers ask us to commit ourselves to (db/commitments.py). attempt is the token; due_at: when to report, next.
+commitment = Table(
+    "commitment",
+    metadata,
+    Column("calling_ae", _AE, primary_key=True),
+    Column("transaction_uid", _UID, primary_key=True),
+    Column("called_ae", _AE, nullable=False),
+    Column("objects", JSON, nullable=False),
+    Column("state", String(16), nullable=False),
+    Column("attempt", Integer, nullable=False, server_default="0"),
+    Column("asked_at", UTCDateTime, nullable=False),
+    Column("due_at", UTCDateTime),
+    Column("ended_at", UTCDateTime),
+    Column("last_error", Text),
+    CheckConstraint("state IN ('due', 'reported', 'failed')", name="state"),
+    Index("ix_commitment_due", "state", "due_at"),
+)
+
+# Which instances of a series are available, as a peer announced it last (db/announcements.py).
+announcement = Table(
+    "announcement",
+    metadata,
+    Column("series_instance_uid", _UID, primary_key=True),
+    Column("calling_ae", _AE, primary_key=True),
+    Column("instances", JSON, nullable=False),
+    Column("at", UTCDateTime, nullable=False, index=True),
+)
+
 # What one process at a time does for all of them, and how far it has come: db/sweeps.py.
 # position: of what is taken one after the other, the last one done; held_until is on the database's clock.
 sweep = Table(

@@ -25,6 +25,7 @@ from dicom_node.db.engine import commit, transaction, utc_now
 from dicom_node.db.profiles import read_profile
 from dicom_node.db.proofs import close_unwanted
 from dicom_node.deliver import SENDERS
+from dicom_node.deliver.committer import Committer
 from dicom_node.deliver.proof import Prover
 from dicom_node.domain.delivery import Delivery, Destination, Sent
 from dicom_node.domain.job import retry_delay_s
@@ -60,6 +61,7 @@ class Deliverer:
         """Serve the queue of every destination until `stop`; what is being sent then may finish."""
         self._report_orphans()
         self._start_provers(stop)
+        self._start_committer(stop)
         each = self._settings.deliver.per_destination
         Executor(
             self._settings,
@@ -142,6 +144,12 @@ class Deliverer:
             find = SENDERS[destination.kind].find
             prover = Prover(self._engine, self._enqueuer, destination, find, policy.give_up_after_s)
             every(prover.look, policy.verify_sweep_s, stop)
+
+    def _start_committer(self, stop: threading.Event) -> None:
+        peers = {peer.ae_title: peer for peer in self._settings.receive.peers if peer.commitment}
+        if peers:
+            committer = Committer(self._engine, self._spool, peers, self._settings.deliver)
+            every(committer.look, self._settings.deliver.verify_sweep_s, stop)
 
     def _report_orphans(self) -> None:
         with transaction(self._engine) as tx:

@@ -58,6 +58,8 @@ class Event(StrEnum):
     DELIVERY_PROVEN = "delivery proven"
     DELIVERY_LOST = "lost by the destination, sent again"
     DELIVERY_UNPROVEN = "delivery not proven"
+    COMMITMENT_GIVEN = "storage commitment reported"
+    COMMITMENT_UNREPORTED = "storage commitment not reported"
     IMAGES_DELETED = "images deleted"
     RESULTS_DELETED = "results deleted"
     ROWS_DELETED = "rows deleted"

@@ -17,7 +17,11 @@ from pynetdicom.pdu_primitives import (
     SCP_SCU_RoleSelectionNegotiation,
 )
 from pynetdicom.presentation import PresentationContext, negotiate_as_acceptor
-from pynetdicom.sop_class import StorageCommitmentPushModel, Verification  # type: ignore[attr-defined]
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]
+    InstanceAvailabilityNotification,
+    StorageCommitmentPushModel,
+    Verification,
+)
 
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME
 from dicom_node.errors import ProtocolError
@@ -60,7 +64,7 @@ class Services:
     `stores` says whether it may send objects, `reports` whether it may report on storage commitment, and
     `is_destination` whether it is known to be a destination: then it need not negotiate its role. `sop_classes` are
     those that it may send although they are no storage classes of the standard. `is_user` says whether it is let in as
-    the user that it named (PS3.7 D.3.3.7).
+    the user that it named (PS3.7 D.3.3.7), and `commits` whether it may ask us to commit ourselves to what it sent.
     """
 
     stores: bool
@@ -68,6 +72,7 @@ class Services:
     is_destination: bool = False
     sop_classes: frozenset[str] = frozenset()
     is_user: bool = False
+    commits: bool = False
 
 
 def check_items(pdu: bytes) -> None:
@@ -152,8 +157,10 @@ def services(
     asked = [d for d in settings.destinations.values() if isinstance(d, DimseSettings) and d.verify.by_commitment]
     # whom we call over TLS shall not be impersonated without it
     is_destination = any(d.ae_title == calling and (d.tls is None or shown.is_secure) for d in asked)
+    commits = any(peer.commitment for peer in proven)
     is_user = any(peer.user for peer in proven)
-    return Services(stores, bool(asked) and (stores or is_destination), is_destination, sop_classes, is_user)
+    reports = bool(asked) and (stores or is_destination)
+    return Services(stores, reports, is_destination, sop_classes, is_user, commits)
 
 
 def _comes_from(peer: Peer, address: str) -> bool:
@@ -188,12 +195,16 @@ def _ours(
     if abstract_syntax is None:
         return []
     if abstract_syntax == StorageCommitmentPushModel:
-        if not allowed.reports or not (abstract_syntax in roles or allowed.is_destination):
+        is_provider = roles.get(abstract_syntax, (True, False))[1]
+        if not (allowed.reports and (is_provider or allowed.is_destination)) and (is_provider or not allowed.commits):
             return []
         reports = build_context(abstract_syntax, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
         if abstract_syntax in roles:
-            reports.scu_role, reports.scp_role = False, True
+            reports.scu_role, reports.scp_role = not is_provider, is_provider
         return [reports]
+    if abstract_syntax == InstanceAvailabilityNotification:
+        ours = build_context(abstract_syntax, [ExplicitVRLittleEndian, ImplicitVRLittleEndian])
+        return [ours] if allowed.stores else []
     if abstract_syntax != Verification and not (allowed.stores and _is_stored(abstract_syntax, allowed)):
         return []
     syntaxes = [s for s in proposed.transfer_syntax if s in transfer_syntaxes()]

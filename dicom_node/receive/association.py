@@ -17,7 +17,6 @@ from uuid import uuid4
 
 from pynetdicom.pdu import A_ASSOCIATE_AC, A_ASSOCIATE_RQ
 from pynetdicom.pdu_primitives import A_ASSOCIATE
-from pynetdicom.sop_class import StorageCommitmentPushModel  # type: ignore[attr-defined]
 
 from dicom_node.db.engine import utc_now
 from dicom_node.db.instances import RELEASED, Sender
@@ -34,7 +33,7 @@ from dicom_node.receive.admission import (
     unnamed_classes,
     window,
 )
-from dicom_node.receive.commitment import EventReport
+from dicom_node.receive.commitment import REQUESTS, EventReport
 from dicom_node.receive.dimse import Command
 from dicom_node.store.arrival import LONGEST_WAIT_BYTES, Arrival
 
@@ -113,6 +112,7 @@ class Association:
         self._pdu_left = 0  # of the P-DATA-TF that is arriving
         self._value_left = 0  # of the data set fragment in it
         self._is_last = False  # that fragment
+        self._allowed = Services(stores=False)
         self._contexts: dict[int, tuple[str, str]] = {}  # id -> abstract syntax, transfer syntax
         self._peer_max_pdu = 0
         self._window = 1
@@ -235,7 +235,7 @@ class Association:
             self.outbox += struct.pack(">BxIxBBB", 0x03, 4, *numbers)
             self.state = State.CLOSING
             return
-        allowed = self._hub.services(request, self.address)
+        allowed = self._allowed = self._hub.services(request, self.address)
         if unnamed := unnamed_classes(request, allowed):
             self._hub.unnamed(request, self.address, unnamed)
         contexts, roles = negotiate(request, allowed)
@@ -298,7 +298,7 @@ class Association:
         """Act on a request whose command set is complete; its data set may be still to come."""
         if command.field == dimse.C_STORE_RQ:
             self._begin_store(command)
-        elif command.field == dimse.N_EVENT_REPORT_RQ:
+        elif (command.field, self._contexts[self._context_id][0]) in REQUESTS and self._may_ask(command):
             self._begin_report(command)
         if command.has_data_set:
             self._command = command
@@ -318,12 +318,17 @@ class Association:
         self.attempted += 1
         self._arrival = arrival
 
+    def _may_ask(self, command: Command) -> bool:
+        if command.field == dimse.N_EVENT_REPORT_RQ:
+            return self._allowed.reports
+        return self._allowed.commits or command.field != dimse.N_ACTION_RQ
+
     def _begin_report(self, command: Command) -> None:
         assert self.sender is not None
-        abstract_syntax, transfer_syntax = self._contexts[self._context_id]
-        if abstract_syntax == StorageCommitmentPushModel:
-            answer = partial(self._answer_report_later, self._context_id)
-            self._report = EventReport(command, transfer_syntax, self.sender.calling_ae, answer)
+        _, transfer_syntax = self._contexts[self._context_id]
+        answer = partial(self._answer_report_later, self._context_id)
+        called = self.sender.called_ae
+        self._report = EventReport(command, transfer_syntax, self.sender.calling_ae, answer, called_ae=called)
 
     def _begin_fragment(self, context_id: int, length: int, *, is_last: bool) -> None:
         if self._command is None or context_id != self._context_id:

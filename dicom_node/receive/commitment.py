@@ -1,41 +1,59 @@
-"""Reports of storage commitment: a destination calls back to say what it commits itself to (PS3.4 J.3.3).
+"""Requests that are no objects to be stored: answered once what they say is committed to the database.
 
-It does so on an association of its own, as the provider, and is answered once the report is committed to the database.
-What follows from it is the deliverer's business.
+A destination calls back to say what it commits itself to (N-EVENT-REPORT, PS3.4 J.3.3), on an association of its own,
+as the provider. A peer asks us to commit ourselves (N-ACTION, PS3.4 J.3.2), or announces what is available (N-CREATE,
+PS3.4 annex R). What follows from a commitment, ours or theirs, is the deliverer's business.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from io import BytesIO
+from uuid import uuid4
 
 from pydicom.dataset import Dataset
 from pynetdicom.dsutils import decode
+from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
+    InstanceAvailabilityNotification,
+    StorageCommitmentPushModel,
+)
 from sqlalchemy import Engine
+from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.db.engine import is_away
 from dicom_node.db.proofs import note_report
 from dicom_node.domain.proof import CommitmentReport
+from dicom_node.domain.uids import uuid_uid
 from dicom_node.errors import ProtocolError
-from dicom_node.receive.dimse import SUCCESS, Command
+from dicom_node.receive.dimse import N_ACTION_RQ, N_CREATE_RQ, N_EVENT_REPORT_RQ, SUCCESS, Command
+from dicom_node.receive.request import take_announcement, take_request
 
 PROCESSING_FAILURE, INVALID_ARGUMENT, RESOURCE_LIMITATION = 0x0110, 0x0115, 0x0213  # PS3.7 10.1.1.1.8
 LONGEST_REPORT = 4 * 1024 * 1024  # some twenty thousand objects; we ask for a hundred at a time
+
+AVAILABILITY = str(InstanceAvailabilityNotification)
+# The requests that are taken, by command and SOP class
+REQUESTS = {
+    (N_EVENT_REPORT_RQ, str(StorageCommitmentPushModel)),
+    (N_ACTION_RQ, str(StorageCommitmentPushModel)),
+    (N_CREATE_RQ, AVAILABILITY),
+}
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(slots=True)
 class EventReport:
-    """One N-EVENT-REPORT while it arrives. `answer` is called once, with (command, status, comment)."""
+    """One such request while it arrives. `answer` is called once, with (command, status, comment)."""
 
     command: Command
     transfer_syntax: str
     calling_ae: str
     answer: Callable[[Command, int, str], None]
     data: bytearray = field(default_factory=bytearray)
+    called_ae: str = ""
 
     def append(self, fragment: memoryview) -> None:
         """Take more of the data set."""
@@ -45,8 +63,40 @@ class EventReport:
 
 
 def answer_report(report: EventReport, engine: Engine) -> None:
-    """Note a report and answer it."""
-    report.answer(report.command, *take_report(report, engine))
+    """Note a report or another request, and answer it."""
+    if report.command.field == N_EVENT_REPORT_RQ:
+        report.answer(report.command, *take_report(report, engine))
+        return
+    command = report.command
+    if not command.sop_instance_uid:  # of N-CREATE: then the provider names it (PS3.7 10.1.5.1.4)
+        command = replace(command, sop_instance_uid=uuid_uid(uuid4()))
+    report.answer(command, *take_other(report, engine))
+
+
+def take_other(report: EventReport, engine: Engine) -> tuple[int, str]:
+    """Note a request for storage commitment, or what is available.
+
+    Returns
+    -------
+    (int, str)
+        The status, and a comment.
+    """
+    try:
+        ds = _read(report)
+        with engine.begin() as tx:
+            if report.command.field == N_ACTION_RQ:
+                take_request(tx, ds, report.calling_ae, report.called_ae)
+            else:
+                take_announcement(tx, ds, report.calling_ae)
+    except SQLAlchemyError as error:
+        if is_away(error):
+            return RESOURCE_LIMITATION, "the database does not answer"
+        logger.exception("a request of %s cannot be noted", report.calling_ae)
+        return PROCESSING_FAILURE, "processing failure"
+    except Exception as error:  # noqa: BLE001 - pydicom raises whatever the malformed element happens to trip over
+        logger.warning("a request of %s cannot be read (%s)", report.calling_ae, type(error).__name__)
+        return INVALID_ARGUMENT, "the request cannot be read"
+    return SUCCESS, ""
 
 
 def take_report(report: EventReport, engine: Engine) -> tuple[int, str]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from dicom_node.errors import ProtocolError
 
 C_STORE_RQ, C_ECHO_RQ, C_CANCEL_RQ, N_EVENT_REPORT_RQ = 0x0001, 0x0030, 0x0FFF, 0x0100
+N_ACTION_RQ, N_CREATE_RQ = 0x0130, 0x0140
 RESPONSE = 0x8000
 NO_DATA_SET = 0x0101
 SUCCESS, UNRECOGNIZED_OPERATION = 0x0000, 0x0211
@@ -18,6 +19,7 @@ LONGEST_COMMAND_SET = 16 * 1024
 
 _SOP_CLASS, _FIELD, _MESSAGE_ID, _RESPONDED_TO = 0x0002, 0x0100, 0x0110, 0x0120
 _DATA_SET_TYPE, _STATUS, _COMMENT, _SOP_INSTANCE = 0x0800, 0x0900, 0x0902, 0x1000
+_REQUESTED_CLASS, _REQUESTED_INSTANCE = 0x0003, 0x1001
 _ELEMENT = struct.Struct("<HHI")
 _P_DATA = struct.Struct(">BxIIBB")
 _LONGEST_COMMENT = 64  # VR LO
@@ -25,7 +27,7 @@ _LONGEST_COMMENT = 64  # VR LO
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """What a request says. UIDs are as sent: nothing has looked at them yet."""
+    """What a request says. UIDs, the affected or the requested ones, are as sent: nothing has looked at them yet."""
 
     field: int
     message_id: int
@@ -53,8 +55,8 @@ def read_command(data: bytes) -> Command:
         field=field,
         message_id=message_id,
         has_data_set=_number(elements, _DATA_SET_TYPE) != NO_DATA_SET,
-        sop_class_uid=_text(elements.get(_SOP_CLASS, b"")),
-        sop_instance_uid=_text(elements.get(_SOP_INSTANCE, b"")),
+        sop_class_uid=_text(elements.get(_SOP_CLASS) or elements.get(_REQUESTED_CLASS, b"")),
+        sop_instance_uid=_text(elements.get(_SOP_INSTANCE) or elements.get(_REQUESTED_INSTANCE, b"")),
     )
 
 
