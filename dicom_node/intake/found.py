@@ -58,7 +58,7 @@ def find(paths: list[Path]) -> list[Found]:
 
 def find_in_file(file: Path) -> list[Found]:
     """Give a file, or what is in it when it is a zip archive."""
-    if file.suffix.lower() == ".zip" or (not file.suffix and zipfile.is_zipfile(file)):
+    if file.suffix.lower() == ".zip":
         try:
             return _entries(file)
         except (zipfile.BadZipFile, OSError, ValueError, NotImplementedError, ConflictError) as error:
