@@ -23,6 +23,8 @@ from pydicom.uid import (
     JPEGLSNearLossless,
 )
 
+from dicom_node.codestream import check_size
+
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"
 _NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 # Several times faster here than the plug-ins of pydicom, which decode everything else.
@@ -77,13 +79,19 @@ class StoredImage:
         if self._whole is None:
             self._whole = dcmread(BytesIO(self._data))
         decode = _FAST.get(syntax)
+        if syntax.is_encapsulated:
+            check_size(self._code_stream(index), int(self.header.Rows), int(self.header.Columns))
         if decode is None:
             several = int(self._whole.get("NumberOfFrames") or 1) > 1
             return pixel_array(self._whole, raw=True, index=index if several else None)
+        return _with_sign(decode(self._code_stream(index)), self.header)
+
+    def _code_stream(self, index: int) -> bytes:
         if not self._code_streams:
+            assert self._whole is not None
             frames = int(self._whole.get("NumberOfFrames") or 1)
             self._code_streams = list(generate_frames(self._whole.PixelData, number_of_frames=frames))
-        return _with_sign(decode(self._code_streams[index]), self.header)
+        return self._code_streams[index]
 
     def release(self) -> None:
         """Let go of the pixels."""

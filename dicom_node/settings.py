@@ -176,6 +176,7 @@ class Receive(_Section):
     port: Port = 11112
     processes: int = Field(2, ge=1, le=64)
     max_associations: int = Field(64, ge=1)
+    max_associations_per_peer: int = Field(48, ge=1)
     idle_timeout_s: Seconds = 60.0
     artim_timeout_s: Seconds = 30.0
     called_ae: tuple[AE, ...] = ()

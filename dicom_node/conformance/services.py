@@ -75,7 +75,11 @@ def identity() -> list[Row]:
             f"as acceptor up to {admission.MOST_OPERATIONS} operations invoked, where the peer asks; 1 performed. "
             "As requestor not negotiated: one operation at a time",
         ),
-        ("Associations at once", f"`receive.max_associations` as acceptor, {Receive().max_associations} by default"),
+        (
+            "Associations at once",
+            f"`receive.max_associations` as acceptor, {Receive().max_associations} by default; "
+            f"of one address `receive.max_associations_per_peer`, {Receive().max_associations_per_peer}",
+        ),
     ]
 
 
@@ -86,7 +90,7 @@ def rejections() -> list[Row]:
         admission.NOT_CALLED: "the called AE title is none of `receive.called_ae`, by default `node.ae_title`",
         admission.NOT_ALLOWED: "the calling AE title is not in `receive.peers`, or not with what it shows",
         admission.NOT_IDENTIFIED: "the user of `receive.peers.user` is not identified, or in clear (PS3.7 D.3.3.7)",
-        admission.TOO_MANY: "`receive.max_associations` are open",
+        admission.TOO_MANY: "`receive.max_associations` are open, or `max_associations_per_peer` of this address",
     }
     return [("Result, source, reason", "When"), *((", ".join(map(str, numbers)), why) for numbers, why in when.items())]
 

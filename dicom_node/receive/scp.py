@@ -110,9 +110,7 @@ class Receiver:
 
     def refuse(self, request: A_ASSOCIATE, address: str, shown: Shown) -> Rejection | None:
         """Why this peer gets no association, which is recorded; None when it does."""
-        rejection = refuse(request, address, self._settings, shown)
-        if rejection is None and self._associations() >= self._settings.receive.max_associations:
-            rejection = Rejection(*TOO_MANY, "receive.max_associations are open")
+        rejection = refuse(request, address, self._settings, shown) or self._too_many(address)
         if rejection is not None:
             self._record_rejection(request, address, rejection)
         return rejection
@@ -192,7 +190,7 @@ class Receiver:
                 self._stop_listening_to(listener)
                 self._resting.add(listener)
                 return
-            if len(self._connections) >= self._settings.receive.max_associations + _NEGOTIATING:
+            if not self._has_room(_plain(address[0])):
                 peer.close()
                 continue
             peer.setblocking(False)
@@ -204,8 +202,22 @@ class Receiver:
         assert self._credentials is not None  # there is a listener for TLS
         return SecureSocket(peer, self._credentials.context())
 
-    def _associations(self) -> int:
-        return sum(c.association.state is State.OPEN for c in self._connections)
+    def _too_many(self, address: str) -> Rejection | None:
+        receive = self._settings.receive
+        there = [c.association.address for c in self._connections if c.association.state is State.OPEN]
+        if len(there) >= receive.max_associations:
+            return Rejection(*TOO_MANY, "receive.max_associations are open")
+        if there.count(address) >= receive.max_associations_per_peer:
+            return Rejection(*TOO_MANY, "receive.max_associations_per_peer are open")
+        return None
+
+    def _has_room(self, address: str) -> bool:
+        """Whether to talk with one more connection at all, if only to reject it."""
+        receive = self._settings.receive
+        if len(self._connections) >= receive.max_associations + _NEGOTIATING:
+            return False
+        theirs = sum(c.association.address == address for c in self._connections)
+        return theirs < receive.max_associations_per_peer + _NEGOTIATING // 2
 
     def _record_rejection(self, request: A_ASSOCIATE, address: str, rejection: Rejection) -> None:
         calling = request.calling_ae_title
@@ -257,7 +269,7 @@ class Connection:
         selector: selectors.BaseSelector,
         settings: Settings,
     ) -> None:
-        self.association = Association(self, address.removeprefix("::ffff:"))
+        self.association = Association(self, _plain(address))
         self._peer = peer
         self._secure = peer if isinstance(peer, SecureSocket) else None
         self._receiver = receiver
@@ -452,6 +464,11 @@ def _credentials(tls: ReceiveTls) -> Credentials:
     from dicom_node.receive.credentials import Credentials
 
     return Credentials(tls)
+
+
+def _plain(address: str) -> str:
+    """Give an IPv4 address as such, on a socket that takes both."""
+    return address.removeprefix("::ffff:")
 
 
 def listen(address: str, port: int) -> socket.socket:

@@ -7,11 +7,14 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Protocol
 
+from pydicom.uid import DeflatedExplicitVRLittleEndian
+
 from dicom_node.db.instances import NewInstance, Sender, Stored
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_uid
 from dicom_node.errors import CannotUnderstand, DataSetMismatch, OutOfResources, StoreError
 from dicom_node.spool import Incoming, Spool
 from dicom_node.store.header import Source, read_header, read_series_uid
+from dicom_node.store.inflated import check_inflated
 
 LONGEST_WAIT_BYTES = 4 * 1024 * 1024
 _LOOK_AT_DISK_EVERY = 16 * 1024 * 1024
@@ -191,6 +194,8 @@ def instance_of(arrival: Arrival, file: DataSet) -> NewInstance:
         raise DataSetMismatch("the data set has another SOP Instance UID than was announced")
     if arrival.study_instance_uid and uids["StudyInstanceUID"] != arrival.study_instance_uid:
         raise DataSetMismatch("the data set belongs to another study than the request is for")
+    if arrival.transfer_syntax_uid == DeflatedExplicitVRLittleEndian:
+        check_inflated(file)
     return NewInstance(
         sender=arrival.sender,
         study_instance_uid=uids["StudyInstanceUID"],

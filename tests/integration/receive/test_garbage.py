@@ -25,7 +25,7 @@ def stored_files(node: Running) -> set[str]:
 def test_after_hundreds_of_malformed_streams_the_receiver_answers_and_has_kept_its_rows_true(
     start: Start, database_url: str
 ) -> None:
-    node = start(url=database_url, max_associations=200)
+    node = start(url=database_url, max_associations=200, max_associations_per_peer=200)
     rng = random.Random(20250301)
     for _ in range(300):
         with socket.create_connection(("127.0.0.1", node.port), 10) as peer:
