@@ -9,10 +9,11 @@ from __future__ import annotations
 import math
 import os
 import struct
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from io import BytesIO
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,12 +21,14 @@ from pydicom import Dataset, dcmread
 
 from dicom_node.digest import is_digest_of
 from dicom_node.domain.geometry import affine, count, sorted_along_normal
+from dicom_node.domain.header import numbers
 from dicom_node.domain.job import JobInstance
-from dicom_node.domain.study import FRAME_HEADER, HEADER, Slice, examine, is_multi_frame, planes_of
+from dicom_node.domain.study import FRAME_HEADER, Slice, examine, is_multi_frame, planes_of
 from dicom_node.errors import GeometryError, SpoolError
 from dicom_node.multiframe import frames_of, header_of
 from dicom_node.pixels import StoredImage
 from dicom_node.spool import Spool
+from dicom_node.store.header import read_header
 
 MOST_VOXELS = 2**30  # 4 GiB as they are held: a thousand slices of 1024 x 1024
 _THREADS = 4
@@ -76,19 +79,33 @@ def load_volume(spool: Spool, instances: Sequence[JobInstance]) -> Volume:
         names the SOP Instance UID.
     """
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-        stored = list(threads.map(lambda instance: _read(spool, instance), instances))
-        images, grid = _prove([image for one in stored for image in _images_in(one)], instances)
-        array = np.empty(_shape(images), np.float32)
-        list(threads.map(_fill, array, images))
+        array = _room(instances)
+        if array is not None:  # each slice has its place already: pixels go there while they are in the cache
+            read = threads.map(lambda instance, place: _read(spool, instance, place), instances, array)
+            images, grid = _prove([image for some in read for image in some], instances)
+        else:
+            read = threads.map(lambda instance: _read(spool, instance), instances)
+            images, grid = _prove([image for some in read for image in some], instances)
+            array = np.empty(_shape(len(images), int(images[0].header.Rows), int(images[0].header.Columns)), np.float32)
+            list(threads.map(_fill, array, images))
     return Volume(array, grid, tuple(image.header for image in images))
+
+
+def _room(instances: Sequence[JobInstance]) -> NDArray[np.float32] | None:
+    """Make room for single slices in their order; None where some hold many, or their size is not known."""
+    size = [numbers(instances[0].header, keyword, 1) for keyword in ("Rows", "Columns")]
+    if not all(size) or any(is_multi_frame(instance.header) for instance in instances):
+        return None
+    return np.empty(_shape(len(instances), int(size[0][0]), int(size[1][0])), np.float32)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Image:
-    """One slice: its header, and where its pixels are."""
+    """One slice: its header, where its pixels are, and what examination asks of it."""
 
     header: Dataset
     stored: StoredImage
+    kept: Mapping[str, Any]
     index: int = 0
     frames: int = 1
 
@@ -115,13 +132,35 @@ def read_instance(spool: Spool, instance: JobInstance) -> Dataset:
         raise GeometryError(f"Instance {instance.sop_instance_uid} cannot be parsed: {_short(error)}") from error
 
 
-def _read(spool: Spool, instance: JobInstance) -> StoredImage:
-    """As `read_instance`, but leave the pixels where they are."""
+def _read(spool: Spool, instance: JobInstance, place: NDArray[np.float32] | None = None) -> list[_Image]:
+    """Read the slices of one file; of a single one the pixels, too, into their place."""
     data = _bytes_of(spool, instance)
     try:
-        return StoredImage.of(data)
-    except Exception as error:
+        stored = StoredImage.of(data)
+        kept = read_header(_InMemory(data, _data_set_offset(data, "")), instance.transfer_syntax_uid)
+        frames = frames_of(stored.header) if is_multi_frame(kept) else []
+    except GeometryError:
+        raise
+    except Exception as error:  # whatever parsers say of broken bytes, they will not get better
         raise GeometryError(f"Instance {instance.sop_instance_uid} cannot be parsed: {_short(error)}") from error
+    if frames:
+        return [_Image(one, stored, header_of(one, FRAME_HEADER), k, len(frames)) for k, one in enumerate(frames)]
+    single = _Image(stored.header, stored, kept)
+    if place is not None:
+        _fill(place, single)
+    return [single]
+
+
+@dataclass(frozen=True, slots=True)
+class _InMemory:
+    """A data set within a file that was read."""
+
+    data: bytes
+    start: int
+
+    def read(self, position: int, length: int) -> bytes:
+        """Return up to `length` bytes from `position`."""
+        return self.data[self.start + position : self.start + position + length]
 
 
 def _bytes_of(spool: Spool, instance: JobInstance) -> bytes:
@@ -143,19 +182,6 @@ def _data_set_offset(data: bytes, uid: str) -> int:
     return 144 + int(length)
 
 
-def _images_in(stored: StoredImage) -> list[_Image]:
-    header = stored.header
-    if is_multi_frame(header_of(header, HEADER)):
-        try:
-            frames = frames_of(header)
-        except (ValueError, TypeError, AttributeError, NotImplementedError, KeyError) as error:
-            told = f"The functional groups of instance {header.get('SOPInstanceUID')} cannot be read: {_short(error)}"
-            raise GeometryError(told) from error
-        if frames:
-            return [_Image(frame, stored, index, len(frames)) for index, frame in enumerate(frames)]
-    return [_Image(header, stored)]
-
-
 def _prove(images: Sequence[_Image], instances: Sequence[JobInstance]) -> tuple[list[_Image], NDArray[np.float64]]:
     """Order images by their places, once they are proved to be the volume that assembly found."""
     slices = [_slice_of(image) for image in images]
@@ -170,15 +196,12 @@ def _prove(images: Sequence[_Image], instances: Sequence[JobInstance]) -> tuple[
 
 
 def _slice_of(image: _Image) -> Slice:
-    header = image.header
-    number = int(header.ReferencedFrameNumber) if header is not image.stored.header else 0
-    return Slice(str(header.get("SOPInstanceUID", "")), header_of(header, FRAME_HEADER), number)
+    number = image.index + 1 if image.header is not image.stored.header else 0
+    return Slice(str(image.header.get("SOPInstanceUID", "")), image.kept, number)
 
 
-def _shape(images: Sequence[_Image]) -> tuple[int, int, int]:
+def _shape(*shape: int) -> tuple[int, ...]:
     """Size of the volume, before a byte of it is decoded or asked of the machine."""
-    first = images[0].header
-    shape = len(images), int(first.Rows), int(first.Columns)
     if math.prod(shape) > MOST_VOXELS:
         told = f"{count(shape[0], 'slice')} of {shape[1]} x {shape[2]} pixels"
         raise GeometryError(f"{told} are more than the {MOST_VOXELS} voxels that are read.")
