@@ -28,6 +28,7 @@ from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.job import Failure, Job, JobState, Succeeded
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.outdated import Outdated
+from dicom_node.errors import NotFoundError
 
 EARLY = timedelta(seconds=5)  # how far ahead of its time the engine may dispatch: on SQLite it keeps whole seconds
 
@@ -261,6 +262,21 @@ def _in_progress() -> Any:
 
 def _open_attempt(job_id: str, n: int) -> tuple[Any, ...]:
     return _a.c.job_id == job_id, _a.c.n == n, _a.c.ended_at.is_(None)
+
+
+def read_job(tx: Connection, job_id: str) -> tuple[Job, str]:
+    """Read a job as its last attempt saw it, and the digest of the model that the attempt ran.
+
+    Raises
+    ------
+    NotFoundError
+        When there is none of that id.
+    """
+    row = _load(tx, job_id)
+    if row is None:
+        raise NotFoundError(f"there is no job {job_id}")
+    digest = tx.scalar(select(_a.c.model_digest).where(_a.c.job_id == row.id, _a.c.n == row.attempt))
+    return _job(tx, row, row.attempt), digest or ""
 
 
 def _job(tx: Connection, row: Row[Any], n: int) -> Job:

@@ -80,3 +80,9 @@ def found_before(tx: Connection, superseded: str | None) -> tuple[Tracked, ...]:
                 found.setdefault(segment["tracking_uid"], Tracked(output, segment["tracking_uid"], (low, high)))
         superseded = tx.scalar(select(t.job.c.supersedes).where(t.job.c.id == superseded))
     return tuple(found.values())
+
+
+def result_digests(tx: Connection, job_id: str) -> dict[str, str]:
+    """SHA-256 of each object that a job made, by its name among them; also of those whose files were deleted since."""
+    rows = tx.execute(select(t.result.c.kind, t.result.c.sha256).where(t.result.c.job_id == job_id))
+    return {row.kind: row.sha256 for row in rows}

@@ -48,6 +48,7 @@ class WorkNode:
     also: frozenset[OutputKind] = frozenset()
     if_silent: frozenset[OutputKind] = frozenset({OutputKind.SR})
     outdated: Callable[[], tuple[Outdated, ...]] = tuple
+    out: Spool | None = None
 
 
 def run_attempt(job: Job, node: WorkNode) -> Outcome:
@@ -71,10 +72,11 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         steps_s["measure"] = monotonic() - started
         encodings = {node.encodings[name] for name in job.destinations if name in node.encodings}
         wanted = (encodings, node.also, node.if_silent)
-        results = build_results(job, card, volume, findings, prediction, node.equipment, node.spool, steps_s, *wanted)
+        out = node.out or node.spool
+        results = build_results(job, card, volume, findings, prediction, node.equipment, out, steps_s, *wanted)
         outdated = node.outdated()
         said = results[0].summary if results else {}
-        results += build_rejections(job, card, volume.datasets[0], node.equipment, outdated, node.spool, said)
+        results += build_rejections(job, card, volume.datasets[0], node.equipment, outdated, out, said)
         return Succeeded(results, {step: round(seconds, 3) for step, seconds in steps_s.items()}, outdated)
     except ModelCancelled:
         return Canceled()
