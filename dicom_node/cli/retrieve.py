@@ -80,6 +80,8 @@ def start(
             tx, source, how, items, called_ae=called, hours=hours, per_minute=per_minute, actor=actor()
         )
     click.echo(f"retrieval {batch[:8]}: {len(dict.fromkeys(items))} items from {source}")
+    if how == "move" and (stranger := _stranger(settings, source)):
+        click.echo(f"dicom-node: {stranger} is not in receive.peers: what it sends us is rejected", err=True)
     if not settings.retrieve.enabled:
         click.echo("dicom-node: retrieve.enabled is false: `dicom-node fetch` has to run for it", err=True)
 
@@ -179,6 +181,13 @@ def _how(settings: Settings, source: str, how: str | None) -> str:
     if not ways or (how and how not in ways):
         raise click.BadParameter(f"{source} is of kind {section.kind}: {' or '.join(ways) or 'it cannot be asked'}")
     return how or ways[0]
+
+
+def _stranger(settings: Settings, source: str) -> str:
+    """Name the AE title of a source that may not send to us; empty when it may."""
+    ae_title = str(getattr(settings.destinations[source], "ae_title", ""))
+    known = settings.receive.accept_any_peer or any(peer.ae_title == ae_title for peer in settings.receive.peers)
+    return "" if known else ae_title
 
 
 def _check(items: list[tuple[Kind, str]]) -> None:

@@ -215,6 +215,8 @@ def test_the_command_reads_lists_and_refuses_what_would_ask_for_everything(site:
     )
     shown = json.loads(site.command("show", row["id"], "--json").stdout)
     assert [one["value"] for one in shown] == ["A1", "A2"]
+    assert "not in receive.peers" not in started.output
+    assert "AWAY is not in receive.peers" in site.command("start", "away", "--accession", "A1").output
     for words, told in (
         (["pacs", "--accession", "A*"], "wildcard"),
         (["pacs", "--study", "1.2.?"], "wildcard"),
