@@ -36,6 +36,7 @@ from ai.contract import (
 from ai.detections import Detected, detections_in, instances_key
 from ai.evaluated import OwnEvaluator, evaluates_itself, make_required
 from ai.feed import Fed, feed
+from ai.ladder import climb
 from ai.outputs import label_maps, output_key, output_names, probabilities
 from ai.regrid import to_grid
 from ai.understand import Gives, Input, Output, understand
@@ -182,7 +183,9 @@ class Bundle:
         data: dict[str, Any] = self._preprocessing(fed.data)
         image, shown = self._images(data)
         clock.lap("preprocess")
-        answer = self._inferred(data, shown)
+        answer = climb(
+            lambda where: self._inferred(data, shown, where), self._inferer, self._network, self.device, clock.lap
+        )
         clock.lap("infer")
         if are_boxes(answer):
             data |= answer[0]
@@ -210,12 +213,12 @@ class Bundle:
         joined = data.get("image") if "image" not in self._wanted.keys else None
         return first, first if joined is None else joined
 
-    def _inferred(self, data: dict[str, Any], shown: MetaTensor) -> Any:
+    def _inferred(self, data: dict[str, Any], shown: MetaTensor, where: torch.device) -> Any:
         if self._own is not None:
             output = self._own(data)
             data |= {key: value for key, value in output.items() if key not in data and key != "pred"}
             return output["pred"][None]
-        return self._inferer(torch.as_tensor(shown)[None].to(self.device), self._network)
+        return self._inferer(torch.as_tensor(shown)[None].to(where), self._network)
 
     def _postprocessed(self, data: dict[str, Any], answer: Any, channels: int) -> dict[str, Any]:
         """Run what comes after the network.

@@ -101,7 +101,7 @@ def transforms_of(parser: ConfigParser) -> tuple[Compose, Compose]:
         after.transforms = tuple(t for t in after.transforms if not isinstance(t, Invertd))
     _keep_labels_whole(after)
     for transform in (*before.transforms, *after.transforms):
-        if isinstance(transform, MapTransform) and any(map(is_truth, transform.keys)):
+        if isinstance(transform, MapTransform) and any(map(is_truth, getattr(transform, "keys", ()))):
             transform.allow_missing_keys = True  # what a reader once drew is not there when a model is asked
     return before, after
 

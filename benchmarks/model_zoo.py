@@ -36,17 +36,24 @@ def main() -> None:
     """Try the bundles and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("zoo", type=Path, help="the folder with the bundles")
-    parser.add_argument("names", nargs="*", help="bundles to try; all without it")
+    parser.add_argument("names", nargs="*", help="bundles to try, others keep their rows; all without it")
     parser.add_argument("-o", "--out", type=Path, help="a Markdown file to write")
     asked = parser.parse_args()
     folders = sorted(folder for folder in asked.zoo.iterdir() if (folder / "configs").is_dir())
-    rows = []
+    rows = _rows_in(asked.out) if asked.out and asked.names else {}
     for folder in folders:
         if not asked.names or folder.name in asked.names:
-            rows.append(_row(folder))
-            print(rows[-1], flush=True)
-    if asked.out:
-        asked.out.write_text(_page(rows), encoding="utf-8")
+            rows[folder.name] = _row(folder)
+            print(rows[folder.name], flush=True)
+            if asked.out:
+                asked.out.write_text(_page([rows[name] for name in sorted(rows, key=str.lower)]), encoding="utf-8")
+
+
+def _rows_in(page: Path) -> dict[str, str]:
+    """Rows of an earlier run, which stay where only some bundles are tried."""
+    lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
+    rows = [line for line in lines if line.startswith("| ") and not line.startswith("| bundle ")]
+    return {row.split()[1]: row for row in rows}
 
 
 def _row(folder: Path) -> str:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from ai.bundle import Bundle
-from ai.contract import BundleError, ModelInvalidOutput, Volume
+from ai.contract import BundleError, ModelInvalidOutput, ModelOutOfMemory, Volume
 from ai.process import ModelProcess
 from tests.unit.ai.bundles import ARGMAX, INVERT, SIDES, TO_5_MM, TO_RAS, two_blobs, write_bundle
 from tests.unit.ai.test_bundle import ORIENTATIONS
@@ -316,6 +316,40 @@ def test_the_card_may_change_values_of_the_configuration(tmp_path: Path) -> None
     assert not (plain.mask("left side") & changed.mask("left side")).any()
     with pytest.raises(BundleError, match="no is_bright"):
         Bundle.load(folder, changes={"is_bright": True})
+
+
+@pytest.mark.parametrize(
+    ("fails", "tried"),
+    [
+        ("image.shape[0] > 1", ["all at once"]),
+        ("self.calls < 3", ["all at once", "one window at a time"]),
+        ("True", ["all at once", "one window at a time", "stitched on the CPU"]),
+    ],
+)
+def test_a_model_that_runs_out_of_memory_is_asked_for_less_and_each_step_is_told(
+    fails: str, tried: list[str], tmp_path: Path
+) -> None:
+    code = SIDES.replace("super().__init__()", "super().__init__()\n        self.calls = 0").replace(
+        "        bright",
+        f"        self.calls += 1\n        if {fails}:\n            raise torch.OutOfMemoryError\n        bright",
+        1,
+    )
+    folder = write_bundle(tmp_path / f"greedy{len(fails)}", network=code)
+    file = folder / "configs" / "inference.json"
+    windows = {"_target_": "SlidingWindowInferer", "roi_size": [16, 16, 16], "sw_batch_size": 4}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"inferer": windows}))
+    bundle, volume = Bundle.load(folder), two_blobs(np.eye(3)[:, ::-1], (5.0, 5.0, 5.0))
+
+    if fails == "True":
+        with pytest.raises(ModelOutOfMemory):
+            bundle.predict(volume)
+        return
+    first, second = bundle.predict(volume), bundle.predict(volume)
+
+    failed = [step for step in first.steps_s if step.startswith("out of memory")]
+    assert failed == [f"out of memory, {step}" for step in tried]
+    assert list(second.steps_s) == ["preprocess", "infer", "postprocess"], "what made it fit stays"
+    assert np.array_equal(first.label_maps[0].array > 0, volume.array > 100)
 
 
 @pytest.mark.parametrize("kind", ["model.pt2", "model.onnx"])
