@@ -218,7 +218,8 @@ class Bundle:
             output = self._own(data)
             data |= {key: value for key, value in output.items() if key not in data and key != "pred"}
             return output["pred"][None]
-        return self._inferer(torch.as_tensor(shown)[None].to(where), self._network)
+        plain = shown.as_tensor() if isinstance(shown, MetaTensor) else torch.as_tensor(shown)
+        return self._inferer(plain[None].to(where), self._network)
 
     def _postprocessed(self, data: dict[str, Any], answer: Any, channels: int) -> dict[str, Any]:
         """Run what comes after the network.
