@@ -60,10 +60,16 @@ def main() -> None:
         rounds = _rounds(items)
         for number, some in enumerate(rounds):
             print(f"round {number + 1} of {len(rounds)}: {len(some)} items", file=sys.stderr, flush=True)
-            rows |= _round(Path(folder) / f"round{number}", some)
+            for row in _round(Path(folder) / f"round{number}", some).values():
+                rows[row.item] = row
+                print(_line(row), file=sys.stderr, flush=True)
     print("| item | transfer syntax | stored | pixels | volume |\n|---|---|---|---|---|")
-    for item in items:
-        print("| " + " | ".join(cell.replace("|", "/") for cell in rows[item.name]) + " |")
+    for name in sorted(rows):
+        print(_line(rows[name]))
+
+
+def _line(row: Row) -> str:
+    return "| " + " | ".join(cell.replace("|", "/") for cell in row) + " |"
 
 
 def _rounds(items: list[Item]) -> list[list[Item]]:

@@ -54,7 +54,7 @@ class Node:
         self._processes = [self._role("receive", "--slot", "0"), self._role("assemble")]
         sink = ["storescp", "+B", "+xa", "-pm", "-od", str(self.sent), str(self.sink_port)]
         self._processes.append(subprocess.Popen(sink, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
-        wait_for(lambda: b"listening on" in (folder / "receive.log").read_bytes(), 60)
+        wait_for(lambda: b"listening on" in (folder / "receive.log").read_bytes(), 120)
 
     def _role(self, role: str, *more: str) -> subprocess.Popen[bytes]:
         command = [sys.executable, "-m", "dicom_node", role, *more, "--settings", str(self.folder / "settings.toml")]
