@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
 
+from dicom_node.domain.model import OutputKind
 from dicom_node.errors import ResultError
 from dicom_node.results import BUILDERS, PROOFS
 from dicom_node.results.analysis import Analysis
@@ -150,9 +151,9 @@ def test_what_is_not_proved_is_kept_in_quarantine_and_not_among_the_results(tmp_
     with pytest.raises(ResultError, match="sides are exchanged"):
         built_of(case, prediction, replace(findings, segments=(*exchanged, *found)), spool, card_with(outputs=ALL))
     assert not list((spool.root / "results").iterdir())
-    kept = {path.name for path in (spool.root / "quarantine" / case.job.id).iterdir()}
-    assert kept == {f"{kind}.dcm" for kind in ALL}
+    kept = {OutputKind.of(path.stem) for path in (spool.root / "quarantine" / case.job.id).iterdir()}
+    assert kept == set(ALL)
 
 
 def test_every_kind_with_a_place_in_the_patient_is_proved() -> None:
-    assert {kind.value for kind in BUILDERS} - {kind.value for kind in PROOFS} == {"sc", "pdf", "kos", "sr"}
+    assert {kind.value for kind in BUILDERS} - {kind.value for kind in PROOFS} == {"sc", "captures", "pdf", "kos", "sr"}
