@@ -12,6 +12,7 @@ ls /usr/share/orthanc/plugins/*OrthancDicomWeb* >/dev/null 2>&1 || missing="$mis
 need dcmdump dcmtk
 need dciodvfy dicom3tools
 need chromium chromium
+need strace strace
 command -v initdb >/dev/null || ls /usr/lib/postgresql/*/bin/initdb >/dev/null 2>&1 || missing="$missing postgresql"
 [ -n "$missing" ] || exit 0
 

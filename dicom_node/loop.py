@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable
 from threading import Event
 from typing import TypeVar
@@ -12,6 +13,22 @@ logger = logging.getLogger(__name__)
 T = TypeVar("T")
 
 LONGEST_WAIT_S = 30.0
+
+
+class HostClock:
+    """Notices that somebody, or a time service, has set the clock of this machine."""
+
+    def __init__(self, wall: Callable[[], float] = time.time, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._wall, self._monotonic = wall, monotonic
+        self._apart = wall() - monotonic()
+
+    def jumped_s(self) -> float:
+        """Tell by how many seconds the clock was set since the last `accept`; negative for backwards."""
+        return self._wall() - self._monotonic() - self._apart
+
+    def accept(self) -> None:
+        """Go on from the clock as it is now."""
+        self._apart = self._wall() - self._monotonic()
 
 
 def run_every(step: Callable[[], object], seconds: float, stop: Event) -> None:

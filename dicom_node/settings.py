@@ -179,6 +179,7 @@ class Receive(_Section):
     max_associations_per_peer: int = Field(48, ge=1)
     idle_timeout_s: Seconds = 60.0
     artim_timeout_s: Seconds = 30.0
+    answer_timeout_s: Seconds = 120.0
     called_ae: tuple[AE, ...] = ()
     sop_classes: tuple[ClassUID, ...] = ()
     accept_any_peer: bool = False

@@ -12,7 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from threading import Event as StopEvent
 from threading import Thread
 from types import MappingProxyType
@@ -35,6 +35,7 @@ from dicom_node.db.series import (
     due_series,
     holds_our_results,
     postpone_series,
+    wait_anew,
     write_no_job_reason,
     write_verdict,
 )
@@ -42,7 +43,7 @@ from dicom_node.db.unstored import find_unstored
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.header import texts
 from dicom_node.domain.study import Verdict, examine
-from dicom_node.loop import run_every
+from dicom_node.loop import HostClock, run_every
 from dicom_node.multiframe import slices_of
 from dicom_node.route import route_series
 from dicom_node.rulebook import SETTLED_S, Rulebook
@@ -53,6 +54,7 @@ logger = logging.getLogger(__name__)
 
 OUR_MANUFACTURER = "dicom-node"  # as results/header.py writes it
 _TRY_AGAIN_S = 60.0
+MOST_SKEW = timedelta(seconds=5)  # between machines whose clocks are kept right; what is more was set
 _CLEAN_EVERY_S = 3600.0
 _ORPHANED_AFTER_S = 24 * 3600.0
 _PATHS_AT_ONCE = 1000
@@ -62,6 +64,7 @@ class Assembler:
     """Closes series that are due, one transaction each.
 
     `counts` are those who may be asked how many instances a series has, by the name that sources have for them.
+    `clock` tells when somebody sets the clock of the machine.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class Assembler:
         *,
         rules_settle_s: float = SETTLED_S,
         counts: Mapping[str, Count] = MappingProxyType({}),
+        clock: HostClock | None = None,
     ) -> None:
         self._settings = settings
         self._rulebook = Rulebook(settings, catalog, rules_settle_s)
@@ -86,6 +90,7 @@ class Assembler:
             for name, count in counts.items()
             if (sources := self._sources.asking(name))
         ]
+        self._clock = clock or HostClock()
         self._not_before: dict[str, float] = {}  # series that could not be closed -> monotonic time of the next try
 
     def run(self, stop: StopEvent) -> None:
@@ -107,10 +112,20 @@ class Assembler:
             How many were closed.
         """
         self._follow_rules()
+        self._look_at_clock()
         with transaction(self._engine) as tx:
             compare_announcements(tx, utc_now())
             due = due_series(tx, utc_now())
         return sum(self._try_close(series_id) for series_id in due if self._may_try(series_id))
+
+    def _look_at_clock(self) -> None:
+        """Let no series be closed too early, or much too late, because the host's clock was set."""
+        jumped_s = self._clock.jumped_s()
+        with transaction(self._engine) as tx:
+            count = wait_anew(tx, utc_now(), most_skew=MOST_SKEW, all_of_them=jumped_s > MOST_SKEW.total_seconds())
+        self._clock.accept()
+        if count:
+            logger.warning("the clock of this machine was set (%+.0f s): %d series wait anew", jumped_s, count)
 
     def ask(self) -> int:
         """Ask now whatever is to be asked about series that are not complete; how many questions that were."""

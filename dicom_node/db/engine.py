@@ -20,6 +20,15 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from dicom_node.loop import persist
 
 BUSY_TIMEOUT_MS = 30_000
+# PostgreSQL: who waits for a lock gives up as on SQLite, and a server that left without a word is noticed.
+_PATIENCE = {
+    "connect_timeout": 10,
+    "keepalives_idle": 20,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,
+    "options": f"-c lock_timeout={BUSY_TIMEOUT_MS}",
+}
 # SQLITE_BUSY, _LOCKED, _NOMEM, _IOERR, _FULL, _CANTOPEN: the machine's trouble, not the statement's.
 _SQLITE_PASSING = {5, 6, 7, 10, 13, 14}
 
@@ -46,9 +55,8 @@ def open_engine(url: str, *, pool_size: int = 5) -> Engine:
         return engine
     if parsed.drivername == "postgresql":
         parsed = parsed.set(drivername="postgresql+psycopg")
-    return create_engine(
-        parsed, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, connect_args={"connect_timeout": 10}
-    )
+    own = {name: value for name, value in _PATIENCE.items() if name not in parsed.query}
+    return create_engine(parsed, pool_size=pool_size, max_overflow=0, pool_pre_ping=True, connect_args=own)
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Row, exists, func, select, update
@@ -65,6 +65,32 @@ def due_series(tx: Connection, now: datetime) -> list[str]:
     """
     due = select(_s.id).where(is_due(now)).order_by(_s.settle_at)
     return list(tx.scalars(due))
+
+
+def wait_anew(tx: Connection, now: datetime, *, most_skew: timedelta, all_of_them: bool) -> int:
+    """Have series wait their whole time again from now on: the host's clock was wrong, before or after it was set.
+
+    Parameters
+    ----------
+    most_skew : datetime.timedelta
+        What the clocks of several machines may be apart.
+    all_of_them : bool
+        Every series that is not closed; otherwise those alone whose last instance came later than now.
+
+    Returns
+    -------
+    int
+        How many.
+    """
+    wrong = () if all_of_them else (_s.last_received_at > now + most_skew,)
+    rows = tx.execute(select(t.series).where(_s.state == _RECEIVING, *wrong)).all()
+    for row in rows:
+        values = {"settle_at": now + (row.settle_at - row.last_received_at), "last_received_at": now}
+        if row.patient_until is not None:
+            values["patient_until"] = now + (row.patient_until - row.last_received_at)
+        unchanged = (_s.id == row.id, _s.last_received_at == row.last_received_at)
+        tx.execute(update(t.series).where(*unchanged).values(**values))
+    return len(rows)
 
 
 def close_series(tx: Connection, series_id: str, now: datetime) -> ClosedSeries | None:

@@ -277,6 +277,7 @@ class Connection:
         self._selector = selector
         self._artim_s = settings.receive.artim_timeout_s
         self._idle_s = settings.receive.idle_timeout_s
+        self._answer_s = settings.receive.answer_timeout_s
         self._opened_at = self._last_seen = time.monotonic()
         self._closing_since: float | None = None
         self._mask = selectors.EVENT_READ
@@ -301,12 +302,14 @@ class Connection:
             return self._closing_since + self._artim_s
         if self.association.state is State.WAITING:
             return self._opened_at + self._artim_s
-        return float("inf") if self.association.is_our_turn else self._last_seen + self._idle_s
+        return self._last_seen + (self._answer_s if self.association.is_our_turn else self._idle_s)
 
     def expire(self) -> None:
         """End what has taken too long."""
         if self.association.state is State.OPEN:
-            self.association.abort(f"idle for {self._idle_s:g} s")
+            is_ours = self.association.is_our_turn
+            late = f"aborted: neither disk nor database answered for {self._answer_s:g} s"
+            self.association.abort(late if is_ours else f"idle for {self._idle_s:g} s")
             self._refresh_or_close()
             return
         if self._secure is not None and self._secure.has_begun and not self._secure.is_open:
@@ -436,6 +439,7 @@ class Connection:
         except BlockingIOError:
             return False
         del outbox[:sent]
+        self._last_seen = time.monotonic()  # it could not be heard of while it waited for this
         return not outbox
 
     def _wait_for(self, mask: int) -> None:

@@ -30,6 +30,7 @@ from dicom_node.domain.rule import Condition, Operator, Rule
 from dicom_node.domain.uids import job_id
 from dicom_node.engine import Enqueuer
 from dicom_node.explain import explain
+from dicom_node.loop import HostClock
 from dicom_node.settings import Assemble, Database, Settings
 from dicom_node.settings import Spool as SpoolSettings
 from dicom_node.spool import Spool
@@ -53,10 +54,10 @@ class Site:
     spool: Spool
     enqueuer: Enqueuer
 
-    def assembler(self, *rules: Rule, enqueuer: Any = None) -> Assembler:
+    def assembler(self, *rules: Rule, enqueuer: Any = None, clock: HostClock | None = None) -> Assembler:
         models = {name: card(name) for name in ("lung", "liver")}
         catalog = Catalog(rules or (CHEST,), models, {})
-        return Assembler(self.settings, catalog, self.engine, enqueuer or self.enqueuer, self.spool)
+        return Assembler(self.settings, catalog, self.engine, enqueuer or self.enqueuer, self.spool, clock=clock)
 
     def store(self, paths: Sequence[Path], **options: Any) -> None:
         store_files(self.engine, self.spool, paths, sources=self.settings.assemble.waiting(), **options)
@@ -512,6 +513,38 @@ def test_what_cannot_be_enqueued_leaves_the_series_open_and_holds_up_no_other(
     monkeypatch.setattr(time, "monotonic", lambda: later)
     assert assembler.sweep() == 1
     assert len(both.jobs()) == 1
+
+
+class SetClock(HostClock):
+    """A clock that is set when a test says so: the real one cannot be, for it is every other test's, too."""
+
+    def __init__(self) -> None:
+        super().__init__(lambda: time.time() + self.by, time.monotonic)
+
+    by = 0.0
+
+
+def test_a_clock_that_is_set_forward_closes_no_series_too_early(both: Site) -> None:
+    clock = SetClock()
+    assembler = both.assembler(clock=clock)
+    both.store(both.series())
+    both.pass_time(3600)  # by the clock on the wall; nothing else has seen that hour
+    clock.by += 3600
+    assert assembler.sweep() == 0
+    row = both.one()
+    assert 28 < (row.settle_at - utc_now()).total_seconds() <= 30, "a quiet time from now on, and no more"
+    assert assembler.sweep() == 0
+    both.pass_time(31)
+    assert assembler.sweep() == 1
+
+
+def test_a_clock_that_is_set_back_keeps_no_series_waiting_for_hours(both: Site) -> None:
+    both.store(both.series())
+    both.pass_time(-3600)  # it came at a time that is still to come
+    assert both.assembler().sweep() == 0
+    assert (both.one().settle_at - utc_now()).total_seconds() <= 30
+    both.pass_time(31)
+    assert both.assembler().sweep() == 1
 
 
 def test_two_assemblers_close_a_series_once(both: Site) -> None:

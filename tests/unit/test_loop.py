@@ -8,7 +8,7 @@ from threading import Event, Thread
 
 import pytest
 
-from dicom_node.loop import persist, run_every
+from dicom_node.loop import HostClock, persist, run_every
 
 
 def test_a_step_that_raises_is_run_again() -> None:
@@ -82,3 +82,15 @@ def test_persist_raises_at_once_what_will_not_pass() -> None:
     with pytest.raises(ValueError, match="no such table"):
         persist(step, lambda error: isinstance(error, TimeoutError))
     assert calls == [1]
+
+
+def test_a_clock_that_was_set_is_noticed_and_one_that_runs_is_not() -> None:
+    times = {"wall": 1_000.0, "monotonic": 50.0}
+    clock = HostClock(lambda: times["wall"], lambda: times["monotonic"])
+    times["wall"], times["monotonic"] = 1_060.0, 110.0
+    assert clock.jumped_s() == 0.0
+    times["wall"] = 1_060.0 - 3600
+    assert clock.jumped_s() == -3600.0
+    clock.accept()
+    assert clock.jumped_s() == 0.0
+    assert abs(HostClock().jumped_s()) < 1.0

@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from sqlalchemy import text
 
+from dicom_node.db import engine as database
 from dicom_node.db import migrate
 from dicom_node.db import tables as t
-from dicom_node.db.engine import transaction
+from dicom_node.db.engine import open_engine, transaction
 from dicom_node.db.unstored import find_unstored
 from dicom_node.spool import Incoming, Spool
 from tests.integration.receive.conftest import Start
 from tests.integration.receive.objects import ct
-from tests.integration.receive.scu import Rejected, Scu, store_all
+from tests.integration.receive.scu import A_ABORT, Rejected, Scu, store_all
 from tests.peers.postgresql import PostgreSQL
 from tests.peers.tools import dcmtk
 
@@ -148,5 +151,63 @@ def test_a_receiver_may_start_before_its_database(start: Start, tmp_path: Path) 
         assert scu.store(ct()) == OUT_OF_RESOURCES
         folder.mkdir()
         migrate.upgrade(node.url)
+        assert scu.store(ct()) == SUCCESS
+    assert len(node.stored()) == 1
+
+
+@contextmanager
+def held(url: str) -> Iterator[None]:
+    """Somebody else holds the tables, and lets nobody write for as long as the block takes."""
+    engine = open_engine(url, pool_size=1)
+    with engine.begin() as tx:  # on SQLite BEGIN IMMEDIATE holds everything
+        if engine.dialect.name == "postgresql":
+            tx.execute(text("LOCK TABLE instance IN ACCESS EXCLUSIVE MODE"))
+        yield
+    engine.dispose()
+
+
+def test_a_database_that_hangs_keeps_no_peer_waiting_for_ever(start: Start, database_url: str) -> None:
+    node = start(url=database_url, answer_timeout_s=1.0)
+    with held(database_url), Scu(node.port) as scu, Scu(node.port) as other:
+        scu.associate_for(ct())
+        scu.begin_store(ct())
+        scu.send_data(ct(), ct().data)
+        assert other.associate().echo() == SUCCESS
+        assert scu.pdu()[0] == A_ABORT
+    assert store_all(node.port, [ct()]) == [SUCCESS], "it was stored meanwhile, or is now"
+    assert len(node.rows(t.instance)) == 1
+    assert len(node.stored()) == 1
+    ended = node.soon(lambda: [row.end_reason for row in node.rows(t.association) if row.ended_at])
+    assert "aborted: neither disk nor database answered for 1 s" in ended
+
+
+def test_a_lock_that_somebody_keeps_is_not_waited_for_longer_than_on_sqlite(
+    start: Start, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert f"lock_timeout={database.BUSY_TIMEOUT_MS}" in database._PATIENCE["options"]
+    monkeypatch.setitem(database._PATIENCE, "options", "-c lock_timeout=300")
+    node = start(url=postgresql_url)
+    with Scu(node.port) as scu:
+        scu.associate_for(ct())
+        with held(postgresql_url):
+            assert scu.store(ct()) == OUT_OF_RESOURCES
+        assert scu.store(ct()) == SUCCESS
+    assert len(node.stored()) == 1
+
+
+def test_a_spool_that_cannot_be_written_refuses_until_it_can_be(start: Start) -> None:
+    node = start()
+    incoming, aside = node.spool.root / "incoming", node.spool.root / "aside"
+    with Scu(node.port) as scu:
+        scu.associate_for(ct())
+        incoming.rename(aside)
+        incoming.symlink_to("/sys")  # a real file system in which nobody may make a file, not even root
+        scu.begin_store(ct())
+        scu.send_data(ct(), ct().data)
+        answer = scu.response()
+        assert answer.Status == OUT_OF_RESOURCES
+        assert answer.ErrorComment.startswith("the spool cannot be written: ")
+        incoming.unlink()
+        aside.rename(incoming)
         assert scu.store(ct()) == SUCCESS
     assert len(node.stored()) == 1

@@ -1,0 +1,79 @@
+"""The order that survives a power cut, as the kernel saw it: contents, name, folder, row on disk, then the answer."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+from dicom_node.db import migrate
+from dicom_node.spool import Spool
+from tests.integration.receive.conftest import listens
+from tests.integration.receive.objects import ct
+from tests.integration.receive.scu import Scu
+from tests.integration.receive.test_durable import SETTINGS
+from tests.node import free_port, wait_for
+from tests.peers.missing import need
+
+CALLS = "fsync,fdatasync,rename,renameat,renameat2,sendto,sendmsg"
+STEPS = ["contents synced", "renamed", "folder synced", "row synced"]
+SEND = re.compile(r"send(to|msg)\(\d+<TCP")
+INSTANCES = 5
+
+
+def test_what_is_answered_is_on_disk_before_by_the_kernels_own_account(tmp_path: Path) -> None:
+    port = free_port()
+    settings, trace = tmp_path / "settings.toml", tmp_path / "trace"
+    settings.write_text(SETTINGS.format(url=f"sqlite:///{tmp_path / 'node.db'}", port=port))
+    migrate.upgrade(f"sqlite:///{tmp_path / 'node.db'}")
+    Spool(tmp_path / "spool").prepare()
+    watch = [need("strace"), "-D", "-f", "-qq", "-yy", "-e", f"trace={CALLS}", "-o", str(trace)]
+    node = subprocess.Popen([*watch, sys.executable, "-m", "dicom_node", "receive", "--settings", str(settings)])
+    try:
+        wait_for(lambda: listens(port), 60)
+        with Scu(port) as scu:
+            scu.associate_for(ct())
+            assert [scu.store(ct(n, pixels=50_000)) for n in range(INSTANCES)] == [0x0000] * INSTANCES
+            scu.release()
+    finally:
+        node.terminate()
+        node.wait(60)
+
+    wait_for(lambda: len(happened_before_each_answer(trace.read_text())) == INSTANCES + 2, 20)
+    [_, *answers] = happened_before_each_answer(trace.read_text())
+
+    for steps in answers[:INSTANCES]:
+        at = -1
+        for step in STEPS:
+            assert step in steps[at + 1 :], f"{step} comes not before the answer, or out of order: {steps}"
+            at = steps.index(step, at + 1)
+
+
+def happened_before_each_answer(trace: str) -> list[list[str]]:
+    """What was over before each PDU that was sent; a call counts from its end, sending from its beginning."""
+    answers: list[list[str]] = []
+    steps: list[str] = []
+    begun: dict[str, str] = {}
+    for line in trace.splitlines():
+        pid, _, call = line.partition(" ")
+        call = call.strip()
+        if SEND.match(call):
+            answers.append(steps)
+            steps = []
+        elif call.endswith("<unfinished ...>"):
+            begun[pid] = call
+        elif call.startswith("<...") and "resumed" in call:
+            steps += _step(begun.pop(pid, ""))
+        else:
+            steps += _step(call)
+    return answers
+
+
+def _step(call: str) -> list[str]:
+    name = call.partition("(")[0]
+    if name in ("fsync", "fdatasync"):
+        for path, step in ((".part>", STEPS[0]), ("/spool/instances/", STEPS[2]), ("node.db-wal>", STEPS[3])):
+            if path in call:
+                return [step]
+    return [STEPS[1]] if name.startswith("rename") and ".dcm" in call else []
