@@ -21,7 +21,7 @@ from dicom_node.loop import persist
 
 BUSY_TIMEOUT_MS = 30_000
 # PostgreSQL: who waits for a lock gives up as on SQLite, and a server that left without a word is noticed.
-_PATIENCE = {
+_PATIENCE: dict[str, Any] = {
     "connect_timeout": 10,
     "keepalives_idle": 20,
     "keepalives_interval": 10,
