@@ -102,7 +102,7 @@ class StoredImage:
         header, data, start = self.header, self._data, self._pixels_at
         if (header.get("BitsAllocated"), header.get("SamplesPerPixel")) != (16, 1):
             return None
-        if header.HighBit != header.BitsStored - 1 or data[start : start + 4] != _PIXEL_DATA:
+        if header.get("HighBit") != header.get("BitsStored", 0) - 1 or data[start : start + 4] != _PIXEL_DATA:
             return None
         start += 12 if explicit else 8
         (length,) = struct.unpack_from("<I", data, start - 4)
