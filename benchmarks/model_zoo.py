@@ -161,7 +161,7 @@ def _page(rows: list[str]) -> str:
             f"weights from its own network definition, on {' x '.join(map(str, _SHAPE))} generated voxels: whether",
             "it is understood, loads, runs, and answers on the grid of the volume. Time and memory are of this",
             f"small volume on {facts['processor']}, shared with others; the answers mean nothing. A run that names",
-            "bundles leaves the other rows as they were: rows may be of several runs and versions of torch (2.13, 2.14).",
+            "bundles leaves the other rows as they were: they may be of other runs and versions of torch (2.13, 2.14).",
             "",
             "| bundle | takes | gives | ran unmodified |",
             "|---|---|---|---|",

@@ -267,7 +267,7 @@ class Flat(torch.nn.Module):
 
 @pytest.mark.parametrize("inverts", [True, False])
 def test_a_2d_model_marks_every_slice_of_a_series_where_it_is(inverts: bool, tmp_path: Path) -> None:
-    name = "flat" if inverts else "flat_only"
+    name = "flat_inverted" if inverts else "flat_only"
     before = {"_target_": "Resized", "keys": "image", "spatial_size": [60, 90], "mode": "bilinear"}
     after = [INVERT, ARGMAX] if inverts else [ARGMAX]
     write_bundle(
