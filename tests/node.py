@@ -34,6 +34,7 @@ peers = [{{ ae_title = "SCANNER", address = "127.0.0.1" }}]
 
 [assemble]
 quiet_s = {quiet_s}
+patience_s = {patience_s}
 sweep_s = 0.2
 
 [work]
@@ -87,6 +88,7 @@ class RunningNode:
         *,
         database_url: str = "sqlite:///node.db",
         quiet_s: float = 2.0,
+        patience_s: float | None = None,
         reserve_mib: int = 16,
     ) -> None:
         self.home = home
@@ -99,6 +101,7 @@ class RunningNode:
                 database_url=database_url,
                 port=self.port,
                 quiet_s=quiet_s,
+                patience_s=patience_s or 4 * quiet_s,
                 reserve_mib=reserve_mib,
                 pacs_port=pacs_port,
                 pacs_ae=pacs_ae,

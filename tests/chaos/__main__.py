@@ -62,7 +62,7 @@ def _intake(home: Path, url: str, asked: argparse.Namespace) -> Ledger:
 
 def _road(home: Path, url: str, asked: argparse.Namespace) -> Ledger:
     pacs = Orthanc(home / "orthanc").start()
-    node = RunningNode(home / "home", pacs.dicom_port, pacs.ae, database_url=url, quiet_s=1.5)
+    node = RunningNode(home / "home", pacs.dicom_port, pacs.ae, database_url=url, quiet_s=1.5, patience_s=20.0)
     try:
         node.start()
         return run_road(node, pacs, sorted(DEMO.glob("*.dcm")), home, asked.road, asked.seed, _say)

@@ -13,14 +13,19 @@ from tests.node import RunningNode
 from tests.peers.orthanc import Orthanc
 
 SEED = 20261124
-ROAD_POINTS = 24
+ROAD_POINTS = 18  # each victim in each phase
 INTAKE_POINTS = 6
 
 
 @pytest.fixture
 def node(orthanc_module: Orthanc, tmp_path: Path, database_url: str) -> Iterator[RunningNode]:
     running = RunningNode(
-        tmp_path / "home", orthanc_module.dicom_port, orthanc_module.ae, database_url=database_url, quiet_s=1.5
+        tmp_path / "home",
+        orthanc_module.dicom_port,
+        orthanc_module.ae,
+        database_url=database_url,
+        quiet_s=1.5,
+        patience_s=20.0,  # longer than a busy machine needs to start the receivers again
     )
     running.start()
     yield running
