@@ -4,24 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection, delete, or_, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.db import tables as t
 from dicom_node.db.completeness import note_told
-from dicom_node.db.engine import utc_now
+from dicom_node.db.engine import insert_into, utc_now
 
 _a, _s = t.announcement.c, t.series.c
 
 
 def note_announcement(tx: Connection, calling_ae: str, series: Mapping[str, Sequence[str]]) -> None:
     """Write down which instances each series has; what the same peer said of it before no longer counts."""
-    insert: Any = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
     for uid, instances in series.items():
         said = {"instances": sorted(set(instances)), "at": utc_now()}
-        row = insert(t.announcement).values(series_instance_uid=uid, calling_ae=calling_ae, **said)
+        row = insert_into(tx, t.announcement).values(series_instance_uid=uid, calling_ae=calling_ae, **said)
         tx.execute(row.on_conflict_do_update(index_elements=["series_instance_uid", "calling_ae"], set_=said))
 
 

@@ -8,11 +8,10 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
-from dicom_node.db.engine import utc_now
+from dicom_node.db.engine import insert_into, utc_now
 from dicom_node.domain.audit import AuditEvent, Event
 
 _c = t.commitment.c
@@ -53,8 +52,7 @@ def note_request(
         "due_at": now,
         "ended_at": None,
     }
-    insert: Any = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
-    row = insert(t.commitment).values(calling_ae=calling_ae, transaction_uid=transaction_uid, **again)
+    row = insert_into(tx, t.commitment).values(calling_ae=calling_ae, transaction_uid=transaction_uid, **again)
     tx.execute(row.on_conflict_do_update(index_elements=["calling_ae", "transaction_uid"], set_=again))
 
 

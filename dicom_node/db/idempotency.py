@@ -6,10 +6,9 @@ from datetime import timedelta
 from typing import Any
 
 from sqlalchemy import Connection, delete, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.db import tables as t
-from dicom_node.db.engine import utc_now
+from dicom_node.db.engine import insert_into, utc_now
 from dicom_node.errors import ConflictError
 
 KEPT = timedelta(hours=24)
@@ -36,9 +35,8 @@ def begin(tx: Connection, account_id: str, key: str, request: str) -> Any | None
     """
     now = utc_now()
     tx.execute(delete(t.idempotency_key).where(_k.at < now - KEPT))
-    insert = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
     row = {"account_id": account_id, "key": key, "request": request, "at": now}
-    if tx.execute(insert(t.idempotency_key).values(row).on_conflict_do_nothing()).rowcount == 1:
+    if tx.execute(insert_into(tx, t.idempotency_key).values(row).on_conflict_do_nothing()).rowcount == 1:
         return None
     found = tx.execute(select(_k.request, _k.answer).where(_k.account_id == account_id, _k.key == key)).one()
     if found.request != request:

@@ -6,16 +6,14 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
-from functools import cache
 from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection, Integer, Row, Table, bindparam, func, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
-from dicom_node.db.engine import utc_now
+from dicom_node.db.engine import insert_into, utc_now
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.completeness import Source, Sources
 
@@ -197,7 +195,7 @@ def _ensure_associations(tx: Connection, senders: Iterable[Sender]) -> None:
         for sender in senders
     ]
     if rows:
-        tx.execute(_insert_or_nothing(tx.dialect.name, t.association), rows)
+        tx.execute(_insert_or_nothing(tx, t.association), rows)
 
 
 def _ensure_series(tx: Connection, one: NewInstance, now: datetime, sources: Sources) -> str:
@@ -259,7 +257,7 @@ def _insert(tx: Connection, rows: list[dict[str, Any]]) -> set[str]:
     """Insert instances; the SOP Instance UIDs of those that no other receiver was faster with."""
     if not rows:
         return set()
-    insert = _insert_or_nothing(tx.dialect.name, t.instance).returning(t.instance.c.sop_instance_uid)
+    insert = _insert_or_nothing(tx, t.instance).returning(t.instance.c.sop_instance_uid)
     return set(tx.scalars(insert, rows))
 
 
@@ -324,14 +322,12 @@ def _tell_difference(tx: Connection, one: NewInstance, found: Row[*tuple[Any, ..
 def _insert_new(tx: Connection, table: Table, row: dict[str, Any]) -> bool:
     """Insert a row unless one with the same key is there; whether it was inserted."""
     # psycopg counts no inserted rows, so the row has to say that it is new
-    insert = _insert_or_nothing(tx.dialect.name, table).returning(table.c.id)
+    insert = _insert_or_nothing(tx, table).returning(table.c.id)
     return tx.execute(insert, row).first() is not None
 
 
-@cache
-def _insert_or_nothing(dialect: str, table: Table) -> Any:
-    insert: Any = postgresql.insert if dialect == "postgresql" else sqlite.insert
-    return insert(table).on_conflict_do_nothing()
+def _insert_or_nothing(tx: Connection, table: Table) -> Any:
+    return insert_into(tx, table).on_conflict_do_nothing()
 
 
 def _text(one: NewInstance, keyword: str, longest: int) -> str:

@@ -8,11 +8,10 @@ from typing import Any
 from uuid import uuid4
 
 from sqlalchemy import Connection, func, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
-from dicom_node.db.engine import utc_now
+from dicom_node.db.engine import insert_into, utc_now
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.job import JobState
 
@@ -64,8 +63,7 @@ def put(tx: Connection, new: NewNotification) -> bool:
         "created_at": now,
         "next_attempt_at": now,
     }
-    insert: Any = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
-    written = insert(t.notification).values(**row).on_conflict_do_nothing().returning(_n.id)
+    written = insert_into(tx, t.notification).values(**row).on_conflict_do_nothing().returning(_n.id)
     return tx.execute(written).first() is not None
 
 

@@ -8,10 +8,10 @@ from datetime import datetime
 from typing import Any
 
 from sqlalchemy import Connection, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
+from dicom_node.db.engine import insert_into
 from dicom_node.db.reports import cancel_report
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.delivery import DeliveryState
@@ -74,9 +74,8 @@ def insert_job(tx: Connection, new: NewJob, now: datetime) -> bool:
         "failure": Failure.NOT_ELIGIBLE.value if new.error else None,
         "supersedes": tx.scalar(older),
     }
-    insert = sqlite.insert if tx.dialect.name == "sqlite" else postgresql.insert
     # psycopg counts no inserted rows, so the row has to say itself that it is new
-    inserted = insert(t.job).values(**row).on_conflict_do_nothing().returning(_j.id)
+    inserted = insert_into(tx, t.job).values(**row).on_conflict_do_nothing().returning(_j.id)
     return tx.execute(inserted).first() is not None
 
 

@@ -13,10 +13,9 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from sqlalchemy import Connection, Engine, or_, select, update
-from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.db import tables as t
-from dicom_node.db.engine import transaction
+from dicom_node.db.engine import insert_into, transaction
 
 _s = t.sweep.c
 
@@ -83,5 +82,4 @@ def _take(tx: Connection, name: str, holder: str, seconds: float) -> int | None:
 
 
 def _ensure(tx: Connection, name: str, position: int = 0) -> None:
-    insert: Any = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
-    tx.execute(insert(t.sweep).values(name=name, position=position).on_conflict_do_nothing())
+    tx.execute(insert_into(tx, t.sweep).values(name=name, position=position).on_conflict_do_nothing())

@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
 
 from sqlalchemy import Connection, delete, exists, func, select
-from sqlalchemy.dialects import postgresql, sqlite
 
 from dicom_node.db import tables as t
-from dicom_node.db.engine import utc_now
+from dicom_node.db.engine import insert_into, utc_now
 
 _u = t.unstored.c
 _LONGEST_REASON = 200
@@ -36,8 +34,7 @@ def note_unstored(tx: Connection, series_instance_uid: str, sop_instance_uid: st
         "reason": reason[:_LONGEST_REASON],
         "at": utc_now(),
     }
-    insert: Any = postgresql.insert if tx.dialect.name == "postgresql" else sqlite.insert
-    tx.execute(insert(t.unstored).values(row).on_conflict_do_nothing())
+    tx.execute(insert_into(tx, t.unstored).values(row).on_conflict_do_nothing())
 
 
 def find_unstored(tx: Connection, series_instance_uid: str) -> Unstored | None:

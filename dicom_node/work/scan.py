@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from pydicom import Dataset
-from pydicom.multival import MultiValue
 
 from dicom_node.domain import codes
 from dicom_node.domain.eligibility import Scan, scan_of
 from dicom_node.domain.finding import Code
+from dicom_node.multiframe import header_of as read_header
 from dicom_node.volume import Volume
-
-logger = logging.getLogger(__name__)
 
 _ASKED_FOR = (
     *("Modality", "SliceThickness", "ConvolutionKernel", "ContrastBolusAgent"),
@@ -30,17 +27,7 @@ def describe(volume: Volume) -> Scan:
 
 def header_of(volume: Volume) -> dict[str, Any]:
     """Read what is asked for from the first slice; a value that cannot be read counts as absent."""
-    header: dict[str, Any] = {}
-    ds = volume.datasets[0]
-    for keyword in _ASKED_FOR:
-        try:
-            value = ds.get(keyword)
-        except (ValueError, TypeError, AttributeError, NotImplementedError) as error:
-            logger.debug("%s of instance %s: %s", keyword, ds.get("SOPInstanceUID"), error)
-            continue
-        if value is not None:
-            header[keyword] = [str(v) for v in value] if isinstance(value, MultiValue) else str(value)
-    return header
+    return read_header(volume.datasets[0], _ASKED_FOR)
 
 
 def family_history(volume: Volume) -> bool | None:
