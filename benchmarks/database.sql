@@ -31,7 +31,7 @@ SELECT
 FROM numbers;
 
 INSERT INTO instance (
-    series_id, association_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, path, size, sha256, received_at,
+    series_id, association_id, sop_instance_uid, sop_class_uid, transfer_syntax_uid, path, size, digest, received_at,
     revision, header
 )
 SELECT

@@ -14,17 +14,30 @@ _KIND, _BYTES = "blake3:", 28
 
 
 class Digest:
-    """The digest of bytes that come piece by piece."""
+    """The digest of bytes that come piece by piece.
 
-    def __init__(self) -> None:
-        self._hash = blake3()
+    Parameters
+    ----------
+    like : str
+        Another digest, to be compared with: this one is then of the kind that it is.
+    """
+
+    def __init__(self, like: str = "") -> None:
+        self._hash = hashlib.sha256() if is_earlier(like) else blake3()
 
     def update(self, data: memoryview | bytes) -> None:
         """Take the next piece."""
         self._hash.update(data)
 
     def __str__(self) -> str:
-        return _KIND + self._hash.hexdigest(length=_BYTES)
+        if isinstance(self._hash, blake3):
+            return _KIND + self._hash.hexdigest(length=_BYTES)
+        return self._hash.hexdigest()
+
+
+def is_earlier(digest: str) -> bool:
+    """Whether a digest is of the kind that earlier versions took."""
+    return bool(digest) and not digest.startswith(_KIND)
 
 
 def digest_of(data: memoryview | bytes) -> str:
@@ -36,6 +49,6 @@ def digest_of(data: memoryview | bytes) -> str:
 
 def is_digest_of(digest: str, data: memoryview | bytes) -> bool:
     """Whether these are the bytes that a digest was taken of, by this version or an earlier one."""
-    if digest.startswith(_KIND):
-        return digest == digest_of(data)
-    return digest == hashlib.sha256(data).hexdigest()
+    whole = Digest(like=digest)
+    whole.update(data)
+    return digest == str(whole)

@@ -17,6 +17,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor, wait
@@ -152,6 +153,19 @@ class Spool:
         if not path.is_file():
             raise SpoolError(f"the spool has no file {relative}; was it deleted by hand?")
         return path
+
+    def has_digest(self, relative: str, digest: str) -> bool:
+        """Whether the data set of an instance's file has a digest; one that is not there, or cut short, has none."""
+        found = Digest(like=digest)
+        try:
+            with self.path(relative).open("rb") as file:
+                begin = file.read(144)  # preamble, prefix, and the length of the file meta information (PS3.10 7.1)
+                file.seek(struct.unpack_from("<I", begin, 140)[0], os.SEEK_CUR)
+                while piece := file.read(_MIB):
+                    found.update(piece)
+        except (OSError, SpoolError, struct.error):
+            return False
+        return str(found) == digest
 
     def delete(self, relative: str) -> None:
         """Delete a file; one that is gone already is fine."""

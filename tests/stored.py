@@ -52,7 +52,7 @@ def store_files(
         for one in kept
     ]
     with transaction(engine) as tx:
-        outcomes = store_instances(tx, new, sources or alike(quiet_s))
+        outcomes = store_instances(tx, new, sources or alike(quiet_s), spool.has_digest)
         if end is not None:
             end_association(tx, by, reason=end, stored=len(new), refused=0)
     return outcomes

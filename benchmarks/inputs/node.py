@@ -33,7 +33,7 @@ patience_s = 2
 sweep_s = 0.2
 """
 _INSTANCES = (
-    "select sop_instance_uid, sop_class_uid, transfer_syntax_uid, path, sha256, header, series_instance_uid "
+    "select sop_instance_uid, sop_class_uid, transfer_syntax_uid, path, digest, header, series_instance_uid "
     "from instance join series on series.id = instance.series_id"
 )
 

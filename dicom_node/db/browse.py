@@ -156,7 +156,7 @@ def slices_of(tx: Connection, job_id: str) -> list[JobInstance]:
         _i.sop_class_uid,
         _i.transfer_syntax_uid,
         _i.path,
-        _i.digest.label("digest"),
+        _i.digest,
         _i.header,
     )
     known = {

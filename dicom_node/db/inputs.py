@@ -66,7 +66,7 @@ def read_inputs(tx: Connection, job_id: str) -> tuple[JobInput, ...]:
 def read_slices(tx: Connection, series_id: str, revision: int, slices: Sequence[str]) -> tuple[JobInstance, ...]:
     """Read the instances of some slices of a series, in their order, as far as they are still stored."""
     i = t.instance.c
-    columns = (i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid, i.path, i.digest.label("digest"), i.header)
+    columns = (i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid, i.path, i.digest, i.header)
     stored = tx.execute(select(*columns).where(i.series_id == series_id, i.revision <= revision))
     known = {found.sop_instance_uid: JobInstance(**found._mapping) for found in stored}
     return tuple(known[uid] for uid in slices if uid in known)

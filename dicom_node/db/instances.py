@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from enum import StrEnum
@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Integer, Row, Table, bindparam, func, select,
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.engine import insert_into, utc_now
+from dicom_node.digest import is_earlier
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.completeness import Source, Sources
 
@@ -103,7 +104,9 @@ _GROWN = (
 _GROWING = _GROWN.where(t.series.c.state == "receiving")  # nearly always
 
 
-def store_instances(tx: Connection, new: Sequence[NewInstance], sources: Sources) -> list[Stored]:
+def store_instances(
+    tx: Connection, new: Sequence[NewInstance], sources: Sources, has_digest: Callable[[str, str], bool]
+) -> list[Stored]:
     """Write the rows of instances, and of their studies, series and associations where these are new.
 
     Parameters
@@ -112,6 +115,9 @@ def store_instances(tx: Connection, new: Sequence[NewInstance], sources: Sources
         From any number of associations. Two with the same SOP Instance UID: the first counts.
     sources : Sources
         How long to wait for the rest of a series, by who sends it.
+    has_digest : callable
+        Says of a file in the spool whether its data set has a digest. Asked about instances that an earlier version
+        stored, under a digest of another kind.
 
     Returns
     -------
@@ -129,7 +135,9 @@ def store_instances(tx: Connection, new: Sequence[NewInstance], sources: Sources
     twins = [one.sop_instance_uid for one in new if stored.get(one.sop_instance_uid) is not one]
     known |= _known(tx, [uid for uid in twins if uid not in known])
     return [
-        Stored.NEW if stored.get(one.sop_instance_uid) is one else _compare(tx, one, known[one.sop_instance_uid])
+        Stored.NEW
+        if stored.get(one.sop_instance_uid) is one
+        else _compare(tx, one, known[one.sop_instance_uid], has_digest)
         for one in new
     ]
 
@@ -266,8 +274,12 @@ def _known(tx: Connection, uids: list[str]) -> dict[str, Row[*tuple[Any, ...]]]:
     return {row.sop_instance_uid: row for row in tx.execute(_INSTANCES, {"uids": uids})} if uids else {}
 
 
-def _compare(tx: Connection, one: NewInstance, found: Row[*tuple[Any, ...]]) -> Stored:
-    if found.digest == one.digest and found.transfer_syntax_uid == one.transfer_syntax_uid:
+def _compare(
+    tx: Connection, one: NewInstance, found: Row[*tuple[Any, ...]], has_digest: Callable[[str, str], bool]
+) -> Stored:
+    if found.transfer_syntax_uid == one.transfer_syntax_uid and (
+        found.digest == one.digest or (is_earlier(found.digest) and has_digest(one.path, found.digest))
+    ):
         return Stored.SAME
     _tell_difference(tx, one, found)
     return Stored.DIFFERS

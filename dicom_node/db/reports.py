@@ -131,7 +131,7 @@ def _load(tx: Connection, job_id: str) -> Row[Any] | None:
 def _received(tx: Connection, row: Row[Any]) -> tuple[JobInstance, ...]:
     """Read everything that had come of the series when the job was made, not the slices alone: there may be none."""
     i = t.instance.c
-    columns = (i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid, i.path, i.digest.label("digest"), i.header)
+    columns = (i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid, i.path, i.digest, i.header)
     stored = tx.execute(select(*columns).where(i.series_id == row.series_id, i.revision <= row.series_revision))
     return tuple(sorted((JobInstance(**found._mapping) for found in stored), key=_number))
 

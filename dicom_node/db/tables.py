@@ -179,7 +179,7 @@ series = Table(
 
 # revision: the series revision that took the instance in; null until the series closes.
 # header: the attributes named in domain.study.HEADER, keyword -> string, number or list; read once, at receipt.
-# digest: as dicom_node.digest writes it; the column is named after what its oldest rows hold.
+# digest: as dicom_node.digest writes it, or wrote it in earlier versions.
 instance = Table(
     "instance",
     metadata,
@@ -191,7 +191,7 @@ instance = Table(
     Column("transfer_syntax_uid", _UID, nullable=False),
     Column("path", String(200), nullable=False, unique=True),
     Column("size", BigInteger, nullable=False),
-    Column("sha256", String(64), nullable=False, key="digest"),
+    Column("digest", String(64), nullable=False),
     Column("received_at", UTCDateTime, nullable=False),
     Column("revision", Integer),
     Column("header", JSON, nullable=False),

@@ -7,7 +7,6 @@ acknowledged, byte for byte.
 from __future__ import annotations
 
 import logging
-import struct
 from collections.abc import Mapping
 from datetime import timedelta
 
@@ -22,11 +21,10 @@ from sqlalchemy import Engine
 from dicom_node.db import commitments as db
 from dicom_node.db.engine import transaction, utc_now
 from dicom_node.deliver.association import associated
-from dicom_node.digest import is_digest_of
 from dicom_node.domain.delivery import DimseDestination
 from dicom_node.domain.job import retry_delay_s
 from dicom_node.domain.uids import AETitle
-from dicom_node.errors import DeliveryError, SpoolError
+from dicom_node.errors import DeliveryError
 from dicom_node.settings import Deliver, Peer
 from dicom_node.spool import Spool
 
@@ -79,20 +77,10 @@ class Committer:
                 found[uid] = NO_SUCH_INSTANCE
             elif one.sop_class_uid != sop_class:
                 found[uid] = CLASS_INSTANCE_CONFLICT
-            elif not self._is_whole(one):
+            elif not self._spool.has_digest(one.path, one.digest):
                 log.error("the file of instance %s is missing or damaged: no commitment", uid)
                 found[uid] = PROCESSING_FAILURE
         return found
-
-    def _is_whole(self, kept: db.Kept) -> bool:
-        try:
-            data = self._spool.path(kept.path).read_bytes()
-        except (OSError, SpoolError):
-            return False
-        if len(data) < 144:
-            return False
-        (length,) = struct.unpack_from("<I", data, 140)  # of the file meta information (PS3.10 7.1)
-        return is_digest_of(kept.digest, memoryview(data)[144 + length :])
 
     def _report(self, request: db.Request, failed: Mapping[str, int]) -> None:
         peer = self._peers.get(request.calling_ae)

@@ -91,9 +91,9 @@ class Batch:
 
     def _take(self, found: Found, stream: IO[bytes]) -> None:
         head = read_head(stream)
-        digest = digest_whole(stream, head, found.size)
         with reading(self._engine) as tx:
             stored = digest_of(tx, head.sop_instance_uid)
+        digest = digest_whole(stream, head, found.size, like=stored[0] if stored else "")
         if stored == (digest, head.transfer_syntax_uid):
             self._tell(Outcome(found, Became.THERE, sop_instance_uid=head.sop_instance_uid))
             return

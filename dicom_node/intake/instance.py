@@ -72,8 +72,8 @@ def read_head(stream: IO[bytes]) -> Announced:
     return Announced(*uids, length)
 
 
-def digest_whole(stream: IO[bytes], head: Announced, size: int) -> str:
-    """Prove that the data set is whole; its digest, as that of a stored instance.
+def digest_whole(stream: IO[bytes], head: Announced, size: int, like: str = "") -> str:
+    """Prove that the data set is whole; its digest, as that of a stored instance, of the same kind as `like`.
 
     Raises
     ------
@@ -82,7 +82,7 @@ def digest_whole(stream: IO[bytes], head: Announced, size: int) -> str:
     OSError
         If it cannot be read.
     """
-    digest, read = Digest(), head.start
+    digest, read = Digest(like), head.start
     while piece := stream.read(PIECE):
         digest.update(piece)
         read += len(piece)

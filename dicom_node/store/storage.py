@@ -209,7 +209,7 @@ class Storage:
         in_doubt = False
         try:
             with self._engine.connect() as connection, connection.begin() as tx:
-                outcomes = store_instances(connection, [new for _, new in kept], self._sources)
+                outcomes = store_instances(connection, [new for _, new in kept], self._sources, self._spool.has_digest)
                 in_doubt = True
                 tx.commit()
         except Exception as error:  # noqa: BLE001 - told by _refusal; the peers are owed an answer in any case

@@ -41,6 +41,11 @@ def instance(number: int, *, study: str = "1.2", series: str = "1.2.3", associat
     )
 
 
+def no_file(path: str, digest: str) -> bool:
+    """Say what a spool without files says of each."""
+    return False
+
+
 def test_receivers_that_grow_one_series_at_once_neither_lose_instances_nor_lock_each_other_out(engine: Engine) -> None:
     together = Barrier(RECEIVERS)
 
@@ -50,7 +55,9 @@ def test_receivers_that_grow_one_series_at_once_neither_lose_instances_nor_lock_
             first = (number * ROUNDS + turn) * 4
             together.wait(30)
             with transaction(engine) as tx:
-                found += store_instances(tx, [instance(first + n, association=number) for n in range(4)], alike(30.0))
+                found += store_instances(
+                    tx, [instance(first + n, association=number) for n in range(4)], alike(30.0), no_file
+                )
         return found
 
     with ThreadPoolExecutor(RECEIVERS) as pool:
@@ -74,7 +81,7 @@ def test_receivers_that_find_the_same_new_studies_at_once_agree(engine: Engine) 
             ]
             together.wait(30)
             with transaction(engine) as tx:
-                found += store_instances(tx, new, alike(30.0))
+                found += store_instances(tx, new, alike(30.0), no_file)
         return found
 
     with ThreadPoolExecutor(2) as pool:
@@ -92,7 +99,7 @@ def test_the_same_instance_of_several_receivers_has_one_row_and_one_winner(engin
         for turn in range(ROUNDS):
             together.wait(30)
             with transaction(engine) as tx:
-                found += store_instances(tx, [instance(turn, association=number)], alike(30.0))
+                found += store_instances(tx, [instance(turn, association=number)], alike(30.0), no_file)
         return found
 
     with ThreadPoolExecutor(RECEIVERS) as pool:

@@ -71,7 +71,7 @@ INSERT INTO job (id, series_id, series_revision, rule, model, model_version, des
 """
 
 
-def test_what_was_there_before_learns_where_it_came_from(engine: Engine, database_url: str) -> None:
+def test_what_was_there_before_stays_and_learns_where_it_came_from(engine: Engine, database_url: str) -> None:
     migrate.upgrade(database_url, "0002")
     with engine.begin() as tx:
         for statement in BEFORE.format(at="'2026-01-01 00:00:00'").split(";"):
@@ -79,3 +79,4 @@ def test_what_was_there_before_learns_where_it_came_from(engine: Engine, databas
     migrate.upgrade(database_url)
     with engine.begin() as tx:
         assert tuple(tx.execute(text("SELECT source_ae, scanner FROM v_job")).one()) == ("CT1", "")
+        assert tx.execute(text("SELECT digest FROM instance")).scalar() == "0"

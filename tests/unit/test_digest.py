@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 
-from dicom_node.digest import Digest, digest_of, is_digest_of
+from dicom_node.digest import Digest, digest_of, is_digest_of, is_earlier
 
 
 def test_pieces_have_the_digest_of_the_whole_and_it_fits_its_column() -> None:
@@ -22,3 +22,13 @@ def test_the_digest_of_an_earlier_version_is_still_one() -> None:
     assert is_digest_of(digest_of(b"data set"), b"data set")
     assert not is_digest_of(hashlib.sha256(b"data set").hexdigest(), b"data sat")
     assert not is_digest_of(digest_of(b"data set"), b"data sat")
+
+
+def test_a_digest_is_taken_like_another() -> None:
+    earlier = hashlib.sha256(b"data set").hexdigest()
+    alike = Digest(like=earlier)
+    alike.update(b"data set")
+    assert str(alike) == earlier
+    assert is_earlier(earlier)
+    assert not is_earlier(digest_of(b"data set"))
+    assert not is_earlier("")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import shutil
@@ -17,7 +18,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, select, update
 
 from dicom_node.db import migrate
 from dicom_node.db import tables as t
@@ -87,6 +88,17 @@ def test_a_folder_is_taken_and_again_without_harm(tmp_path: Path, slices: list[P
     assert [(one["taken"], one["already_there"], one["passed_over"]) for one in told] == [(6, 0, 1), (0, 6, 1)]
     assert str(slices[0].parent) not in json.dumps(told), "names of files may be names of patients"
     node.engine.dispose()
+
+
+def test_what_an_earlier_version_stored_is_there(node: Node, slices: list[Path]) -> None:
+    node.take(slices[0].parent)
+    data = slices[0].read_bytes()
+    earlier = hashlib.sha256(data[144 + int.from_bytes(data[140:144], "little") :]).hexdigest()
+    mine = t.instance.c.sop_instance_uid == dcmread(slices[0]).SOPInstanceUID
+    with transaction(node.engine) as tx:
+        assert tx.execute(update(t.instance).where(mine).values(digest=earlier)).rowcount == 1
+    assert node.take(slices[0].parent, dry_run=True).counts == {Became.THERE: 6}
+    assert node.take(slices[0].parent).counts == {Became.THERE: 6}
 
 
 def test_every_encoding_is_known_to_be_whole(node: Node, tmp_path: Path) -> None:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -116,6 +118,20 @@ def test_resending_the_same_bytes_succeeds_and_stores_nothing_new(start: Start, 
     assert node.files() == files
     (series,) = node.rows(t.series)
     assert (series.instance_count, series.settle_at) == (1, settle_at)
+
+
+def test_what_an_earlier_version_stored_is_compared_by_the_digest_that_it_took(start: Start, database_url: str) -> None:
+    node = start(url=database_url)
+    one = ct()
+    assert store_all(node.port, [one]) == [SUCCESS]
+    files, earlier = node.files(), hashlib.sha256(one.data).hexdigest()
+    with transaction(node.engine) as tx:
+        tx.execute(update(t.instance).values(digest=earlier))
+    assert store_all(node.port, [one]) == [SUCCESS]
+    assert store_all(node.port, [replace(one, data=one.data.replace(b"P1", b"P2"))]) == [DIFFERS]
+    assert node.files() == files
+    (told,) = node.events("instance refused: same UID, other bytes")
+    assert told["kept"]["digest"] == earlier
 
 
 def test_other_bytes_under_a_known_uid_are_refused_and_the_first_are_kept(start: Start, database_url: str) -> None:
