@@ -192,7 +192,7 @@ def destination(name: str, section: AnyDestination, settings: Settings) -> Desti
                 port=section.port,
                 ae_title=ae_title,
                 calling_ae=calling,
-                tls=_tls(section.tls) if section.tls else None,
+                tls=tls_client(section.tls) if section.tls else None,
             )
         case StowSettings():
             return StowDestination(
@@ -210,7 +210,8 @@ def destination(name: str, section: AnyDestination, settings: Settings) -> Desti
             return FolderDestination(**shared, path=section.path)
 
 
-def _tls(section: DimseTls) -> TlsClient:
+def tls_client(section: DimseTls) -> TlsClient:
+    """How we speak TLS, as a section of the settings says."""
     return TlsClient(
         ca=section.ca,
         certificate=section.certificate,

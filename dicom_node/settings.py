@@ -101,6 +101,25 @@ class Spool(_Section):
     reserve_mib: int = Field(512, ge=0)
 
 
+class DimseTls(_Section):
+    """How we speak TLS with a peer that we call (PS3.15 B.12)."""
+
+    ca: Path | None = None
+    certificate: Path | None = None
+    key: Path | None = None
+    server_name: str = ""
+    minimum: Literal["1.2", "1.3"] = "1.2"
+    accept_any_certificate: bool = False
+
+    @model_validator(mode="after")
+    def _complete(self) -> Self:
+        if self.key is not None and self.certificate is None:
+            raise ValueError("key needs the certificate that belongs to it")
+        if self.accept_any_certificate and (self.ca or self.server_name):
+            raise ValueError("accept_any_certificate looks at nothing: leave out ca and server_name")
+        return self
+
+
 class Peer(_Section):
     """A calling AE that may send to us: from where, and what it has to show."""
 
@@ -110,13 +129,15 @@ class Peer(_Section):
     user: str = ""
     passcode: SecretStr = SecretStr("")
     commitment: bool = False
+    report_on: Literal["any", "same", "new"] = "any"
     host: str = ""
     port: Port | None = None
+    tls: DimseTls | None = None
 
     @model_validator(mode="after")
     def _reportable(self) -> Self:
-        if self.commitment and not (self.host and self.port):
-            raise ValueError("commitment needs host and port: where this peer listens for our reports")
+        if self.commitment and self.report_on != "same" and not (self.host and self.port):
+            raise ValueError('commitment needs host and port, where this peer takes our reports, or report_on = "same"')
         return self
 
     @field_validator("address")
@@ -539,25 +560,6 @@ class DestinationSettings(_Section):
     def _no_encodings(cls, objects: tuple[OutputKind, ...]) -> tuple[OutputKind, ...]:
         refuse_encodings(objects)
         return objects
-
-
-class DimseTls(_Section):
-    """How we speak TLS with a PACS (PS3.15 B.12)."""
-
-    ca: Path | None = None
-    certificate: Path | None = None
-    key: Path | None = None
-    server_name: str = ""
-    minimum: Literal["1.2", "1.3"] = "1.2"
-    accept_any_certificate: bool = False
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.key is not None and self.certificate is None:
-            raise ValueError("key needs the certificate that belongs to it")
-        if self.accept_any_certificate and (self.ca or self.server_name):
-            raise ValueError("accept_any_certificate looks at nothing: leave out ca and server_name")
-        return self
 
 
 class DimseSettings(DestinationSettings):

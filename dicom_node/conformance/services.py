@@ -34,7 +34,8 @@ def services() -> list[Row]:
     for sop_class, own in sorted(sent.items()):
         first = f"its own ({UID(own).name}), else {ImplicitVRLittleEndian.name}, re-encoded"
         rows.append((named(UID(sop_class).name, sop_class), "yes", "yes", first))
-    reports = "yes; takes N-EVENT-REPORT on the same association or a new one", "yes; reports on a new association"
+    either = "on the same association or a new one"
+    reports = f"yes; takes N-EVENT-REPORT {either}", f"yes; reports {either}"
     for service, user, provider in (
         (COMMITMENT, *reports),
         (AVAILABILITY, "no", "yes"),

@@ -39,9 +39,20 @@ class Kept:
 
 
 def note_request(
-    tx: Connection, calling_ae: str, called_ae: str, transaction_uid: str, objects: Sequence[tuple[str, str]]
+    tx: Connection,
+    calling_ae: str,
+    called_ae: str,
+    transaction_uid: str,
+    objects: Sequence[tuple[str, str]],
+    hold_s: float = 0.0,
 ) -> None:
-    """Write down a request. One that is made again, because its answer was lost, is reported on again."""
+    """Write down a request. One that is made again, because its answer was lost, is reported on again.
+
+    Parameters
+    ----------
+    hold_s : float
+        How long `claim_requests` leaves it alone: it may be reported on where it was made, by `claim_first`.
+    """
     now = utc_now()
     again = {
         "called_ae": called_ae,
@@ -49,7 +60,7 @@ def note_request(
         "state": "due",
         "attempt": 0,
         "asked_at": now,
-        "due_at": now,
+        "due_at": now + timedelta(seconds=hold_s),
         "ended_at": None,
     }
     row = insert_into(tx, t.commitment).values(calling_ae=calling_ae, transaction_uid=transaction_uid, **again)
@@ -62,13 +73,22 @@ def claim_requests(tx: Connection, lease_s: float, limit: int = 10) -> list[Requ
     due = select(t.commitment).where(_c.state == "due", _c.due_at <= now).order_by(_c.due_at).limit(limit)
     taken = []
     for row in tx.execute(due).all():
-        claim = update(t.commitment).where(*_same(row), _c.due_at == row.due_at, _c.state == "due")
-        values = {"due_at": now + timedelta(seconds=lease_s), "attempt": row.attempt + 1}
-        if tx.execute(claim.values(**values)).rowcount == 1:
-            objects = tuple((sop_class, uid) for sop_class, uid in row.objects)
-            names = row.calling_ae, row.called_ae, row.transaction_uid
-            taken.append(Request(*names, objects, row.attempt + 1, row.asked_at))
+        if (request := _claim(tx, row, now + timedelta(seconds=lease_s))) is not None:
+            taken.append(request)
     return taken
+
+
+def claim_first(tx: Connection, calling_ae: str, transaction_uid: str, lease_s: float) -> Request | None:
+    """Take a request that nobody has tried to report on yet; None when somebody has."""
+    mine = _c.calling_ae == calling_ae, _c.transaction_uid == transaction_uid
+    row = tx.execute(select(t.commitment).where(*mine, _c.state == "due", _c.attempt == 0)).one_or_none()
+    return None if row is None else _claim(tx, row, utc_now() + timedelta(seconds=lease_s))
+
+
+def hurry_request(tx: Connection, calling_ae: str, transaction_uid: str) -> None:
+    """Make a request due now that was held."""
+    mine = _c.calling_ae == calling_ae, _c.transaction_uid == transaction_uid
+    tx.execute(update(t.commitment).where(*mine, _c.state == "due", _c.attempt == 0).values(due_at=utc_now()))
 
 
 def finish_request(tx: Connection, request: Request, committed: int, failed: int) -> None:
@@ -99,14 +119,20 @@ def find_kept(tx: Connection, sop_instance_uids: Sequence[str]) -> dict[str, Kep
     return {row.sop_instance_uid: Kept(row.sop_class_uid, row.path, row.digest) for row in found}
 
 
+def _claim(tx: Connection, row: Any, due_at: datetime) -> Request | None:
+    same = _c.calling_ae == row.calling_ae, _c.transaction_uid == row.transaction_uid
+    claim = update(t.commitment).where(*same, _c.attempt == row.attempt, _c.due_at == row.due_at, _c.state == "due")
+    if tx.execute(claim.values(due_at=due_at, attempt=row.attempt + 1)).rowcount != 1:
+        return None
+    objects = tuple((sop_class, uid) for sop_class, uid in row.objects)
+    return Request(row.calling_ae, row.called_ae, row.transaction_uid, objects, row.attempt + 1, row.asked_at)
+
+
 def _end(tx: Connection, request: Request, state: str, **values: Any) -> None:
     ended = {"state": state, "due_at": None, "ended_at": utc_now(), **values}
     tx.execute(update(t.commitment).where(*_held(request)).values(**ended))
 
 
-def _same(row: Any) -> tuple[Any, ...]:
-    return _c.calling_ae == row.calling_ae, _c.transaction_uid == row.transaction_uid
-
-
 def _held(request: Request) -> tuple[Any, ...]:
-    return *_same(request), _c.attempt == request.attempt, _c.state == "due"
+    same = _c.calling_ae == request.calling_ae, _c.transaction_uid == request.transaction_uid
+    return *same, _c.attempt == request.attempt, _c.state == "due"

@@ -1,7 +1,6 @@
 """Report to peers who asked us to commit ourselves (PS3.4 J.3.3), on an association of our own.
 
-What we commit ourselves to was looked at just before: its row is committed, its file is there, and holds what was
-acknowledged, byte for byte.
+Those that keep the association of their request open have had the report on that one: see receive/reporter.py.
 """
 
 from __future__ import annotations
@@ -10,7 +9,6 @@ import logging
 from collections.abc import Mapping
 from datetime import timedelta
 
-from pydicom.dataset import Dataset
 from pynetdicom import build_context, build_role
 from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at import
     StorageCommitmentPushModel,
@@ -18,6 +16,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
 )
 from sqlalchemy import Engine
 
+from dicom_node.catalog import tls_client
 from dicom_node.db import commitments as db
 from dicom_node.db.engine import transaction, utc_now
 from dicom_node.deliver.association import associated
@@ -27,9 +26,8 @@ from dicom_node.domain.uids import AETitle
 from dicom_node.errors import DeliveryError
 from dicom_node.settings import Deliver, Peer
 from dicom_node.spool import Spool
+from dicom_node.store.promise import failures, report_on
 
-PROCESSING_FAILURE, NO_SUCH_INSTANCE, CLASS_INSTANCE_CONFLICT = 0x0110, 0x0112, 0x0119  # PS3.3 C.14.1.1
-ALL_COMMITTED, SOME_FAILED = 1, 2  # Event Type ID
 LEASE_S = 900.0
 TIMEOUT_S = 30.0
 
@@ -54,7 +52,7 @@ class Committer:
         return len(requests)
 
     def _answer(self, request: db.Request) -> None:
-        failed = self.failures(request)
+        failed = failures(request, self._engine, self._spool)
         try:
             self._report(request, failed)
         except DeliveryError as error:
@@ -66,47 +64,37 @@ class Committer:
         with transaction(self._engine) as tx:
             db.finish_request(tx, request, len(request.objects) - len(failed), len(failed))
 
-    def failures(self, request: db.Request) -> dict[str, int]:
-        """Look at every object of a request: those that we cannot commit ourselves to, each with the reason."""
-        with transaction(self._engine) as tx:
-            kept = db.find_kept(tx, [uid for _, uid in request.objects])
-        found = {}
-        for sop_class, uid in request.objects:
-            one = kept.get(uid)
-            if one is None:
-                found[uid] = NO_SUCH_INSTANCE
-            elif one.sop_class_uid != sop_class:
-                found[uid] = CLASS_INSTANCE_CONFLICT
-            elif not self._spool.has_digest(one.path, one.digest):
-                log.error("the file of instance %s is missing or damaged: no commitment", uid)
-                found[uid] = PROCESSING_FAILURE
-        return found
-
     def _report(self, request: db.Request, failed: Mapping[str, int]) -> None:
-        peer = self._peers.get(request.calling_ae)
-        if peer is None or peer.port is None:
-            raise DeliveryError(f"receive.peers has no host and port of {request.calling_ae}", retry=True)
-        names = AETitle(request.calling_ae), AETitle(request.called_ae)
-        there = DimseDestination(
-            name=peer.ae_title,
-            timeout_s=TIMEOUT_S,
-            host=peer.host,
-            port=peer.port,
-            ae_title=names[0],
-            calling_ae=names[1],
-        )
+        there = self._where(request)
+        event, information = report_on(request, failed)
         roles = [build_role(StorageCommitmentPushModel, scp_role=True)]
         with associated(there, [build_context(StorageCommitmentPushModel)], roles=roles) as conversation:
-            event = SOME_FAILED if failed else ALL_COMMITTED
             answer = conversation.ask(
                 lambda: conversation.assoc.send_n_event_report(
-                    _information(request, failed), event, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
+                    information, event, StorageCommitmentPushModel, StorageCommitmentPushModelInstance
                 )[0],
                 "the report of storage commitment",
                 TIMEOUT_S,
             )
         if answer.Status != 0x0000:
-            raise DeliveryError(f"{peer.ae_title} answered the report with 0x{answer.Status:04X}", retry=True)
+            raise DeliveryError(f"{there.name} answered the report with 0x{answer.Status:04X}", retry=True)
+
+    def _where(self, request: db.Request) -> DimseDestination:
+        name = request.calling_ae
+        peer = self._peers.get(name)
+        if peer is None or peer.port is None:
+            raise DeliveryError(f"receive.peers has no host and port of {name}", retry=True)
+        if peer.report_on == "same":
+            raise DeliveryError(f"{name} takes reports on the association of its request alone, and left", retry=True)
+        return DimseDestination(
+            name=name,
+            timeout_s=TIMEOUT_S,
+            host=peer.host,
+            port=peer.port,
+            ae_title=AETitle(name),
+            calling_ae=AETitle(request.called_ae),
+            tls=tls_client(peer.tls) if peer.tls else None,
+        )
 
     def _put_off(self, request: db.Request, error: str) -> None:
         log.warning("no report of storage commitment to %s: %s", request.calling_ae, error)
@@ -117,22 +105,3 @@ class Committer:
                 db.give_up_request(tx, request, error)
             else:
                 db.put_off_request(tx, request, error, due_at)
-
-
-def _information(request: db.Request, failed: Mapping[str, int]) -> Dataset:
-    ds = Dataset()
-    ds.TransactionUID = request.transaction_uid
-    committed = [_item(*one) for one in request.objects if one[1] not in failed]
-    if committed:
-        ds.ReferencedSOPSequence = committed
-    if failed:
-        ds.FailedSOPSequence = [_item(*one) for one in request.objects if one[1] in failed]
-        for item in ds.FailedSOPSequence:
-            item.FailureReason = failed[item.ReferencedSOPInstanceUID]
-    return ds
-
-
-def _item(sop_class: str, uid: str) -> Dataset:
-    item = Dataset()
-    item.ReferencedSOPClassUID, item.ReferencedSOPInstanceUID = sop_class, uid
-    return item

@@ -64,7 +64,8 @@ class Services:
     `stores` says whether it may send objects, `reports` whether it may report on storage commitment, and
     `is_destination` whether it is known to be a destination: then it need not negotiate its role. `sop_classes` are
     those that it may send although they are no storage classes of the standard. `is_user` says whether it is let in as
-    the user that it named (PS3.7 D.3.3.7), and `commits` whether it may ask us to commit ourselves to what it sent.
+    the user that it named (PS3.7 D.3.3.7), `commits` whether it may ask us to commit ourselves to what it sent, and
+    `is_told_here` whether we may report on that where it asked.
     """
 
     stores: bool
@@ -73,6 +74,7 @@ class Services:
     sop_classes: frozenset[str] = frozenset()
     is_user: bool = False
     commits: bool = False
+    is_told_here: bool = False
 
 
 def check_items(pdu: bytes) -> None:
@@ -158,9 +160,10 @@ def services(
     # whom we call over TLS shall not be impersonated without it
     is_destination = any(d.ae_title == calling and (d.tls is None or shown.is_secure) for d in asked)
     commits = any(peer.commitment for peer in proven)
+    is_told_here = any(peer.commitment and peer.report_on != "new" for peer in proven)
     is_user = any(peer.user for peer in proven)
     reports = bool(asked) and (stores or is_destination)
-    return Services(stores, reports, is_destination, sop_classes, is_user, commits)
+    return Services(stores, reports, is_destination, sop_classes, is_user, commits, is_told_here)
 
 
 def _comes_from(peer: Peer, address: str) -> bool:

@@ -35,6 +35,7 @@ from dicom_node.receive.admission import (
 )
 from dicom_node.receive.commitment import REQUESTS, EventReport
 from dicom_node.receive.dimse import Command
+from dicom_node.receive.reporter import HOLD_S, Report
 from dicom_node.store.arrival import LONGEST_WAIT_BYTES, Arrival
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ _RQ, _DATA, _RELEASE_RQ, _RELEASE_RP, _ABORT = 0x01, 0x04, 0x05, 0x06, 0x07
 _LONGEST = {_RQ: 512 * 1024, 0x02: 64, 0x03: 64, _DATA: 1024 * 1024, _RELEASE_RQ: 64, _RELEASE_RP: 64, _ABORT: 64}
 _HEAD = struct.Struct(">BxI")
 _PDV = struct.Struct(">IBB")
+COMMITMENT_INSTANCE = "1.2.840.10008.1.20.1.1"  # the well-known one (PS3.4 J.3.5)
 
 
 class Hub(Protocol):
@@ -73,6 +75,15 @@ class Hub(Protocol):
 
     def report(self, report: EventReport) -> None:
         """Note a report of storage commitment that is complete."""
+
+    def prepare(self, calling_ae: str, transaction_uid: str, ready: Callable[[Report | None], None]) -> None:
+        """Make the report on what the peer asked us to commit ourselves to; `ready` is called in the loop."""
+
+    def settle(self, report: Report, status: int | None) -> None:
+        """Note what the peer answered to that, None when it left instead."""
+
+    def leave(self, calling_ae: str, transaction_uid: str) -> None:
+        """Note that the peer left before it could be told."""
 
     def ended(self, association: Association, reason: str) -> None:
         """Record the end of an association that tried to store something."""
@@ -123,6 +134,10 @@ class Association:
         self._command: Command | None = None  # complete, its data set is arriving
         self._arrival: Arrival | None = None
         self._report: EventReport | None = None
+        self._promised: list[tuple[int, str]] = []  # context and transaction, to be reported on
+        self._telling: tuple[int, str] | None = None  # that of them which is being reported on
+        self._told: Report | None = None  # what it is told, once that is known; sent when it is idle
+        self._told_as = 0  # message id of the report, once it is sent
         self._end_reason = ""
 
     @property
@@ -140,7 +155,18 @@ class Association:
     @property
     def is_our_turn(self) -> bool:
         """Whether the peer has to wait for our disk or database: it is not idle then."""
-        return self.under_way > 0 or self._is_held_back
+        is_looking = self._telling is not None and self._told is None
+        return self.under_way > 0 or self._is_held_back or is_looking
+
+    @property
+    def owes_report(self) -> bool:
+        """Whether there is something to `tell`."""
+        return bool(self._promised or self._told)
+
+    @property
+    def _is_idle(self) -> bool:
+        is_between = not (self._command_set or self._command or self._pdu_left or self._there)
+        return self.state is State.OPEN and is_between and not (self.under_way or self.outbox or self._is_leaving)
 
     @property
     def _is_held_back(self) -> bool:
@@ -181,6 +207,16 @@ class Association:
         """Send an A-ABORT as the service provider (PS3.8 9.3.8)."""
         self.outbox += struct.pack(">BxIxxBB", _ABORT, 4, 2, abort_reason)
         self._end(reason, State.CLOSING)
+
+    def tell(self) -> None:
+        """Report, step by step, on what the peer asked us to commit ourselves to; it has to be silent meanwhile."""
+        if not self._is_idle or self.sender is None:
+            return
+        if self._told is not None and not self._told_as:
+            self._send_report(self._told)
+        elif self._telling is None and self._promised:
+            self._telling = self._promised.pop(0)
+            self._hub.prepare(self.sender.calling_ae, self._telling[1], self._ready)
 
     def lost(self, reason: str) -> None:
         """Note that the connection is gone."""
@@ -328,7 +364,10 @@ class Association:
         _, transfer_syntax = self._contexts[self._context_id]
         answer = partial(self._answer_report_later, self._context_id)
         called = self.sender.called_ae
-        self._report = EventReport(command, transfer_syntax, self.sender.calling_ae, answer, called_ae=called)
+        report = EventReport(command, transfer_syntax, self.sender.calling_ae, answer, called_ae=called)
+        if command.field == dimse.N_ACTION_RQ and self._allowed.is_told_here:
+            report.hold_s, report.answer = HOLD_S, partial(self._answer_promise_later, self._context_id, report)
+        self._report = report
 
     def _begin_fragment(self, context_id: int, length: int, *, is_last: bool) -> None:
         if self._command is None or context_id != self._context_id:
@@ -378,6 +417,8 @@ class Association:
             self._hub.report(report)
         elif command.field == dimse.C_ECHO_RQ:
             self._respond(self._context_id, command, dimse.SUCCESS)
+        elif command.field == dimse.N_EVENT_REPORT_RSP and self._told_as and command.message_id == self._told_as:
+            self._settle_report(command.status)
         elif command.field & dimse.RESPONSE:
             raise ProtocolError(f"response 0x{command.field:04X} to nothing that we asked", abort_reason=2)
         elif command.field != dimse.C_CANCEL_RQ:  # a cancel has nothing to cancel, and no response
@@ -392,6 +433,52 @@ class Association:
 
     def _answer_report_later(self, context_id: int, command: Command, status: int, comment: str) -> None:
         self._hub.post(partial(self._answer, context_id, command, status, comment))
+
+    def _answer_promise_later(
+        self, context_id: int, report: EventReport, command: Command, status: int, comment: str
+    ) -> None:
+        self._hub.post(partial(self._answer_promise, context_id, report, command, status, comment))
+
+    def _answer_promise(
+        self, context_id: int, report: EventReport, command: Command, status: int, comment: str
+    ) -> None:
+        if status == dimse.SUCCESS:
+            self._promised.append((context_id, report.transaction_uid))
+        self._answer(context_id, command, status, comment)
+        if self._end_reason:
+            self._leave_promises()
+
+    def _ready(self, report: Report | None) -> None:
+        """Take the report that was made, in the loop."""
+        self._told = report
+        if report is None:
+            self._telling = None
+        elif self._end_reason:
+            self._settle_report(None)
+        else:
+            self.tell()
+
+    def _send_report(self, report: Report) -> None:
+        assert self._telling is not None
+        context_id, _ = self._telling
+        sop_class, transfer_syntax = self._contexts[context_id]
+        self._told_as = 1
+        command = dimse.event_report(self._told_as, sop_class, COMMITMENT_INSTANCE, report.event_type)
+        self.outbox += dimse.p_data(context_id, command, self._peer_max_pdu)
+        data = report.encoded(transfer_syntax)
+        self.outbox += dimse.p_data(context_id, data, self._peer_max_pdu, is_command=False)
+
+    def _settle_report(self, status: int | None) -> None:
+        assert self._told is not None
+        self._hub.settle(self._told, status)
+        self._telling, self._told, self._told_as = None, None, 0
+
+    def _leave_promises(self) -> None:
+        """Leave what the peer has not been told here to whoever reports on an association of our own."""
+        if self._told is not None:
+            self._settle_report(None)
+        while self._promised and self.sender is not None:
+            self._hub.leave(self.sender.calling_ae, self._promised.pop(0)[1])
 
     def _stored(self, context_id: int, command: Command, status: int, comment: str) -> None:
         self._storing.pop(0)  # answers come in the order in which the data sets were complete
@@ -423,6 +510,7 @@ class Association:
         if not was_open:
             return
         self._end_reason = reason
+        self._leave_promises()
         if self._arrival is not None:
             self._hub.abandon(self._arrival)
             self._arrival = None

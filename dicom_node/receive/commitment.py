@@ -46,7 +46,11 @@ logger = logging.getLogger(__name__)
 
 @dataclass(slots=True)
 class EventReport:
-    """One such request while it arrives. `answer` is called once, with (command, status, comment)."""
+    """One such request while it arrives. `answer` is called once, with (command, status, comment).
+
+    `hold_s` says how long a request for commitment is to be left to this association, and `transaction_uid` which one
+    it was, once it is noted.
+    """
 
     command: Command
     transfer_syntax: str
@@ -54,6 +58,8 @@ class EventReport:
     answer: Callable[[Command, int, str], None]
     data: bytearray = field(default_factory=bytearray)
     called_ae: str = ""
+    hold_s: float = 0.0
+    transaction_uid: str = ""
 
     def append(self, fragment: memoryview) -> None:
         """Take more of the data set."""
@@ -85,7 +91,7 @@ def take_other(report: EventReport, engine: Engine) -> tuple[int, str]:
         ds = _read(report)
         with engine.begin() as tx:
             if report.command.field == N_ACTION_RQ:
-                take_request(tx, ds, report.calling_ae, report.called_ae)
+                report.transaction_uid = take_request(tx, ds, report.calling_ae, report.called_ae, report.hold_s)
             else:
                 take_announcement(tx, ds, report.calling_ae)
     except SQLAlchemyError as error:

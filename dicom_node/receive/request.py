@@ -1,6 +1,6 @@
 """What peers ask of us beside storing: to commit ourselves to objects (PS3.4 annex J), and to hear what is available.
 
-Each is answered once it is committed to the database. The report on a commitment is the deliverer's business.
+Each is answered once it is committed to the database.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from dicom_node.domain.uids import is_uid
 MOST_OBJECTS = 20_000
 
 
-def take_request(tx: Connection, ds: Dataset, calling_ae: str, called_ae: str) -> None:
-    """Write down what a peer asks us to commit ourselves to (PS3.4 J.3.2).
+def take_request(tx: Connection, ds: Dataset, calling_ae: str, called_ae: str, hold_s: float) -> str:
+    """Write down what a peer asks us to commit ourselves to (PS3.4 J.3.2); its Transaction UID.
 
     Raises
     ------
@@ -28,7 +28,8 @@ def take_request(tx: Connection, ds: Dataset, calling_ae: str, called_ae: str) -
     transaction = str(ds.TransactionUID)
     objects = [(str(one.ReferencedSOPClassUID), str(one.ReferencedSOPInstanceUID)) for one in ds.ReferencedSOPSequence]
     _check([transaction, *(uid for pair in objects for uid in pair)], len(objects))
-    note_request(tx, calling_ae, called_ae, transaction, objects)
+    note_request(tx, calling_ae, called_ae, transaction, objects, hold_s)
+    return transaction
 
 
 def take_announcement(tx: Connection, ds: Dataset, calling_ae: str) -> None:

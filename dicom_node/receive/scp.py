@@ -29,6 +29,7 @@ from dicom_node.receive.admission import TOO_MANY, Rejection, Services, refuse, 
 from dicom_node.receive.association import Association, State
 from dicom_node.receive.commitment import EventReport, answer_report
 from dicom_node.receive.identity import IN_CLEAR, Shown
+from dicom_node.receive.reporter import AFTER_S, Report, Reporter
 from dicom_node.receive.secure import SecureSocket
 from dicom_node.settings import ReceiveTls, Settings
 from dicom_node.spool import Spool
@@ -66,6 +67,7 @@ class Receiver:
         self._settings = settings
         self._spool = spool
         self._storage = Storage(spool, engine, settings.assemble.waiting())
+        self.reporter = Reporter(engine, spool)
         self._selector = selectors.DefaultSelector()
         self._connections: set[Connection] = set()
         self._credentials = _credentials(settings.receive.tls) if settings.receive.tls else None
@@ -95,6 +97,7 @@ class Receiver:
             for listener in listeners:
                 self._listen_to(listener)
             self._storage.start()
+            self.reporter.start()
             while not stop.is_set():
                 self._turn()
             for listener in listeners:
@@ -165,6 +168,8 @@ class Receiver:
             self._next_look = now + _TICK_S
             for connection in [c for c in self._connections if c.deadline() <= now]:
                 connection.expire()
+            for connection in [*self._connections]:
+                connection.tell(now)
             for listener in [*self._resting]:
                 self._listen_to(listener)
 
@@ -250,6 +255,7 @@ class Receiver:
         while self._posted:  # the last answers; their peers have been told to try again, and will find them stored
             self._posted.popleft()()
         self._storage.tell_last()
+        self.reporter.stop(DRAIN_S)
         for connection in [*self._connections]:
             connection.close()
         self._selector.close()
@@ -316,6 +322,11 @@ class Connection:
             self._receiver.no_tls(self.association.address, f"its handshake took more than {self._artim_s:g} s")
         self.close()
 
+    def tell(self, now: float) -> None:
+        """Report on what a peer asked us to commit ourselves to, when it has said nothing more for a moment."""
+        if self.association.owes_report and now - self._last_seen >= AFTER_S:
+            self._run(self.association.tell)
+
     def shut_down(self) -> None:
         """Abort what is still open, because this process ends."""
         if self.association.state is State.OPEN:
@@ -367,6 +378,18 @@ class Connection:
     def report(self, report: EventReport) -> None:
         """Note a report of storage commitment that is complete."""
         self._storage.do(partial(answer_report, report))
+
+    def prepare(self, calling_ae: str, transaction_uid: str, ready: Callable[[Report | None], None]) -> None:
+        """Make the report on what the peer asked us to commit ourselves to; `ready` is called in the loop."""
+        self._receiver.reporter.prepare(calling_ae, transaction_uid, lambda report: self.post(partial(ready, report)))
+
+    def settle(self, report: Report, status: int | None) -> None:
+        """Note what the peer answered to it."""
+        self._receiver.reporter.settle(report, status)
+
+    def leave(self, calling_ae: str, transaction_uid: str) -> None:
+        """Note that the peer left before it could be told."""
+        self._receiver.reporter.leave(calling_ae, transaction_uid)
 
     def ended(self, association: Association, reason: str) -> None:
         """Record the end of an association that tried to store something."""

@@ -25,6 +25,9 @@ def cautions(settings: Settings) -> Iterator[str]:
     for name, destination in settings.destinations.items():
         if isinstance(destination, DimseSettings) and destination.tls and destination.tls.accept_any_certificate:
             yield f"destinations.{name}.tls.accept_any_certificate: results are encrypted, for whoever answers"
+    for peer in receive.peers:
+        if peer.tls and peer.tls.accept_any_certificate:
+            yield f"receive.peers.tls.accept_any_certificate: reports to {peer.ae_title} are for whoever answers"
     if trouble := certificate_trouble(settings):
         yield trouble
 

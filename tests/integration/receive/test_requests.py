@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ from pynetdicom.sop_class import (  # type: ignore[attr-defined]  # made at impo
     InstanceAvailabilityNotification,
     StorageCommitmentPushModel,
     StorageCommitmentPushModelInstance,
+    Verification,
 )
 from sqlalchemy import update
 
@@ -29,6 +31,7 @@ from dicom_node.settings import Deliver
 from tests.ct import small_ct
 from tests.integration.receive.conftest import Running, Start
 from tests.node import free_port, wait_for
+from tests.peers.certificates import Authority
 from tests.peers.orthanc import Orthanc
 
 PUSH, WELL_KNOWN = StorageCommitmentPushModel, StorageCommitmentPushModelInstance
@@ -37,19 +40,24 @@ PUSH, WELL_KNOWN = StorageCommitmentPushModel, StorageCommitmentPushModelInstanc
 class Modality:
     """A peer that sends, asks for commitment, and listens for reports."""
 
-    def __init__(self, *, status: int = 0x0000) -> None:
+    def __init__(self, *, status: int = 0x0000, tls: ssl.SSLContext | None = None) -> None:
         self.status = status
+        self.seen_on: list[bool] = []  # of each report: whether it came on an association of ours
         self.reports: list[tuple[int | None, Dataset]] = []
         self.port = free_port()
         self._ae = AE("SCANNER")
         self._ae.add_requested_context(CTImageStorage, ExplicitVRLittleEndian)
         self._ae.add_requested_context(PUSH)
+        self._ae.add_requested_context(Verification)
         self._ae.add_requested_context(InstanceAvailabilityNotification)
         self._ae.add_supported_context(PUSH, scu_role=True, scp_role=True)
         handlers: list[evt.EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, self._take)]
-        self.server = self._ae.start_server(("127.0.0.1", self.port), block=False, evt_handlers=handlers)
+        self.server = self._ae.start_server(
+            ("127.0.0.1", self.port), block=False, evt_handlers=handlers, ssl_context=tls
+        )
 
     def _take(self, event: evt.Event) -> tuple[int, None]:
+        self.seen_on.append(event.assoc.is_requestor)
         if self.status == 0x0000:
             self.reports.append((event.event_type, event.event_information))
         return self.status, None
@@ -60,12 +68,20 @@ class Modality:
             assert assoc.send_c_store(dcmread(path)).Status == 0x0000
         assoc.release()
 
-    def ask(self, node: Running, transaction_uid: str, objects: Sequence[tuple[str, str]]) -> int:
+    def ask(
+        self, node: Running, transaction_uid: str, objects: Sequence[tuple[str, str]], *, stays: bool = False
+    ) -> int:
+        """Ask, and leave; or stay until the report has come."""
         ds = Dataset()
         ds.TransactionUID = transaction_uid
         ds.ReferencedSOPSequence = [referenced(*one) for one in objects]
-        assoc = self._ae.associate("127.0.0.1", node.port, ae_title="AINODE")
+        handlers: list[evt.EventHandlerType] = [(evt.EVT_N_EVENT_REPORT, self._take)]
+        assoc = self._ae.associate("127.0.0.1", node.port, ae_title="AINODE", evt_handlers=handlers)
+        seen = len(self.seen_on)
         status, _ = assoc.send_n_action(ds, 1, PUSH, WELL_KNOWN)
+        if stays:
+            wait_for(lambda: len(self.seen_on) > seen, 30)
+            assert assoc.send_c_echo().Status == 0x0000  # and the association goes on
         assoc.release()
         return int(status.Status)
 
@@ -103,8 +119,8 @@ def modality() -> Iterator[Modality]:
         one.server.shutdown()
 
 
-def peer(port: int, ae_title: str = "SCANNER") -> dict[str, Any]:
-    return {"ae_title": ae_title, "commitment": True, "host": "127.0.0.1", "port": port}
+def peer(port: int, ae_title: str = "SCANNER", **more: Any) -> dict[str, Any]:
+    return {"ae_title": ae_title, "commitment": True, "host": "127.0.0.1", "port": port, **more}
 
 
 def committer(node: Running) -> Committer:
@@ -126,6 +142,7 @@ def test_only_what_is_on_disk_byte_for_byte_is_committed_to(start: Start, modali
     asked = [(CTImageStorage, uid) for uid in (whole, damaged, lost, never, good)] + [(MRImageStorage, conflict)]
     assert modality.ask(node, "1.2.3", asked) == 0x0000
     assert modality.ask(node, "1.2.4", [(CTImageStorage, whole), (CTImageStorage, good)]) == 0x0000
+    node.soon(lambda: all(row.due_at <= utc_now() for row in node.rows(t.commitment)))  # it has left
     assert committer(node).look() == 2
     (some, partial), (every, full) = modality.reports
     assert (some, every) == (2, 1)
@@ -146,7 +163,7 @@ def test_a_report_is_tried_again_by_whoever_lives_until_it_is_taken(
     modality.send(node, paths)
     modality.status = 0x0110
     assert modality.ask(node, "1.2.3", [(CTImageStorage, uid_of(paths[0]))]) == 0x0000
-    assert committer(node).look() == 1
+    node.soon(lambda: committer(node).look())
     (row,) = node.rows(t.commitment)
     assert (row.state, row.attempt, row.last_error) == ("due", 1, "SCANNER answered the report with 0x0110")
     with transaction(node.engine) as tx:  # and the process that had taken it up died: its lease ends
@@ -154,6 +171,58 @@ def test_a_report_is_tried_again_by_whoever_lives_until_it_is_taken(
     modality.status = 0x0000
     assert committer(node).look() == 1
     assert [event for event, _ in modality.reports] == [1]
+
+
+def test_a_peer_that_stays_is_told_where_it_asked(
+    start: Start, modality: Modality, tmp_path: Path, database_url: str
+) -> None:
+    node = start(url=database_url, peers=[{"ae_title": "SCANNER", "commitment": True, "report_on": "same"}])
+    paths = small_ct(tmp_path / "ct", slices=2, rows=16, columns=16)
+    modality.send(node, paths)
+    never = generate_uid()
+    asked = [(str(CTImageStorage), uid) for uid in [*map(uid_of, paths), never]]
+    assert modality.ask(node, "1.2.3", asked, stays=True) == 0x0000
+    assert modality.ask(node, "1.2.4", asked[:2], stays=True) == 0x0000
+    (event, partial), (every, full) = modality.reports
+    assert (event, every, modality.seen_on) == (2, 1, [True, True])
+    assert partial.TransactionUID == "1.2.3"
+    assert [item.ReferencedSOPInstanceUID for item in full.ReferencedSOPSequence] == [uid for _, uid in asked[:2]]
+    assert [(one.ReferencedSOPInstanceUID, one.FailureReason) for one in partial.FailedSOPSequence] == [(never, 0x0112)]
+    node.soon(lambda: {row.state for row in node.rows(t.commitment)} == {"reported"})
+    assert [one["failed"] for one in node.events("storage commitment reported")] == [1, 0]
+    assert committer(node).look() == 0
+
+
+def test_a_peer_that_leaves_or_does_not_take_it_there_is_told_on_an_association_of_ours(
+    start: Start, modality: Modality, tmp_path: Path
+) -> None:
+    node = start(peers=[peer(modality.port)])
+    paths = small_ct(tmp_path / "ct", slices=1, rows=16, columns=16)
+    modality.send(node, paths)
+    asked = [(str(CTImageStorage), uid_of(paths[0]))]
+    assert modality.ask(node, "1.2.3", asked) == 0x0000
+    assert node.soon(lambda: committer(node).look()) == 1
+    modality.status = 0x0110
+    assert modality.ask(node, "1.2.4", asked, stays=True) == 0x0000
+    modality.status = 0x0000
+    assert node.soon(lambda: committer(node).look()) == 1
+    assert modality.seen_on == [False, True, False]
+    assert [(row.state, row.attempt) for row in node.rows(t.commitment)] == [("reported", 1), ("reported", 2)]
+
+
+def test_a_peer_that_wants_a_new_association_is_not_told_where_it_asked(start: Start, tmp_path: Path) -> None:
+    ca = Authority(tmp_path / "tls")
+    theirs = ca.issue("scanner", "127.0.0.1")
+    tls = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    tls.load_cert_chain(theirs.certificate, theirs.key)
+    listening = Modality(tls=tls)  # the report goes over TLS to it
+    node = start(peers=[peer(listening.port, report_on="new", tls={"ca": str(ca.file)})])
+    assert listening.ask(node, "1.2.3", [(str(CTImageStorage), generate_uid())]) == 0x0000
+    assert committer(node).look() == 1
+    assert listening.server is not None
+    listening.server.shutdown()
+    assert [event for event, _ in listening.reports] == [2]
+    assert listening.seen_on == [False]
 
 
 def test_nobody_is_promised_anything_who_is_not_named_for_it(start: Start, modality: Modality) -> None:
@@ -184,7 +253,7 @@ def test_orthanc_asks_and_gets_its_report(start: Start, tmp_path: Path, orthanc_
     body = {"DicomInstances": [[str(CTImageStorage), uid] for uid in [*uids, never]]}
     with urlopen(Request(f"{url}/storage-commitment", data=json.dumps(body).encode())) as answer:
         asked = json.load(answer)["ID"]
-    wait_for(lambda: committer(node).look(), 10)
+    wait_for(lambda: committer(node).look(), 30)
     report = orthanc_module.get(f"/storage-commitment/{asked}")
     assert report["Status"] == "Failure"
     assert sorted(one["SOPInstanceUID"] for one in report["Success"]) == sorted(uids)
