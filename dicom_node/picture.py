@@ -16,7 +16,8 @@ from pydicom import Dataset, dcmread
 from pydicom.pixels.processing import apply_rescale
 from pydicom.pixels.utils import iter_pixels, pixel_array
 
-from dicom_node.errors import SpoolError
+from dicom_node.codestream import check_frame
+from dicom_node.errors import GeometryError, SpoolError
 from dicom_node.spool import Spool
 
 # (centre, width) in Hounsfield units; the names are those that people use.
@@ -74,6 +75,8 @@ def slice_png(spool: Spool, relative: str, window: tuple[float, float] | None, *
     ------
     SpoolError
         If the file is gone or cannot be decoded.
+    GeometryError
+        If it would fill the memory.
     """
     return _png(Image.fromarray(grey(spool, relative, window, frame=frame)))
 
@@ -161,10 +164,15 @@ def grey(spool: Spool, relative: str, window: tuple[float, float] | None, *, fra
     ------
     SpoolError
         If the file is gone or cannot be decoded.
+    GeometryError
+        If it would fill the memory.
     """
     ds = _read(spool, relative)
     try:
+        check_frame(ds, frame)
         values = np.asarray(apply_rescale(pixel_array(ds, index=frame), ds), np.float32)
+    except GeometryError:
+        raise
     except Exception as error:  # codecs throw everything at broken bytes
         raise SpoolError(f"The pixels cannot be decoded: {type(error).__name__}.") from error
     if values.ndim != 2:

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from pydicom import dcmread
 from pydicom.data import get_testdata_file
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate, generate_frames
 
-from dicom_node.codestream import check_size, size_of
+from dicom_node.codestream import check_frame, check_object, check_size, size_of
 from dicom_node.errors import GeometryError
 from dicom_node.pixels import StoredImage
 
@@ -41,3 +41,33 @@ def test_a_frame_that_claims_four_billion_pixels_is_not_decoded() -> None:
     bomb = data.replace(honest, honest[:5] + b"\xff\xff\xff\xff")
     with pytest.raises(GeometryError, match="65535 x 65535"):
         StoredImage.of(bomb).stored_values()
+
+
+def test_a_long_run_of_nothing_is_not_unpacked() -> None:
+    ds = dcmread(str(get_testdata_file("MR_small_RLE.dcm")))
+    check_frame(ds, 0)
+    check_object(ds)
+    ds.PixelData = encapsulate([bytes(4 * ds.Rows * ds.Columns * 2)])
+    with pytest.raises(GeometryError, match="too long for 64 x 64"):
+        check_frame(ds, 0)
+    with pytest.raises(GeometryError, match="too long for 64 x 64"):
+        check_object(ds)
+
+
+def test_frames_are_counted_together_where_all_are_decoded() -> None:
+    ds = dcmread(str(get_testdata_file("CT_small.dcm")))
+    ds.NumberOfFrames = 100_000
+    check_frame(ds, 0)
+    with pytest.raises(GeometryError, match="100000 frames"):
+        check_object(ds)
+    del ds.Rows
+    with pytest.raises(GeometryError, match="does not say"):
+        check_frame(ds, 0)
+
+
+def test_a_code_stream_inside_a_file_says_its_size_as_well() -> None:
+    ds = dcmread(str(get_testdata_file("693_J2KI.dcm")))
+    frame = next(generate_frames(ds.PixelData, number_of_frames=1))
+    assert size_of(b"\0\0\0\x0cjP  \r\n\x87\n" + bytes(100) + frame) == (ds.Rows, ds.Columns)
+    with pytest.raises(GeometryError, match="16384 components"):
+        size_of(frame[:40] + b"\x40\x00" + frame[42:])

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from io import BytesIO
 from typing import Any
 from uuid import uuid4
@@ -20,10 +21,11 @@ from dicom_node.admin.dicomweb.accept import ANY, Accepted, accepted
 from dicom_node.admin.dicomweb.search import DicomJSON
 from dicom_node.admin.guard import needs
 from dicom_node.admin.trail import given_out
+from dicom_node.codestream import check_frame, check_object
 from dicom_node.db import objects
 from dicom_node.db.objects import StoredObject
 from dicom_node.domain.people import Right
-from dicom_node.errors import NotFoundError, SpoolError
+from dicom_node.errors import GeometryError, NotFoundError, SpoolError
 from dicom_node.picture import slice_png
 
 router = APIRouter(prefix="/dicom-web", include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
@@ -55,9 +57,11 @@ def retrieve(request: Request, study: str, series: str = "", instance: str = "")
     desk = desk_of(request)
     stored = _find(request, study, series, instance)
     how = accepted(request, "application/dicom")
+    for one in (each for each in stored if _must_decode(each, how)):
+        _check(partial(check_object, _read(desk, one)))
+    parts = ((_file_type(one, how), _file(desk, one, how)) for one in stored)
     if not how.multipart and len(stored) == 1:
         return Response(_file(desk, stored[0], how), media_type="application/dicom")
-    parts = ((_file_type(one, how), _file(desk, one, how)) for one in stored)
     return _multipart(parts, "application/dicom")
 
 
@@ -89,6 +93,8 @@ def frames(request: Request, study: str, series: str, instance: str, numbers: st
         total = int(ds.get("NumberOfFrames") or 1)
         parts = ((told, get_frame(ds.PixelData, n - 1, number_of_frames=total)) for n in wanted)
         return _multipart(parts, kind)
+    for n in wanted:
+        _check(partial(check_frame, ds, n - 1))
     told = f"application/octet-stream; transfer-syntax={ExplicitVRLittleEndian}"
     return _multipart(((told, _decoded(ds, n - 1)) for n in wanted), "application/octet-stream")
 
@@ -131,6 +137,16 @@ def _file(desk: Desk, one: StoredObject, how: Accepted) -> bytes:
     except Exception as error:
         raise SpoolError(f"The pixels cannot be decoded: {type(error).__name__}.") from error
     return out.getvalue()
+
+
+def _check(look: Callable[[], None]) -> None:
+    """Refuse what cannot be decoded before the answer begins, which could not say it any more."""
+    try:
+        look()
+    except GeometryError:
+        raise
+    except Exception as error:  # whatever the parser says of broken bytes
+        raise SpoolError(f"The pixels cannot be decoded: {type(error).__name__}.") from error
 
 
 def _must_decode(one: StoredObject, how: Accepted) -> bool:

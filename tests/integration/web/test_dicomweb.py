@@ -6,6 +6,7 @@ import re
 from email import message_from_bytes
 from email.policy import HTTP
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -13,7 +14,9 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless
+from pydicom.data import get_testdata_file
+from pydicom.encaps import encapsulate, get_frame
+from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
 from starlette.testclient import TestClient
 
 from dicom_node.db.browse import results_of, slices_of
@@ -181,3 +184,27 @@ def test_a_file_that_is_gone_is_a_410_and_costs_no_search(node: WebNode, chest_p
     viewer = node.client(node.token("vera", Right.VIEW))
     (found,) = search(viewer, "/studies")
     assert viewer.get(f"{WEB}/studies/{found.StudyInstanceUID}/metadata").status_code == 410
+
+
+def test_an_image_that_claims_to_be_huge_is_refused_before_it_is_decoded(node: WebNode, tmp_path: Path) -> None:
+    said = "says that it has 65535 x 65535 pixels"
+    client = node.client(node.token("vera", Right.VIEW))
+    for name, told in {"in its code stream": said, "in its header": "too large", "in components": "components"}.items():
+        ds = dcmread(str(get_testdata_file("693_J2KI.dcm")))
+        ds.SOPInstanceUID = ds.SeriesInstanceUID = ds.file_meta.MediaStorageSOPInstanceUID = generate_uid()
+        frame = bytearray(get_frame(ds.PixelData, 0, number_of_frames=1))
+        if name == "in its code stream":
+            frame[8:16] = (65535).to_bytes(4, "big") * 2
+        elif name == "in components":
+            frame[40:42] = b"\x40\x00"
+        else:
+            ds.Rows = ds.Columns = 65535
+        ds.PixelData = encapsulate([bytes(frame)])
+        ds.save_as(tmp_path / "bomb.dcm")
+        node.receive([tmp_path / "bomb.dcm"])
+        base = f"{WEB}/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
+        plain = {"accept": "multipart/related; type=application/dicom"}
+        octets = {"accept": "multipart/related; type=application/octet-stream"}
+        for path, headers in (("/rendered", None), ("/frames/1", octets), ("", plain)):
+            answer = client.get(base + path, headers=headers)
+            assert (answer.status_code, told in answer.text or "at once" in answer.text) == (422, True), answer.text
