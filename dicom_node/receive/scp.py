@@ -6,11 +6,12 @@ Several processes listen on the same port (SO_REUSEPORT), and the kernel shares 
 from __future__ import annotations
 
 import logging
+import select
 import selectors
 import socket
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import ExitStack, suppress
 from functools import partial
 from threading import Event as StopEvent
@@ -48,6 +49,7 @@ _READ_BYTES = 256 * 1024
 _NEGOTIATING = 64  # connections beyond receive.max_associations that may wait to be rejected or to close
 _TELL_REJECTION_EVERY_S = 60.0
 _MOST_REJECTIONS = 1_000
+_CLOSED_THERE = getattr(select, "POLLRDHUP", 0)  # of Linux; elsewhere only what is closed both ways is told
 
 
 class Receiver:
@@ -209,20 +211,21 @@ class Receiver:
 
     def _too_many(self, address: str) -> Rejection | None:
         receive = self._settings.receive
-        there = [c.association.address for c in self._connections if c.association.state is State.OPEN]
-        if len(there) >= receive.max_associations:
+        there = [c for c in self._connections if c.association.state is State.OPEN]
+        if _are_full(there, receive.max_associations):
             return Rejection(*TOO_MANY, "receive.max_associations are open")
-        if there.count(address) >= receive.max_associations_per_peer:
+        theirs = [c for c in there if c.association.address == address]
+        if _are_full(theirs, receive.max_associations_per_peer):
             return Rejection(*TOO_MANY, "receive.max_associations_per_peer are open")
         return None
 
     def _has_room(self, address: str) -> bool:
         """Whether to talk with one more connection at all, if only to reject it."""
         receive = self._settings.receive
-        if len(self._connections) >= receive.max_associations + _NEGOTIATING:
+        if _are_full(self._connections, receive.max_associations + _NEGOTIATING):
             return False
-        theirs = sum(c.association.address == address for c in self._connections)
-        return theirs < receive.max_associations_per_peer + _NEGOTIATING // 2
+        theirs = [c for c in self._connections if c.association.address == address]
+        return not _are_full(theirs, receive.max_associations_per_peer + _NEGOTIATING // 2)
 
     def _record_rejection(self, request: A_ASSOCIATE, address: str, rejection: Rejection) -> None:
         calling = request.calling_ae_title
@@ -344,6 +347,13 @@ class Connection:
     def is_closed(self) -> bool:
         """Whether the socket is closed."""
         return self._peer.fileno() < 0
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the peer has closed its end, although what it said before is still being read and stored."""
+        look = select.poll()
+        look.register(self._peer.fileno(), _CLOSED_THERE)
+        return bool(look.poll(0))
 
     # What the association asks for
 
@@ -485,6 +495,13 @@ class Connection:
     def _lose(self, reason: str) -> None:
         self.association.lost(reason)
         self.close()
+
+
+def _are_full(connections: Collection[Connection], places: int) -> bool:
+    """Whether every place is taken. Peers that have left keep none, unless they are as many as there are places."""
+    if len(connections) < places:
+        return False
+    return len(connections) >= 2 * places or sum(not c.has_left for c in connections) >= places
 
 
 def _credentials(tls: ReceiveTls) -> Credentials:

@@ -5,11 +5,12 @@ from __future__ import annotations
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Row, Table, select
+from sqlalchemy import Row, Table, select, text
 
 from dicom_node.db import migrate
 from dicom_node.db import tables as t
@@ -88,6 +89,17 @@ def listens(port: int) -> bool:
     """Whether something accepts connections on a port of this machine."""
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def held(url: str) -> Iterator[None]:
+    """Somebody else holds the tables, and lets nobody write for as long as the block takes."""
+    engine = open_engine(url, pool_size=1)
+    with engine.begin() as tx:  # on SQLite BEGIN IMMEDIATE holds everything
+        if engine.dialect.name == "postgresql":
+            tx.execute(text("LOCK TABLE instance IN ACCESS EXCLUSIVE MODE"))
+        yield
+    engine.dispose()
 
 
 Start = Callable[..., Running]

@@ -10,7 +10,7 @@ import pytest
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 
 from dicom_node.db import tables as t
-from tests.integration.receive.conftest import Start, listens
+from tests.integration.receive.conftest import Start, held, listens
 from tests.integration.receive.objects import ct
 from tests.integration.receive.scu import Aborted, Instance, Rejected, Scu, p_data, pdv, store_all
 
@@ -27,6 +27,23 @@ def test_one_address_may_not_have_all_associations(start: Start) -> None:
     with Scu(node.port) as scu:
         assert scu.associate().echo() == 0x0000
     open_ones[1].socket.close()
+
+
+def test_who_has_left_keeps_no_place_while_what_it_sent_waits_for_the_database(start: Start, database_url: str) -> None:
+    node = start(url=database_url, max_associations_per_peer=1)
+    with held(database_url):
+        for batch in (0, 10):
+            with Scu(node.port) as scu:
+                both = [ct(batch), ct(batch + 1)]
+                scu.associate_for(*both)
+                for one in both:  # the second waits behind the first, and nobody reads on meanwhile
+                    scu.begin_store(one)
+                    scu.send_data(one, one.data)
+        with Scu(node.port) as scu, pytest.raises(Rejected, match=r"\(2, 3, 2\)"):
+            scu.associate()  # as many again as there are places are let go, no more
+    node.soon(lambda: len(node.stored()) >= 2)  # what was complete is stored, whoever has left
+    with Scu(node.port) as scu:
+        assert scu.associate().echo() == 0x0000
 
 
 def test_connections_that_say_nothing_do_not_pile_up_and_end_by_themselves(start: Start) -> None:

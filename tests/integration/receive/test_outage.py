@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from sqlalchemy import text
 
 from dicom_node.db import engine as database
 from dicom_node.db import migrate
 from dicom_node.db import tables as t
-from dicom_node.db.engine import open_engine, transaction
+from dicom_node.db.engine import transaction
 from dicom_node.db.unstored import find_unstored
 from dicom_node.spool import Incoming, Spool
-from tests.integration.receive.conftest import Start
+from tests.integration.receive.conftest import Start, held
 from tests.integration.receive.objects import ct
 from tests.integration.receive.scu import A_ABORT, Rejected, Scu, store_all
 from tests.peers.postgresql import PostgreSQL
@@ -153,17 +151,6 @@ def test_a_receiver_may_start_before_its_database(start: Start, tmp_path: Path) 
         migrate.upgrade(node.url)
         assert scu.store(ct()) == SUCCESS
     assert len(node.stored()) == 1
-
-
-@contextmanager
-def held(url: str) -> Iterator[None]:
-    """Somebody else holds the tables, and lets nobody write for as long as the block takes."""
-    engine = open_engine(url, pool_size=1)
-    with engine.begin() as tx:  # on SQLite BEGIN IMMEDIATE holds everything
-        if engine.dialect.name == "postgresql":
-            tx.execute(text("LOCK TABLE instance IN ACCESS EXCLUSIVE MODE"))
-        yield
-    engine.dispose()
 
 
 def test_a_database_that_hangs_keeps_no_peer_waiting_for_ever(start: Start, database_url: str) -> None:
