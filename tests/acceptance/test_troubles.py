@@ -89,7 +89,7 @@ def test_an_unknown_caller_is_turned_away_and_explain_says_what_to_do(node: Runn
     with pytest.raises(DeliveryError, match="calling AE title"):
         send_files(files, "127.0.0.1", node.port, "AINODE", "STRANGER")
 
-    assert "receive.peers" in wait_for(lambda: node.ask("explain", "STRANGER"), 10)
+    assert "receive.peers" in wait_for(lambda: node.ask("explain", "STRANGER"), 60)
 
 
 @pytest.mark.timeout(120)

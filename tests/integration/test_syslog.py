@@ -59,7 +59,7 @@ class Server:
         threading.Thread(target=server.serve_forever, args=(0.05,), daemon=True).start()
 
     def messages(self, count: int) -> list[ElementTree.Element]:
-        wait_for(lambda: len(self.lines) >= count, 10, lambda: f"{self.lines}")
+        wait_for(lambda: len(self.lines) >= count, 60, lambda: f"{self.lines}")
         found = [LINE.match(line) for line in self.lines]
         return [ElementTree.fromstring(one[1]) for one in found if one]
 

@@ -122,7 +122,7 @@ class Site:
         command = [sys.executable, "-m", "dicom_node", *words, "--settings", str(self.settings)]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout
 
-    def wait(self, met: Callable[[], object], timeout_s: float = 20.0) -> None:
+    def wait(self, met: Callable[[], object], timeout_s: float = 60.0) -> None:
         """Wait until something is the case."""
         end = time.monotonic() + timeout_s
         while not met():

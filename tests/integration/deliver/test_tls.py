@@ -39,7 +39,7 @@ class Pacs:
         command = [need("storescp"), "+tls", *files, "-od", str(self.held), "-aet", "PACS", str(self.port)]
         with (folder / "storescp.log").open("wb") as log:
             self.process = subprocess.Popen(owned(*command), stdout=log, stderr=log)
-        wait_for(lambda: f":{self.port:04X} " in Path("/proc/net/tcp").read_text(), 10, every_s=0.02)
+        wait_for(lambda: f":{self.port:04X} " in Path("/proc/net/tcp").read_text(), 60, every_s=0.02)
 
     def called(self, shows: Identity | None = None, **how: Any) -> DimseDestination:
         """It as a destination; `shows` is what we show, by default what it trusts."""

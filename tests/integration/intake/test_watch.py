@@ -59,7 +59,7 @@ class Watched:
         return sorted(str(path.relative_to(self.folder)) for path in self.folder.rglob("*") if path.is_file())
 
     def soon(self, look: Callable[[], Any]) -> Any:
-        return wait_for(look, 20, lambda: str(self.names()), every_s=0.05)
+        return wait_for(look, 60, lambda: str(self.names()), every_s=0.05)
 
 
 @pytest.fixture

@@ -52,7 +52,7 @@ class Running:
         receiver = Receiver(self.settings, self.spool, self.engine)
         self._thread = threading.Thread(target=receiver.run, args=(self.stopping,))
         self._thread.start()
-        wait_for(lambda: listens(listens_on), 10, every_s=0.01)
+        wait_for(lambda: listens(listens_on), 60, every_s=0.01)
 
     def stop(self) -> None:
         """Stop it in order."""
@@ -82,7 +82,7 @@ class Running:
 
     def soon(self, look: Callable[[], Any]) -> Any:
         """Wait for what is not part of any answer: the end of an association, an event."""
-        return wait_for(look, 15, every_s=0.02)
+        return wait_for(look, 60, every_s=0.02)
 
 
 def listens(port: int) -> bool:

@@ -60,7 +60,7 @@ class Scu:
         A connection that there is already, over TLS for example.
     """
 
-    def __init__(self, port: int, *, timeout_s: float = 20.0, over: socket.socket | None = None) -> None:
+    def __init__(self, port: int, *, timeout_s: float = 60.0, over: socket.socket | None = None) -> None:
         self.socket = over or socket.create_connection(("127.0.0.1", port), timeout=timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.contexts: dict[tuple[str, str], int] = {}

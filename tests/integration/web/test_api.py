@@ -149,7 +149,7 @@ def test_the_rules_are_asked_again_by_the_api_as_they_are_now(node: WebNode, tmp
     assert otto.post(path).status_code == 409, "it is being asked about already"
     assert otto.post("/api/v1/series/1.2.3/route").status_code == 404
     (node.settings.rules / "chest_ct.toml").write_text(RULE.replace("10", "3"))
-    wait_for(lambda: otto.get("/api/v1/rules").json()[0]["conditions"][1].endswith(" 3"), 20)
+    wait_for(lambda: otto.get("/api/v1/rules").json()[0]["conditions"][1].endswith(" 3"), 60)
     node.catalog = load_catalog(node.settings)
     node.sweep()
     assert [job["rule"] for job in node.jobs()] == ["chest_ct"]

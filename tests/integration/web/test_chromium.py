@@ -63,7 +63,7 @@ def picture(page: Page, name: str, request: pytest.FixtureRequest, *, full: bool
 
 def until(page: Page, met: str, argument: object) -> None:
     """Wait until a function of the page says yes: polled from here, since the page's own policy forbids eval."""
-    wait_for(lambda: page.evaluate(met, argument), 10, lambda: f"{met} of {argument}", every_s=0.05)
+    wait_for(lambda: page.evaluate(met, argument), 60, lambda: f"{met} of {argument}", every_s=0.05)
 
 
 def test_from_the_accession_number_to_the_result_with_the_keyboard(

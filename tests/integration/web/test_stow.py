@@ -91,7 +91,7 @@ def test_a_series_by_our_own_sender_goes_the_road_and_a_rule_can_ask_who_sent_it
         web = StowDestination(name="node", url=f"{address}/dicom-web", timeout_s=10, token=token)
         for path in (*slices, slices[0]):
             assert stow.send(web, path, delivery_of(path, dcmread(path))).status == 0
-        wait_for(lambda: all(row.ended_at for row in rows(node, t.association)), 10)
+        wait_for(lambda: all(row.ended_at for row in rows(node, t.association)), 60)
     kept = stored(node)
     assert len(kept) == 20
     for path in slices:
@@ -145,7 +145,7 @@ def test_each_instance_is_answered_for_itself(node: WebNode, gateway: TestClient
     def refused() -> list[Any]:
         return [row for row in rows(node, t.audit_event) if row.event.startswith("instance refused")]
 
-    wait_for(lambda: len(refused()) == 4, 10, lambda: f"{refused()}")  # written after the answer
+    wait_for(lambda: len(refused()) == 4, 60, lambda: f"{refused()}")  # written after the answer
     assert {row.actor for row in refused()} == {"user otto"}
 
     answer = post(gateway, body(*parts.values()))
@@ -202,7 +202,7 @@ def test_what_came_before_a_break_is_stored_and_said(node: WebNode, gateway: Tes
     answer = post(gateway, whole[:-500])
     assert (answer.status_code, len(stored(node))) == (400, 2)
     assert "2 instances that came before are stored" in answer.json()["detail"]
-    wait_for(lambda: rows(node, t.association)[0].ended_at, 10)
+    wait_for(lambda: rows(node, t.association)[0].ended_at, 60)
     assert rows(node, t.association)[0].end_reason.startswith("aborted"), "so the rest is waited for"
     assert post(gateway, whole).status_code == 200
     assert len(stored(node)) == 3
@@ -268,7 +268,7 @@ def test_a_database_that_goes_away_in_mid_request_is_a_503_and_nothing_is_lost(
 
         def pieces() -> Iterator[bytes]:
             yield content[:1000]  # past the gate
-            wait_for(lambda: any((node.spool.root / "incoming").iterdir()), 10)
+            wait_for(lambda: any((node.spool.root / "incoming").iterdir()), 60)
             postgresql.pause()
             yield content[1000:]
 
@@ -287,4 +287,4 @@ def test_a_database_that_goes_away_in_mid_request_is_a_503_and_nothing_is_lost(
             assert pool.request("POST", address + STUDIES, headers=headers, body=content).status == 200
         assert len(stored(node)) == 3
         # what could not be written down meanwhile has been kept in mind
-        wait_for(lambda: len([e for e in rows(node, t.audit_event) if e.event == "instance refused"]) == 3, 10)
+        wait_for(lambda: len([e for e in rows(node, t.audit_event) if e.event == "instance refused"]) == 3, 60)

@@ -170,7 +170,7 @@ def adopt(tx: Any, relative: str, path: Path) -> None:
     tx.execute(update(t.instance).where(t.instance.c.path == relative).values(**values))
 
 
-def until(met: Callable[[], object], timeout_s: float = 15.0) -> None:
+def until(met: Callable[[], object], timeout_s: float = 60.0) -> None:
     end = time.monotonic() + timeout_s
     while not met():
         assert time.monotonic() < end
