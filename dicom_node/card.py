@@ -27,6 +27,7 @@ from dicom_node.domain.model import (
     ValueCard,
 )
 from dicom_node.domain.nodule import Attenuation, Margin
+from dicom_node.domain.volumes import TELLS_APART, Wanted
 
 CARD = "card.toml"
 
@@ -141,6 +142,14 @@ class _Detection(Table):
     derive: tuple[Derived, ...] = ()
 
 
+def _to_choose_by(volume: dict[str, Wanted]) -> dict[str, Wanted]:
+    for keyword in volume:
+        if keyword not in TELLS_APART:
+            meant = nearest(keyword, TELLS_APART) or f"; {', '.join(TELLS_APART)} do"
+            raise ValueError(f"{keyword!r} tells no volumes apart{meant}")
+    return volume
+
+
 class Card(Table):
     """A card.toml as it is written."""
 
@@ -152,6 +161,7 @@ class Card(Table):
     training: Text
     timeout_s: float = Field(gt=0)
     accepts: _Accepts
+    volume: Annotated[dict[Text, float | Text], AfterValidator(_to_choose_by)] = Field(default_factory=dict)
     segments: tuple[_Segment, ...] = ()
     detections: tuple[_Detection, ...] = ()
     classifications: tuple[_Classification, ...] = ()
@@ -278,6 +288,7 @@ def model_card(card: Card, bundle: Path) -> ModelCard:
         weights_digest=weights_digest(bundle),
         timeout_s=card.timeout_s,
         accepts=Accepts(**card.accepts.model_dump()),
+        volume=dict(card.volume),
         segments=tuple(_segment_card(segment) for segment in card.segments),
         outputs=tuple(dict.fromkeys(card.outputs)),
         detections=tuple(_detection_card(detection) for detection in card.detections),

@@ -15,7 +15,7 @@ from pydicom import Dataset, dcmread
 from pydicom.datadict import dictionary_VR
 from pydicom.multival import MultiValue
 
-from dicom_node.domain.study import FRAME_HEADER, HEADER, Slice, is_multi_frame
+from dicom_node.domain.study import HEADER, Slice, is_multi_frame
 from dicom_node.errors import GeometryError
 
 logger = logging.getLogger(__name__)
@@ -78,10 +78,7 @@ def _in_file(whole: Slice, relative: str, path: Callable[[str], Path]) -> list[S
 
 def slices_of_frames(frames: Iterable[Dataset]) -> list[Slice]:
     """Give frames as examination sees them."""
-    return [
-        Slice(str(frame.SOPInstanceUID), header_of(frame, FRAME_HEADER), int(frame.ReferencedFrameNumber))
-        for frame in frames
-    ]
+    return [Slice(str(frame.SOPInstanceUID), header_of(frame), int(frame.ReferencedFrameNumber)) for frame in frames]
 
 
 def frames_of(ds: Dataset) -> list[Dataset]:

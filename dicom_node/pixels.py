@@ -26,9 +26,9 @@ from pydicom.uid import (
 from dicom_node.codestream import check_size
 
 _PIXEL_DATA = b"\xe0\x7f\x10\x00"
-_NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
+NATIVE = (ImplicitVRLittleEndian, ExplicitVRLittleEndian)
 # Several times faster here than the plug-ins of pydicom, which decode everything else.
-_FAST: dict[str, Callable[[bytes], NDArray[Any]]] = {
+FAST: dict[str, Callable[[bytes], NDArray[Any]]] = {
     JPEGLSLossless: imagecodecs.jpegls_decode,
     JPEGLSNearLossless: imagecodecs.jpegls_decode,
     JPEGLossless: imagecodecs.jpegsof3_decode,
@@ -65,6 +65,20 @@ class StoredImage:
         header = dcmread(source, stop_before_pixels=True)
         return cls(header, data, source.tell())
 
+    def encoded(self) -> bytes:
+        """Give the pixels as they stand in the file, and whatever follows them."""
+        return self._data[self._pixels_at :]
+
+    def little_endian(self) -> bytes:
+        """Decode the first frame into 32 bits for each sample, however it is stored.
+
+        Raises
+        ------
+        Exception
+            Whatever a codec says of broken or unknown bytes.
+        """
+        return self.stored_values().astype("<i4").tobytes()
+
     def stored_values(self, index: int = 0) -> NDArray[Any]:
         """Decode one frame: shape (rows, columns), with the sign that the header tells (PS3.5 8.1.1).
 
@@ -74,17 +88,17 @@ class StoredImage:
             Whatever a codec says of broken or unknown bytes.
         """
         syntax = self.header.file_meta.TransferSyntaxUID
-        if syntax in _NATIVE and (values := self._native(index, explicit=syntax == ExplicitVRLittleEndian)) is not None:
+        if syntax in NATIVE and (values := self._native(index, explicit=syntax == ExplicitVRLittleEndian)) is not None:
             return values
         if self._whole is None:
             self._whole = dcmread(BytesIO(self._data))
-        decode = _FAST.get(syntax)
+        decode = FAST.get(syntax)
         if syntax.is_encapsulated:
             check_size(self._code_stream(index), int(self.header.Rows), int(self.header.Columns))
         if decode is None:
             several = int(self._whole.get("NumberOfFrames") or 1) > 1
             return pixel_array(self._whole, raw=True, index=index if several else None)
-        return _with_sign(decode(self._code_stream(index)), self.header)
+        return with_sign(decode(self._code_stream(index)), int(self.header.BitsStored), self.header.PixelRepresentation)
 
     def _code_stream(self, index: int) -> bytes:
         if not self._code_streams:
@@ -111,15 +125,23 @@ class StoredImage:
         if begin + 2 * rows * columns > min(start + length, len(data)):
             return None  # pydicom says what is wrong with it
         values = np.frombuffer(data, "<u2", rows * columns, begin).reshape(rows, columns)
-        return _with_sign(values, header)
+        return with_sign(values, int(header.BitsStored), header.PixelRepresentation)
 
 
-def _with_sign(decoded: NDArray[Any], header: Dataset) -> NDArray[Any]:
-    """Take the bits stored, as two's complement where the header says so (PS3.5 8.1.1); codecs do not."""
+def with_sign(decoded: NDArray[Any], bits: int, representation: int | None) -> NDArray[Any]:
+    """Take the bits stored, as two's complement where the header says so (PS3.5 8.1.1); codecs do not.
+
+    Parameters
+    ----------
+    bits : int
+        Bits Stored (0028,0101).
+    representation : int, optional
+        Pixel Representation (0028,0103): 1 is signed.
+    """
     if decoded.dtype.kind == "i":
         return decoded
-    unused = decoded.dtype.itemsize * 8 - int(header.BitsStored)
-    if not header.PixelRepresentation:
-        return decoded & ((1 << int(header.BitsStored)) - 1) if unused > 0 else decoded
+    unused = decoded.dtype.itemsize * 8 - bits
+    if not representation:
+        return decoded & ((1 << bits) - 1) if unused > 0 else decoded
     signed = (decoded << unused) if unused else decoded
     return signed.view(f"i{decoded.dtype.itemsize}") >> unused

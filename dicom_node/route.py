@@ -24,7 +24,7 @@ from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.header import texts
 from dicom_node.domain.job import Priority
 from dicom_node.domain.rule import FACTS, Match, Rule, Scalar, Values, match_rule
-from dicom_node.domain.study import HEADER, Verdict
+from dicom_node.domain.study import HEADER, Verdict, chosen
 from dicom_node.domain.uids import job_id
 from dicom_node.errors import SpoolError
 from dicom_node.spool import Spool
@@ -57,14 +57,15 @@ def route_series(
     for rule, match in zip(catalog.rules, matches, strict=True):
         if match.matched:
             wanted.setdefault(rule.model, []).append(rule)
+    taken = {model: chosen(verdict, catalog.models[model].volume) for model in wanted}
     jobs = [
-        _new_job(series, verdict, rules, catalog.models[model].version, first, max_attempts)
+        _new_job(series, taken[model], rules, catalog.models[model].version, first, max_attempts)
         for model, rules in wanted.items()
     ]
     _record_decision(tx, series, matches, jobs)
     for job in jobs:
         if insert_job(tx, job, series.closed_at):
-            _schedule(tx, job, enqueuer)
+            _schedule(tx, job, enqueuer, taken[job.model].facts.get("volume"))
     supersede_jobs(tx, series.id, series.revision, {job.model: job.id for job in jobs}, series.closed_at)
 
 
@@ -187,7 +188,7 @@ def _record_decision(tx: Connection, series: ClosedSeries, matches: list[Match],
     record(tx, AuditEvent(Event.SERIES_UNMATCHED, series_id=series.id, detail=detail))
 
 
-def _schedule(tx: Connection, job: NewJob, enqueuer: JobQueue) -> None:
+def _schedule(tx: Connection, job: NewJob, enqueuer: JobQueue, volume: Mapping[str, str] | None) -> None:
     detail: dict[str, Any] = {"model": job.model, "version": job.model_version, "rule": job.rule}
     if job.error:
         event = AuditEvent(
@@ -197,6 +198,7 @@ def _schedule(tx: Connection, job: NewJob, enqueuer: JobQueue) -> None:
     else:
         detail |= {"priority": Priority(job.priority).name, "destinations": list(job.destinations)}
         detail |= {"note": job.note} if job.note else {}
+        detail |= {"volume": dict(volume)} if volume else {}
         event = AuditEvent(Event.JOB_SCHEDULED, series_id=job.series_id, job_id=job.id, detail=detail)
         enqueuer.job(tx, job.id, 1, priority=job.priority)
     record(tx, event)

@@ -12,7 +12,9 @@ import struct
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from io import BytesIO
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -20,20 +22,21 @@ from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
 from dicom_node.digest import is_digest_of
-from dicom_node.domain.geometry import affine, count, sorted_along_normal
+from dicom_node.domain.geometry import affine, count
 from dicom_node.domain.header import numbers
 from dicom_node.domain.job import JobInstance
-from dicom_node.domain.study import FRAME_HEADER, Slice, examine, is_multi_frame, planes_of
+from dicom_node.domain.study import Slice, chosen, examine, is_multi_frame, planes_of
+from dicom_node.domain.volumes import Choice
 from dicom_node.errors import GeometryError, SpoolError
 from dicom_node.multiframe import frames_of, header_of
 from dicom_node.pixels import StoredImage
+from dicom_node.plain import PlainReader
+from dicom_node.rescale import rescale_into, rescale_of
 from dicom_node.spool import Spool
 from dicom_node.store.header import read_header
 
 MOST_VOXELS = 2**30  # 4 GiB as they are held: a thousand slices of 1024 x 1024
 _THREADS = 4
-_HOUNSFIELD = ("", "HU", "US")  # Rescale Type (0028,1054) of CT values; US is "unspecified"
-_HOUNSFIELD_UNITS = ("", "[hnsf'U]", "HU", "{HU}")  # of a Real World Value Mapping; the first is none
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -47,8 +50,9 @@ class Volume:
     affine : numpy.ndarray of float64, shape (4, 4)
         Maps (slice, row, column, 1) to LPS coordinates in mm, at the voxel's centre.
     datasets : tuple of pydicom.Dataset
-        The headers, in the order of the slices, without pixel data. A frame of a multi-frame object has one of its own,
-        in which Referenced Frame Number (0008,1160) counts from 1.
+        The headers, in the order of the slices, without pixel data. The first is whole; of the others there may be only
+        what places them, refers to them and rescales them. A frame of a multi-frame object has one of its own, in which
+        Referenced Frame Number (0008,1160) counts from 1.
     """
 
     array: NDArray[np.float32]
@@ -62,13 +66,19 @@ class Volume:
         return float(slices), float(rows), float(columns)
 
 
-def load_volume(spool: Spool, instances: Sequence[JobInstance]) -> Volume:
+def load_volume(
+    spool: Spool, instances: Sequence[JobInstance], choice: Choice = MappingProxyType({}), *, plain: bool = True
+) -> Volume:
     """Read the slices of a job.
 
     Parameters
     ----------
     instances : sequence of JobInstance
         In the order that assembly found: ascending along the slice normal.
+    choice : mapping
+        Which volume the model's card takes of several: frames of one object may make more than one.
+    plain : bool
+        Whether slices that are stored plainly are read the fast way.
 
     Raises
     ------
@@ -78,14 +88,16 @@ def load_volume(spool: Spool, instances: Sequence[JobInstance]) -> Volume:
         If the files do not form the volume that assembly found, or if pixels cannot be decoded or rescaled. The text
         names the SOP Instance UID.
     """
+    array = _room(instances)
+    reader = PlainReader(rescale_of) if plain and array is not None else None
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-        array = _room(instances)
         if array is not None:  # each slice has its place already: pixels go there while they are in the cache
-            read = threads.map(lambda instance, place: _read(spool, instance, place), instances, array)
-            images, grid = _prove([image for some in read for image in some], instances)
+            fast = [None, *[reader] * (len(instances) - 1)]  # of the first the whole header is kept
+            read = threads.map(partial(_read, spool), instances, array, fast)
+            images, grid = _prove([image for some in read for image in some], instances, choice)
         else:
-            read = threads.map(lambda instance: _read(spool, instance), instances)
-            images, grid = _prove([image for some in read for image in some], instances)
+            read = threads.map(partial(_read, spool), instances)
+            images, grid = _prove([image for some in read for image in some], instances, choice)
             array = np.empty(_shape(len(images), int(images[0].header.Rows), int(images[0].header.Columns)), np.float32)
             list(threads.map(_fill, array, images))
     return Volume(array, grid, tuple(image.header for image in images))
@@ -101,18 +113,24 @@ def _room(instances: Sequence[JobInstance]) -> NDArray[np.float32] | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Image:
-    """One slice: its header, where its pixels are, and what examination asks of it."""
+    """One slice: its header, what examination asks of it, and where its pixels are, unless they are in place already.
+
+    `number` counts the frames of an object from 1; 0 is a single slice.
+    """
 
     header: Dataset
-    stored: StoredImage
     kept: Mapping[str, Any]
-    index: int = 0
-    frames: int = 1
+    stored: StoredImage | None = None
+    number: int = 0
 
     @property
     def name(self) -> str:
-        frame = f" frame {self.index + 1}" if self.frames > 1 else ""
+        frame = f" frame {self.number}" if self.number else ""
         return f"{self.header.get('SOPInstanceUID')}{frame}"
+
+    @property
+    def slice(self) -> Slice:
+        return Slice(str(self.header.get("SOPInstanceUID", "")), self.kept, self.number)
 
 
 def read_instance(spool: Spool, instance: JobInstance) -> Dataset:
@@ -132,20 +150,30 @@ def read_instance(spool: Spool, instance: JobInstance) -> Dataset:
         raise GeometryError(f"Instance {instance.sop_instance_uid} cannot be parsed: {_short(error)}") from error
 
 
-def _read(spool: Spool, instance: JobInstance, place: NDArray[np.float32] | None = None) -> list[_Image]:
+def _read(
+    spool: Spool,
+    instance: JobInstance,
+    place: NDArray[np.float32] | None = None,
+    reader: PlainReader | None = None,
+) -> list[_Image]:
     """Read the slices of one file; of a single one the pixels, too, into their place."""
     data = _bytes_of(spool, instance)
+    start = _data_set_offset(data, instance.sop_instance_uid)
+    if reader is not None and place is not None:
+        found = reader.read(data, start, instance.transfer_syntax_uid, instance.header, place)
+        if found is not None:
+            return [_Image(found.header, found.kept)]
     try:
         stored = StoredImage.of(data)
-        kept = read_header(_InMemory(data, _data_set_offset(data, "")), instance.transfer_syntax_uid)
+        kept = read_header(_InMemory(data, start), instance.transfer_syntax_uid)
         frames = frames_of(stored.header) if is_multi_frame(kept) else []
     except GeometryError:
         raise
     except Exception as error:  # whatever parsers say of broken bytes, they will not get better
         raise GeometryError(f"Instance {instance.sop_instance_uid} cannot be parsed: {_short(error)}") from error
     if frames:
-        return [_Image(one, stored, header_of(one, FRAME_HEADER), k, len(frames)) for k, one in enumerate(frames)]
-    single = _Image(stored.header, stored, kept)
+        return [_Image(one, header_of(one), stored, number) for number, one in enumerate(frames, start=1)]
+    single = _Image(stored.header, kept, stored)
     if place is not None:
         _fill(place, single)
     return [single]
@@ -182,22 +210,19 @@ def _data_set_offset(data: bytes, uid: str) -> int:
     return 144 + int(length)
 
 
-def _prove(images: Sequence[_Image], instances: Sequence[JobInstance]) -> tuple[list[_Image], NDArray[np.float64]]:
+def _prove(
+    images: Sequence[_Image], instances: Sequence[JobInstance], choice: Choice
+) -> tuple[list[_Image], NDArray[np.float64]]:
     """Order images by their places, once they are proved to be the volume that assembly found."""
-    slices = [_slice_of(image) for image in images]
-    verdict = examine(slices)
+    slices = [image.slice for image in images]
+    verdict = chosen(examine(slices), choice)
     if verdict.refusal:
         raise GeometryError(verdict.refusal)
     if verdict.slices != tuple(instance.sop_instance_uid for instance in instances):
         raise GeometryError("The files hold the slices in another order than they had when the series was closed.")
-    planes = sorted_along_normal(planes_of(slices))
+    (volume,) = verdict.parts
     by_key = {one.key: image for one, image in zip(slices, images, strict=True)}
-    return [by_key[plane.uid] for plane in planes], np.array(affine(planes), np.float64)
-
-
-def _slice_of(image: _Image) -> Slice:
-    number = image.index + 1 if image.header is not image.stored.header else 0
-    return Slice(str(image.header.get("SOPInstanceUID", "")), image.kept, number)
+    return [by_key[one.key] for one in volume.slices], np.array(affine(planes_of(volume.slices)), np.float64)
 
 
 def _shape(*shape: int) -> tuple[int, ...]:
@@ -210,52 +235,18 @@ def _shape(*shape: int) -> tuple[int, ...]:
 
 def _fill(place: NDArray[np.float32], image: _Image) -> None:
     """Decode one slice, rescale it into its place, and let go of its pixels."""
-    slope, intercept = _rescale(image.header, image.name)
+    assert image.stored is not None
+    slope, intercept = rescale_of(image.header, image.name)
     try:
-        stored = image.stored.stored_values(image.index)
+        stored = image.stored.stored_values(max(image.number - 1, 0))
     except Exception as error:  # codecs throw everything at broken or unknown bytes; all of it is a refusal
         raise GeometryError(f"The pixels of instance {image.name} cannot be decoded: {_short(error)}") from error
     if stored.shape != place.shape:
         told = f"have shape {stored.shape}, its header says {place.shape}"
         raise GeometryError(f"The pixels of instance {image.name} {told}.")
-    place[...] = stored
-    if slope != 1:
-        place *= np.float32(slope)
-    place += np.float32(intercept)
-    if image.frames == 1:
+    rescale_into(place, stored, slope, intercept)
+    if not image.number:
         image.stored.release()
-
-
-def _rescale(ds: Dataset, uid: str) -> tuple[float, float]:
-    """Slope and intercept of the Modality LUT Module; refuses where the unit of the values would be a guess."""
-    if "ModalityLUTSequence" in ds:
-        raise GeometryError(f"Instance {uid} has a Modality LUT Sequence, which is not supported.")
-    is_ct = ds.get("Modality") == "CT"
-    if is_ct and (ds.get("RescaleSlope") is None or ds.get("RescaleIntercept") is None):
-        raise GeometryError(f"CT instance {uid} without Rescale Slope and Intercept: its values are in no known unit.")
-    kind = str(ds.get("RescaleType") or "").strip().upper()
-    if is_ct and kind not in _HOUNSFIELD:
-        raise GeometryError(f"The values of CT instance {uid} are in {kind}, not in Hounsfield units.")
-    if is_ct and (unit := _mapped_unit(ds)) not in _HOUNSFIELD_UNITS:
-        raise GeometryError(f"The values of CT instance {uid} stand for {unit}, not for Hounsfield units.")
-    slope, intercept = (_number(ds, "RescaleSlope", 1.0), _number(ds, "RescaleIntercept", 0.0))
-    if not math.isfinite(slope) or not math.isfinite(intercept) or slope == 0:
-        raise GeometryError(f"Instance {uid} has Rescale Slope {slope:g} and Intercept {intercept:g}, which cannot be.")
-    return slope, intercept
-
-
-def _mapped_unit(ds: Dataset) -> str:
-    """Unit of the Real World Value Mapping of a frame (PS3.3 C.7.6.16.2.11): perfusion is no density."""
-    units = ds.get("MeasurementUnitsCodeSequence") or []
-    return str(units[0].get("CodeValue") or "") if units else ""
-
-
-def _number(ds: Dataset, keyword: str, default: float) -> float:
-    value = ds.get(keyword)
-    try:
-        return default if value is None else float(value)
-    except (TypeError, ValueError):
-        return math.nan
 
 
 def _short(error: Exception) -> str:

@@ -76,6 +76,17 @@ def small_ct(
     return paths
 
 
+def with_attributes(**attributes: object) -> Change:
+    """Give each slice some attributes more."""
+
+    def change(number: int, ds: Dataset) -> Dataset:
+        for keyword, value in attributes.items():
+            setattr(ds, keyword, value)
+        return ds
+
+    return change
+
+
 def header(study: str, series: str, frame: str) -> Dataset:
     """Everything of a slice but its geometry and its pixels. No patient: every value is made up."""
     ds = Dataset()

@@ -53,4 +53,8 @@ def _own(one: Dataset, number: int) -> Dataset:
     position.ImagePositionPatient = one.ImagePositionPatient
     content.StackID, content.InStackPositionNumber, content.FrameAcquisitionNumber = "1", number, 1
     groups.PlanePositionSequence, groups.FrameContentSequence = [position], [content]
+    if "EchoTime" in one:
+        echo = Dataset()
+        echo.EffectiveEchoTime = float(one.EchoTime)
+        groups.MREchoSequence = [echo]
     return groups

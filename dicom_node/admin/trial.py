@@ -16,9 +16,8 @@ from dicom_node.db import browse, overview
 from dicom_node.db.engine import utc_now
 from dicom_node.db.series import closed_since, read_closed
 from dicom_node.domain.rule import FACTS, ORIGIN, Match, Rule, Values
-from dicom_node.domain.study import examine
 from dicom_node.errors import ConflictError, NotFoundError
-from dicom_node.multiframe import slices_of
+from dicom_node.examination import examine_stored
 from dicom_node.route import ask_rules, ask_rules_of_file, ask_rules_of_header
 
 LONGEST_RULE = 20_000  # characters
@@ -77,7 +76,7 @@ def try_on_series(tx: Connection, desk: Desk, series_id: str, rules: Iterable[Ru
     series = read_closed(tx, series_id)
     if series is None:
         raise NotFoundError("there is no such series, or nothing of it was received")
-    verdict = examine(slices_of(series.instances, desk.spool.path), series.expected_count)
+    verdict = examine_stored(series.instances, desk.spool.path, series.expected_count)
     return ask_rules(series, verdict, rules, desk.spool)
 
 

@@ -42,9 +42,9 @@ from dicom_node.db.series import (
 from dicom_node.db.unstored import find_unstored
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.header import texts
-from dicom_node.domain.study import Verdict, examine
+from dicom_node.domain.study import Verdict
+from dicom_node.examination import examine_stored
 from dicom_node.loop import HostClock, run_every
-from dicom_node.multiframe import slices_of
 from dicom_node.route import route_series
 from dicom_node.rulebook import SETTLED_S, Rulebook
 from dicom_node.settings import Settings
@@ -190,7 +190,7 @@ class Assembler:
 
     def _examine(self, series: ClosedSeries) -> Verdict:
         """Find the volume of a series; refuse one that is not whole, unless its source wants that analysed, too."""
-        verdict = examine(slices_of(series.instances, self._spool.path))
+        verdict = examine_stored(series.instances, self._spool.path)
         if series.lacking is None:
             if verdict.lacks_slices and not series.expected_count:
                 _wait_for_slices(series, verdict)
@@ -198,7 +198,7 @@ class Assembler:
         verdict.facts["complete"] = False
         if self._sources[series.source].runs_incomplete:
             return verdict
-        return replace(verdict, refusal=f"{series.lacking}.")
+        return replace(verdict, refusal=f"{series.lacking}.", parts=())
 
     def _route(self, tx: Connection, series: ClosedSeries, verdict: Verdict) -> None:
         attempts = self._settings.work.max_attempts
@@ -243,7 +243,8 @@ def _refuse_unstored(tx: Connection, series: ClosedSeries, verdict: Verdict) -> 
         return verdict
     few = "1 instance was" if unstored.count == 1 else f"{unstored.count} instances were"
     cause = f"{few} refused when they came and were not sent again: {unstored.reason}"
-    return replace(verdict, refusal=f"Not whole: {cause}." + (f" {verdict.refusal}" if verdict.refusal else ""))
+    refusal = f"Not whole: {cause}." + (f" {verdict.refusal}" if verdict.refusal else "")
+    return replace(verdict, refusal=refusal, parts=())
 
 
 def _record_closing(tx: Connection, series: ClosedSeries, verdict: Verdict) -> None:
@@ -255,12 +256,14 @@ def _record_closing(tx: Connection, series: ClosedSeries, verdict: Verdict) -> N
         "slice_spacing_mm": verdict.facts.get("slice_spacing_mm"),
         "frame_of_reference": verdict.facts.get("frame_of_reference"),
     }
+    if len(verdict.parts) > 1:
+        closed["volumes"] = verdict.facts["volumes"]
     if series.source:
         closed["source"] = series.source
     aside = Counter(reason for _, reason in verdict.set_aside)
     if aside:
         closed["set_aside"] = [f"{n} x {reason}" for reason, n in aside.items()]
     record(tx, AuditEvent(Event.SERIES_COMPLETE, series_id=series.id, detail=closed))
-    if verdict.refusal:
+    if verdict.refusal and not verdict.parts:  # of several volumes a card may take one: its job is refused, or not
         refused = {"revision": series.revision, "reason": verdict.refusal}
         record(tx, AuditEvent(Event.SERIES_REFUSED, series_id=series.id, detail=refused))

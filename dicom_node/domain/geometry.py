@@ -111,16 +111,21 @@ def check_alike(planes: Sequence[Plane]) -> None:
     _one_group(planes, "pixel spacings", lambda p: p.spacing_mm, lambda p: f"{_list(p.spacing_mm)} mm", spacing)
 
 
-def shared_places(ordered: Sequence[Plane]) -> list[list[Plane]]:
-    """Group the slices that share a place; those that lie alone are left out."""
-    places = positions_mm(ordered)
+def places(ordered: Sequence[Plane]) -> list[list[Plane]]:
+    """Group slices by their places."""
+    at_mm = positions_mm(ordered)
     groups = [[ordered[0]]]
-    for before, place, plane in zip(places, places[1:], ordered[1:], strict=False):
+    for before, place, plane in zip(at_mm, at_mm[1:], ordered[1:], strict=False):
         if place - before < SAME_PLACE_MM:
             groups[-1].append(plane)
         else:
             groups.append([plane])
-    return [group for group in groups if len(group) > 1]
+    return groups
+
+
+def shared_places(ordered: Sequence[Plane]) -> list[list[Plane]]:
+    """Group the slices that share a place; those that lie alone are left out."""
+    return [group for group in places(ordered) if len(group) > 1]
 
 
 def check_straight(ordered: Sequence[Plane], tilt_degrees: float | None) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from dicom_node.domain.eligibility import Accepts
 from dicom_node.domain.finding import Code
+from dicom_node.domain.volumes import Choice
 
 __all__ = [
     "Accepts",
@@ -175,7 +176,7 @@ class ModelCard:
     """One model as the node knows it.
 
     `digest` is the SHA-256 over the whole bundle, `weights_digest` that over its weights. `changes` are values in place
-    of those of the bundle's inference configuration.
+    of those of the bundle's inference configuration. `volume` says which one it takes of several in one series.
     """
 
     name: str
@@ -195,3 +196,4 @@ class ModelCard:
     classifications: tuple[ClassificationCard, ...] = ()
     values: tuple[ValueCard, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
+    volume: Choice = field(default_factory=dict)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 from dicom_node.domain.geometry import (
@@ -16,12 +17,14 @@ from dicom_node.domain.geometry import (
     check_straight,
     count,
     mm,
+    places,
     positions_mm,
     shared_places,
     sorted_along_normal,
     usual_step_mm,
 )
 from dicom_node.domain.header import numbers, texts
+from dicom_node.domain.volumes import PASSING, TELLS_APART, Choice, Part, several, split, take, told_apart
 from dicom_node.errors import GeometryError
 
 # Read from every instance at receipt and kept in its row: what routing, completeness and geometry ask for.
@@ -40,20 +43,11 @@ HEADER: tuple[str, ...] = (
     "ProtocolName",
     "BodyPartExamined",
     "Modality",
-    "ImageType",
     "Manufacturer",
     "ManufacturerModelName",
     "StationName",
-    "ContrastBolusAgent",
-    "ConvolutionKernel",
     "RequestedProcedurePriority",
-    "InstanceNumber",
-    "AcquisitionNumber",
-    "EchoNumbers",
-    "EchoTime",
-    "TemporalPositionIdentifier",
-    "TriggerTime",
-    "DiffusionBValue",
+    *TELLS_APART,
     "NumberOfFrames",
     "NumberOfSeriesRelatedInstances",
     "Rows",
@@ -61,14 +55,10 @@ HEADER: tuple[str, ...] = (
     "SamplesPerPixel",
     "PhotometricInterpretation",
     "PixelSpacing",
-    "SliceThickness",
     "ImagePositionPatient",
     "ImageOrientationPatient",
     "GantryDetectorTilt",
 )
-
-# Read, beyond these, of the frames of a multi-frame object: what else tells its volumes apart.
-FRAME_HEADER = (*HEADER, "StackID", "DiffusionDirectionality", "DiffusionGradientOrientation")
 
 # What ImageType (0008,0008) calls pictures that travel among the slices without being one.
 _PICTURES = {
@@ -90,22 +80,7 @@ _NO_IMAGE = {  # what is stored like an image and is none that a model is made f
     "481.2": "a dose distribution",
     "11.1": "a presentation state",
 }
-# Where several slices share a place, what may tell their volumes apart; the first that does is named.
-_TELLS_APART = (
-    "StackID",
-    "EchoNumbers",
-    "EchoTime",
-    "DiffusionBValue",
-    "DiffusionDirectionality",
-    "DiffusionGradientOrientation",
-    "TemporalPositionIdentifier",
-    "TriggerTime",
-    "AcquisitionNumber",
-    "ImageType",
-    "ConvolutionKernel",
-    "ContrastBolusAgent",
-    "SliceThickness",
-)
+_UNTOLD = ", and no attribute tells them apart: repeats with other pixels."
 _PLANE = {
     "ImagePositionPatient": 3,
     "ImageOrientationPatient": 6,
@@ -143,25 +118,37 @@ class Verdict:
         ordered, otherwise by instance number. A multi-frame object stands once, at its first slice.
     facts : dict
         ``slices`` and ``complete`` always; ``slice_spacing_mm``, ``rows``, ``columns``, ``pixel_spacing_mm``,
-        ``from_mm`` and ``to_mm`` where the slices have them; ``frame_of_reference`` when it is one per slice.
+        ``from_mm`` and ``to_mm`` where the slices have them; ``frame_of_reference`` when it is one per slice;
+        ``volumes`` where there are several, ``volume`` where one of them was chosen.
     set_aside : tuple of (str, str)
         UID and reason of each instance that is no slice.
     refusal : str, optional
         Why the slices are not one volume; None when they are.
+    parts : tuple of Part
+        The volumes that there are: one, or several with what tells them apart; none of a series that holds no volume.
+    twins : tuple of tuple of str
+        UIDs of single slices that share a place and differ in nothing that tells volumes apart: copies, if their pixels
+        are the same.
     """
 
     slices: tuple[str, ...]
     facts: dict[str, Any]
     set_aside: tuple[tuple[str, str], ...] = ()
     refusal: str | None = None
+    parts: tuple[Part, ...] = ()
+    twins: tuple[tuple[str, ...], ...] = ()
 
     @property
     def lacks_slices(self) -> bool:
         """Whether slices are missing among those that are there."""
-        return (self.refusal or "").startswith("A gap: ")
+        return any((one or "").startswith("A gap: ") for one in (self.refusal, *(part.refusal for part in self.parts)))
 
 
-def examine(instances: Sequence[Slice], expected_count: int | None = None) -> Verdict:
+def examine(
+    instances: Sequence[Slice],
+    expected_count: int | None = None,
+    copies: Mapping[str, str] = MappingProxyType({}),
+) -> Verdict:
     """Find the slices of a series, order them, and prove that they are one regular volume.
 
     Never raises: whatever a header holds or lacks ends in a verdict.
@@ -172,11 +159,13 @@ def examine(instances: Sequence[Slice], expected_count: int | None = None) -> Ve
         Every instance of the series, in any order; of multi-frame objects every frame.
     expected_count : int, optional
         Number of Series Related Instances (0020,1209), where somebody told.
+    copies : mapping of str to str
+        UIDs of instances that are to be set aside, and why: somebody compared their pixels.
     """
     numbered = sorted(instances, key=_instance_number)
     slices, aside = [], {}
     for instance in numbered:
-        if reason := _no_slice(instance.header):
+        if reason := copies.get(instance.sop_instance_uid) or _no_slice(instance.header):
             aside[instance.sop_instance_uid] = reason
         else:
             slices.append(instance)
@@ -186,15 +175,50 @@ def examine(instances: Sequence[Slice], expected_count: int | None = None) -> Ve
         "slices": len(slices),
         "complete": expected_count is None or received >= expected_count,
     }
-    refusal = None
+    parts: Sequence[Part] = ()
+    twins: tuple[tuple[str, ...], ...] = ()
     try:
         _check_identity(slices, set_aside)
         slices, planes = _in_order(slices, facts)
         _check_count(received, expected_count)
-        _check_volume(slices, planes, facts)
+        refusal = _why_no_volume(slices, planes, facts)
+        if refusal is None:
+            parts = [Part((), tuple(slices), None)]
+        elif groups := shared_places(planes):
+            parts, refusal = _split(slices, planes, refusal)
+            facts |= {"volumes": [str(part) for part in parts]} if parts else {}
+            twins = _twins(slices, groups)
     except GeometryError as error:
         refusal = str(error)
-    return Verdict(tuple(dict.fromkeys(s.sop_instance_uid for s in slices)), facts, set_aside, refusal)
+    return Verdict(_uids(slices), facts, set_aside, refusal, tuple(parts), twins)
+
+
+def chosen(verdict: Verdict, choice: Choice) -> Verdict:
+    """Take the volume that a model's card names of those that a series holds.
+
+    Returns
+    -------
+    Verdict
+        On that volume alone; or with the reason why none was taken.
+    """
+    if not choice or not verdict.parts:
+        return verdict
+    taken = take(verdict.parts, choice)
+    if isinstance(taken, str):
+        return replace(verdict, refusal=taken)
+    if len(verdict.parts) == 1:
+        return verdict
+    if taken.refusal:
+        return replace(verdict, refusal=f"Of several volumes in one series {taken}: {taken.refusal}")
+    facts = {"slices": len(taken.slices), "complete": verdict.facts["complete"], "volume": dict(taken.told)}
+    slices, planes = _in_order(taken.slices, facts)
+    _check_volume(slices, planes, facts)
+    one = replace(taken, slices=tuple(slices))
+    return Verdict(_uids(slices), facts, verdict.set_aside, None, (one,))
+
+
+def _uids(slices: Sequence[Slice]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(s.sop_instance_uid for s in slices))
 
 
 def planes_of(slices: Sequence[Slice]) -> list[Plane]:
@@ -258,13 +282,13 @@ def _check_identity(slices: Sequence[Slice], set_aside: Sequence[tuple[str, str]
 def _in_order(slices: Sequence[Slice], facts: dict[str, Any]) -> tuple[list[Slice], list[Plane]]:
     planes = sorted_along_normal(planes_of(slices))
     by_key = {s.key: s for s in slices}
-    places, step = positions_mm(planes), usual_step_mm(planes)
+    at_mm, step = positions_mm(planes), usual_step_mm(planes)
     facts |= {
         "rows": planes[0].size[0],
         "columns": planes[0].size[1],
         "pixel_spacing_mm": list(planes[0].spacing_mm),
-        "from_mm": round(places[0], 4),
-        "to_mm": round(places[-1], 4),
+        "from_mm": round(at_mm[0], 4),
+        "to_mm": round(at_mm[-1], 4),
     }
     if step is not None:
         facts["slice_spacing_mm"] = round(step, 4)
@@ -276,10 +300,18 @@ def _check_count(received: int, expected: int | None) -> None:
         raise GeometryError(f"{received} of {count(expected, 'instance')} arrived.")
 
 
+def _why_no_volume(slices: Sequence[Slice], planes: Sequence[Plane], facts: dict[str, Any]) -> str | None:
+    try:
+        _check_volume(slices, planes, facts)
+    except GeometryError as error:
+        return str(error)
+    return None
+
+
 def _check_volume(slices: Sequence[Slice], planes: Sequence[Plane], facts: dict[str, Any]) -> None:
     check_alike(planes)
     _check_frames(slices, facts)
-    _check_places(slices, planes)
+    _check_places(planes)
     check_straight(planes, _tilt(slices[0].header))
     facts["slice_spacing_mm"] = round(check_regular(planes), 4)
     unplaced = sum(not texts(s.header, "FrameOfReferenceUID") for s in slices)
@@ -297,24 +329,40 @@ def _check_frames(slices: Sequence[Slice], facts: dict[str, Any]) -> None:
         raise GeometryError(f"{told}, by FrameOfReferenceUID.")
 
 
-def _check_places(slices: Sequence[Slice], planes: Sequence[Plane]) -> None:
-    groups = shared_places(planes)
-    if not groups:
-        return
-    headers = {s.key: s.header for s in slices}
-    most = max(map(len, groups))
-    what = (
-        f"Several volumes in one series: {count(len(groups), 'place')} with more than one slice "
-        f"(up to {most}; the first at {mm(positions_mm(planes)[planes.index(groups[0][0])])})"
-    )
-    for keyword in _TELLS_APART:
-        values = [[texts(headers[plane.uid], keyword) for plane in group] for group in groups]
-        if all(len(set(found)) == len(found) for found in values):
-            seen = list(dict.fromkeys("\\".join(v) or "none" for found in values for v in found))
-            raise GeometryError(
-                f"{what}, told apart by {keyword} ({', '.join(seen[:6])}{', ...' if seen[6:] else ''})."
-            )
-    raise GeometryError(f"{what}, and no attribute tells them apart: repeats, or the same slices under other UIDs.")
+def _check_places(planes: Sequence[Plane]) -> None:
+    if groups := shared_places(planes):
+        place = mm(positions_mm(planes)[planes.index(groups[0][0])])
+        told = f"{count(len(groups), 'place')} with more than one slice"
+        most = max(map(len, groups))
+        raise GeometryError(f"Several volumes in one series: {told} (up to {most}; the first at {place}){_UNTOLD}")
+
+
+def _split(slices: Sequence[Slice], planes: Sequence[Plane], refusal: str) -> tuple[Sequence[Part], str]:
+    """Split slices that share places into volumes; what to say of it."""
+    plane_of = {plane.uid: plane for plane in planes}
+    place_of = {plane.uid: n for n, group in enumerate(places(planes)) for plane in group}
+
+    def why(some: Sequence[Slice]) -> str | None:
+        ordered = sorted_along_normal([plane_of[one.key] for one in some])
+        by_key = {one.key: one for one in some}
+        return _why_no_volume([by_key[plane.uid] for plane in ordered], ordered, {})
+
+    parts = split(slices, place_of, why)
+    ours = next((part for part in parts if part.told and part.refusal is None), None)
+    if ours is None:
+        return (), refusal.replace(_UNTOLD, f", {told_apart(slices, place_of, why) or _UNTOLD[2:]}")
+    return parts, f"{several(parts)} [volume] on the model's card takes one, as {ours.to_choose()}."
+
+
+def _twins(slices: Sequence[Slice], groups: Sequence[Sequence[Plane]]) -> tuple[tuple[str, ...], ...]:
+    """Slices of one place that no attribute tells apart, but when they were made, by instance number."""
+    found: dict[tuple[Any, ...], list[Slice]] = {}
+    place_of = {plane.uid: n for n, group in enumerate(groups) for plane in group}
+    for one in sorted(slices, key=_instance_number):
+        if one.key in place_of and not one.frame:
+            alike = tuple(texts(one.header, keyword) for keyword in TELLS_APART if keyword not in PASSING)
+            found.setdefault((place_of[one.key], alike), []).append(one)
+    return tuple(tuple(one.sop_instance_uid for one in some) for some in found.values() if len(some) > 1)
 
 
 def is_multi_frame(header: Mapping[str, Any]) -> bool:

@@ -59,6 +59,8 @@ def _complete(row: Row[Any], detail: dict[str, Any]) -> str:
     if detail.get("source"):
         text += f" (source {detail['source']})"
     text += f"; {count(detail['slices'], 'slice')}"
+    if volumes := detail.get("volumes"):
+        text += f" in {len(volumes)} volumes: {'; '.join(volumes[:6])}{'; ...' if len(volumes) > 6 else ''}"
     if detail.get("slice_spacing_mm"):
         text += f", {detail['slice_spacing_mm']:g} mm apart"
     if detail.get("frame_of_reference"):
@@ -79,6 +81,8 @@ def _scheduled(row: Row[Any], detail: dict[str, Any]) -> str:
         return f"{text}, beside job {detail['like'][:8]}"
     where = ", ".join(detail.get("destinations", ())) or "no destination"
     note = f"; incomplete: {detail['note']}" if detail.get("note") else ""
+    if volume := detail.get("volume"):
+        note += f"; of several volumes {', '.join(f'{keyword} {value}' for keyword, value in volume.items())}"
     return f"{text}, rule {detail['rule']}, priority {detail['priority'].lower()}, results to {where}{note}"
 
 

@@ -58,7 +58,7 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         card = _card(job, node)
         _refuse_other_modality(job, card)
         started = monotonic()
-        volume = load_volume(node.spool, job.instances)
+        volume = load_volume(node.spool, job.instances, card.volume)
         steps_s["read"] = monotonic() - started
         unfit = _unfit_parts(volume, card)
         prediction = _predict(job, card, volume, node, tuple(unfit))
@@ -123,12 +123,12 @@ def _unfit_parts(volume: Volume, card: ModelCard) -> dict[str, str]:
 
 
 def _predict(job: Job, card: ModelCard, volume: Volume, node: WorkNode, without: tuple[str, ...]) -> Prediction:
-    images = _images(job, volume, node)
+    images = _images(job, card, volume, node)
     model = node.model_for(card)
     return model.predict(images, timeout_s=card.timeout_s, without=without, cancelled=node.cancelled)
 
 
-def _images(job: Job, volume: Volume, node: WorkNode) -> Images:
+def _images(job: Job, card: ModelCard, volume: Volume, node: WorkNode) -> Images:
     """The volume of the job; or those of all its series, by what they are to the model.
 
     Raises
@@ -140,7 +140,7 @@ def _images(job: Job, volume: Volume, node: WorkNode) -> Images:
         return _pixels(job.instances, volume)
     images: dict[str, Pixels] = {job.inputs[0].role: _pixels(job.instances, volume)}
     for one in job.inputs[1:]:
-        other = load_volume(node.spool, one.instances)
+        other = load_volume(node.spool, one.instances, card.volume)
         if _frame(other) != _frame(volume):
             first = job.inputs[0].role
             raise NotEligible(f"{one.role} is not in the frame of reference of {first}: they cannot be laid together.")

@@ -49,7 +49,8 @@ def test_several_time_points_in_one_object_are_refused_and_named(tmp_path: Path)
     verdict, _ = ended(tmp_path, [PHILIPS])
     assert verdict.facts["slices"] == 32
     assert "8 places with more than one slice (up to 4; " in str(verdict.refusal)
-    assert "told apart by TemporalPositionIdentifier (1, 2, 3, 4)." in str(verdict.refusal)
+    assert "told apart by TemporalPositionIdentifier (1, 2, 3, 4), and none of them is a volume" in str(verdict.refusal)
+    assert str(verdict.refusal).endswith("as the first: 8 of 8 slices without a FrameOfReferenceUID.")
 
 
 def spoilt(folder: Path, **groups: Dataset | None) -> Path:

@@ -214,6 +214,16 @@ def test_what_identifies_a_person_is_compared_but_not_shown(home: Path) -> None:
         ('"mean_attenuation"', '"maximum"', "segments.0.measurements.1: "),
         ('value = "39607008"', 'value = "39607008-and-much-more"', "segments.0.type.value: "),
         ("min_slices", "minslices", "accepts.minslices: there is no such key"),
+        (
+            "[accepts]",
+            "[volume]\nEchoNumber = 1\n[accepts]",
+            "'EchoNumber' tells no volumes apart; did you mean 'EchoNumbers'",
+        ),
+        (
+            "[accepts]",
+            "[volume]\nPatientID = 1\n[accepts]",
+            "'PatientID' tells no volumes apart; StackID, EchoNumbers, ",
+        ),
     ],
 )
 def test_a_bad_card_is_refused_with_file_and_key(home: Path, old: str, new: str, problem: str) -> None:
@@ -221,6 +231,13 @@ def test_a_bad_card_is_refused_with_file_and_key(home: Path, old: str, new: str,
     file.write_text(CARD.replace(old, new, 1))
     found = problems(home)
     assert any(line.startswith(f"{file}: ") and problem in line for line in found), found
+
+
+def test_a_card_says_which_of_several_volumes_it_takes(home: Path) -> None:
+    file = home / "models" / "organs" / "card.toml"
+    volume = '[volume]\nDiffusionBValue = 0\nEchoTime = 4.6\nTriggerTime = "last"\n'
+    file.write_text(CARD.replace("[accepts]", f"{volume}[accepts]", 1))
+    assert load(home).models["organs"].volume == {"DiffusionBValue": 0, "EchoTime": 4.6, "TriggerTime": "last"}
 
 
 def test_two_models_of_one_name_are_refused(home: Path) -> None:

@@ -120,7 +120,9 @@ def test_frames_are_slices_and_their_object_stands_once() -> None:
     assert verdict.slices == ("1.9",)
     assert verdict.facts["slices"] == 20
     twice = [Slice(uid, {**one.header, "TemporalPositionIdentifier": uid}, one.frame) for one in frames for uid in "12"]
-    assert "told apart by TemporalPositionIdentifier (1, 2)." in str(examine(twice).refusal)
+    assert "TemporalPositionIdentifier 1 (20 slices); TemporalPositionIdentifier 2 (20 slices)" in str(
+        examine(twice).refusal
+    )
 
 
 @pytest.mark.parametrize(
@@ -161,8 +163,8 @@ def test_several_volumes_in_one_series_are_refused_with_what_tells_them_apart() 
     early = stack(10, EchoTime="20", AcquisitionNumber="1", EchoNumbers="1")
     late = stack(10, EchoTime="40", AcquisitionNumber="1", EchoNumbers="1")
     assert refusal(early + late) == (
-        "Several volumes in one series: 10 places with more than one slice (up to 2; the first at -300 mm), "
-        "told apart by EchoTime (20, 40)."
+        "Several volumes in one series: EchoTime 20 (10 slices); EchoTime 40 (10 slices). "
+        "[volume] on the model's card takes one, as EchoTime = 20."
     )
     assert "no attribute tells them apart" in refusal(stack(10) + stack(10))
 
@@ -226,8 +228,11 @@ def test_uneven_and_drifting_steps_are_refused() -> None:
         ("two_orientations", "2 orientations in one series: 2 slices with"),
         ("duplicate", "1 place with more than one slice (up to 2; the first at -90 mm)"),
         ("three_studies", "The slices belong to 3 studies"),
-        ("echoes", "told apart by EchoNumbers (1, 2, 3)."),
-        ("time_points", "15 places with more than one slice (up to 10; "),
+        (
+            "echoes",
+            "2 places with more than one slice (up to 3; the first at -33.708 mm), told apart by EchoNumbers (1, 2",
+        ),
+        ("time_points", "InstanceNumber 1 to 15 (15 slices); InstanceNumber 16 to 30 (15 slices)"),
     ],
 )
 def test_real_series_that_are_no_volume_are_refused(name: str, reason: str) -> None:
