@@ -14,6 +14,8 @@ from sqlalchemy import Connection, Integer, Row, Table, bindparam, func, select,
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.engine import insert_into, utc_now
+from dicom_node.db.prepared import Prepared
+from dicom_node.db.settled import Settled
 from dicom_node.digest import is_earlier
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.completeness import Source, Sources
@@ -101,11 +103,17 @@ _GROWN = (
         images_deleted_at=None,
     )
 )
-_GROWING = _GROWN.where(t.series.c.state == "receiving")  # nearly always
+_GROWING = Prepared(lambda tx: _GROWN.where(t.series.c.state == "receiving"))  # nearly always
+_ASSOCIATION = Prepared(lambda tx: insert_into(tx, t.association).on_conflict_do_nothing())
+_INSTANCE = Prepared(lambda tx: insert_into(tx, t.instance).on_conflict_do_nothing())
 
 
 def store_instances(
-    tx: Connection, new: Sequence[NewInstance], sources: Sources, has_digest: Callable[[str, str], bool]
+    tx: Connection,
+    new: Sequence[NewInstance],
+    sources: Sources,
+    has_digest: Callable[[str, str], bool],
+    settled: Settled | None = None,
 ) -> list[Stored]:
     """Write the rows of instances, and of their studies, series and associations where these are new.
 
@@ -118,6 +126,8 @@ def store_instances(
     has_digest : callable
         Says of a file in the spool whether its data set has a digest. Asked about instances that an earlier version
         stored, under a digest of another kind.
+    settled : Settled, optional
+        What earlier calls have settled; what this one settles is added.
 
     Returns
     -------
@@ -125,13 +135,17 @@ def store_instances(
         One for each of `new`, in its order.
     """
     now = utc_now()
-    _ensure_associations(tx, {one.sender.id: one.sender for one in new}.values())
-    known = _known(tx, [one.sop_instance_uid for one in new])
+    settled = Settled() if settled is None else settled
+    settled.make_room()
+    _ensure_associations(tx, {one.sender.id: one.sender for one in new}, settled)
+    is_settled = all(_series_of(one) in settled.series for one in new)
+    # an instance that is stored already must not begin a series; where there is none to begin, inserting tells
+    known = {} if is_settled else _known(tx, [one.sop_instance_uid for one in new])
     fresh: dict[str, NewInstance] = {}
     for one in sorted(new, key=_place):  # so that two receivers cannot lock each other out
         if one.sop_instance_uid not in known:
             fresh.setdefault(one.sop_instance_uid, one)
-    stored = _store_fresh(tx, fresh, now, sources)
+    stored = _store_fresh(tx, fresh, now, sources, settled)
     twins = [one.sop_instance_uid for one in new if stored.get(one.sop_instance_uid) is not one]
     known |= _known(tx, [uid for uid in twins if uid not in known])
     return [
@@ -144,7 +158,7 @@ def store_instances(
 
 def end_association(tx: Connection, sender: Sender, *, reason: str, stored: int, refused: int) -> None:
     """Record how an association ended that stored or was refused at least one instance."""
-    _ensure_associations(tx, [sender])
+    _ensure_associations(tx, {sender.id: sender}, Settled())
     ended = {"ended_at": utc_now(), "end_reason": reason[:200], "stored": stored, "refused": refused}
     tx.execute(update(t.association).where(t.association.c.id == sender.id).values(**ended))
 
@@ -170,26 +184,28 @@ def _place(one: NewInstance) -> tuple[str, str, str]:
     return one.study_instance_uid, one.series_instance_uid, one.sop_instance_uid
 
 
+def _series_of(one: NewInstance) -> tuple[str, str]:
+    return one.study_instance_uid, one.series_instance_uid
+
+
 def _store_fresh(
-    tx: Connection, fresh: dict[str, NewInstance], now: datetime, sources: Sources
+    tx: Connection, fresh: dict[str, NewInstance], now: datetime, sources: Sources, settled: Settled
 ) -> dict[str, NewInstance]:
     """Insert what nobody has stored yet, by SOP Instance UID; what no other receiver was faster with."""
-    series: dict[tuple[str, str], str] = {}  # study and series UIDs -> id of the series
+    series = settled.series
     for one in fresh.values():
-        place = one.study_instance_uid, one.series_instance_uid
-        series[place] = series.get(place) or _ensure_series(tx, one, now, sources)
-    ids = {uid: series[one.study_instance_uid, one.series_instance_uid] for uid, one in fresh.items()}
-    inserted = _insert(tx, [_row(one, ids[uid], now) for uid, one in fresh.items()])
-    stored = {uid: one for uid, one in fresh.items() if uid in inserted}
+        if _series_of(one) not in series:
+            series[_series_of(one)] = _ensure_series(tx, one, now, sources)
+    stored = _insert(tx, {uid: (one, series[_series_of(one)]) for uid, one in fresh.items()}, now)
     grown: dict[str, list[NewInstance]] = {}
-    for uid, one in stored.items():
-        grown.setdefault(ids[uid], []).append(one)
+    for one in stored.values():
+        grown.setdefault(series[_series_of(one)], []).append(one)
     for series_id, arrived in grown.items():
         _grow(tx, series_id, arrived, now, sources)
     return stored
 
 
-def _ensure_associations(tx: Connection, senders: Iterable[Sender]) -> None:
+def _ensure_associations(tx: Connection, senders: dict[str, Sender], settled: Settled) -> None:
     rows = [
         {
             "id": sender.id,
@@ -200,10 +216,12 @@ def _ensure_associations(tx: Connection, senders: Iterable[Sender]) -> None:
             "account": sender.account,
             "started_at": sender.started_at,
         }
-        for sender in senders
+        for sender in senders.values()
+        if sender.id not in settled.associations
     ]
     if rows:
-        tx.execute(_insert_or_nothing(tx, t.association), rows)
+        _ASSOCIATION.execute(tx, rows)
+        settled.associations.update(senders)
 
 
 def _ensure_series(tx: Connection, one: NewInstance, now: datetime, sources: Sources) -> str:
@@ -261,12 +279,16 @@ def _row(one: NewInstance, series_id: str, now: datetime) -> dict[str, Any]:
     }
 
 
-def _insert(tx: Connection, rows: list[dict[str, Any]]) -> set[str]:
-    """Insert instances; the SOP Instance UIDs of those that no other receiver was faster with."""
-    if not rows:
-        return set()
-    insert = _insert_or_nothing(tx, t.instance).returning(t.instance.c.sop_instance_uid)
-    return set(tx.scalars(insert, rows))
+def _insert(tx: Connection, fresh: dict[str, tuple[NewInstance, str]], now: datetime) -> dict[str, NewInstance]:
+    """Insert instances, each with the id of its series; those that no other receiver was faster with."""
+    if not fresh:
+        return {}
+    inserted = _INSTANCE.execute(tx, [_row(one, series_id, now) for one, series_id in fresh.values()])
+    stored = {uid: one for uid, (one, _) in fresh.items()}
+    if inserted == len(fresh):
+        return stored
+    mine = paths_known(tx, [one.path for one in stored.values()])
+    return {uid: one for uid, one in stored.items() if one.path in mine}
 
 
 def _known(tx: Connection, uids: list[str]) -> dict[str, Row[*tuple[Any, ...]]]:
@@ -295,7 +317,7 @@ def _grow(tx: Connection, series_id: str, arrived: list[NewInstance], now: datet
         "now": now,
         **_waiting(sources.of(one.sender for one in arrived), now),
     }
-    if tx.execute(_GROWING, growth).rowcount:
+    if _GROWING.execute(tx, [growth]):
         return
     before = tx.execute(_LOCKED, {"series": series_id}).one()
     tx.execute(_GROWN, growth)
@@ -334,12 +356,8 @@ def _tell_difference(tx: Connection, one: NewInstance, found: Row[*tuple[Any, ..
 def _insert_new(tx: Connection, table: Table, row: dict[str, Any]) -> bool:
     """Insert a row unless one with the same key is there; whether it was inserted."""
     # psycopg counts no inserted rows, so the row has to say that it is new
-    insert = _insert_or_nothing(tx, table).returning(table.c.id)
+    insert = insert_into(tx, table).on_conflict_do_nothing().returning(table.c.id)
     return tx.execute(insert, row).first() is not None
-
-
-def _insert_or_nothing(tx: Connection, table: Table) -> Any:
-    return insert_into(tx, table).on_conflict_do_nothing()
 
 
 def _text(one: NewInstance, keyword: str, longest: int) -> str:

@@ -34,6 +34,8 @@ _CHARACTER_SET, _SERIES_INSTANCE_UID = 0x00080005, 0x0020000E
 _ITEM, _ITEM_END, _SEQUENCE_END = 0xFFFEE000, 0xFFFEE00D, 0xFFFEE0DD
 _UNDEFINED = 0xFFFFFFFF
 _LONG = frozenset((b"OB", b"OD", b"OF", b"OL", b"OV", b"OW", b"SQ", b"SV", b"UC", b"UN", b"UR", b"UT", b"UV"))
+_SHORT = frozenset((b"AE", b"AS", b"AT", b"CS", b"DA", b"DS", b"DT", b"FL", b"FD", b"IS", b"LO", b"LT", b"PN", b"SH"))
+_SHORT |= {b"SL", b"SS", b"ST", b"TM", b"UI", b"UL", b"US"}
 # The whole data set is deflated (PS3.5 A.5, A.7, A.11), not only its frames; the others are the two of JPIP.
 _DEFLATED = {DeflatedExplicitVRLittleEndian, "1.2.840.10008.1.2.4.95", "1.2.840.10008.1.2.4.205"}
 _NUMBERS = {"US": "H", "SS": "h", "UL": "I", "SL": "i", "FL": "f", "FD": "d"}
@@ -69,12 +71,12 @@ def read_header(source: Source, transfer_syntax_uid: str) -> dict[str, Any]:
         If the elements up to the last one wanted cannot be walked.
     """
     walk = _walk(source, transfer_syntax_uid)
-    raw = walk.collect({_CHARACTER_SET, *_wanted()})
+    wanted = _wanted()
+    raw = walk.collect(wanted.keys() | {_CHARACTER_SET})
     encodings = _encodings(raw.get(_CHARACTER_SET, b""))
     header: dict[str, Any] = {}
-    for tag, (keyword, vr, several) in _wanted().items():
-        values = _values(raw.get(tag, b""), vr, several, encodings, walk.order)
-        if values:
+    for tag, (keyword, vr, several) in wanted.items():
+        if (value := raw.get(tag)) and (values := _values(value, vr, several, encodings, walk.order)):
             header[keyword] = values[0] if len(values) == 1 else values
     return header
 
@@ -131,12 +133,17 @@ class _Walk:
         self._tag = struct.Struct(f"{order}HH")
         self._short = struct.Struct(f"{order}H")
         self._long = struct.Struct(f"{order}I")
+        self._head = struct.Struct(f"{order}HH2sH")
 
     def collect(self, wanted: Set[int]) -> dict[int, bytes]:
         """Values of the wanted elements of the data set itself, by tag; nothing after the last of them is looked at."""
         last = max(wanted)
         found: dict[int, bytes] = {}
-        while (element := self._next(self._implicit)) is not None:
+        while True:
+            if not self._implicit:
+                self._collect_plain(wanted, last, found)
+            if (element := self._next(self._implicit)) is None:
+                break
             tag, vr, length = element
             if tag > last:
                 break
@@ -149,6 +156,30 @@ class _Walk:
                     break
             self._position += length
         return found
+
+    def _collect_plain(self, wanted: Set[int], last: int, found: dict[int, bytes]) -> None:
+        """Do at once what most elements need: those with a VR and a length, which lie in the window as a whole."""
+        data, start = self._window.around(self._position)
+        at, end = self._position - start, len(data) - 12
+        most, seen = self._most - self._elements, 0
+        while at <= end and seen < most:
+            group, number, vr, length = self._head.unpack_from(data, at)
+            size = 8
+            if vr not in _SHORT:
+                if vr not in _LONG:
+                    break
+                (length,) = self._long.unpack_from(data, at + 8)
+                size = 12
+            tag = group << 16 | number
+            after = at + size + length
+            if length == _UNDEFINED or tag >= last or after > len(data):
+                break
+            if tag in wanted and length <= LONGEST_VALUE:
+                found[tag] = data[at + size : after]
+            at = after
+            seen += 1
+        self._position = start + at
+        self._elements += seen
 
     def to_end(self, size: int) -> None:
         """Step over every element; the last has to end where the data set does, zeros after it aside."""
@@ -233,6 +264,11 @@ class _Window:
         self._source = source
         self._start = 0
         self._bytes = b""
+
+    def around(self, position: int) -> tuple[bytes, int]:
+        """Give what lies around a place, and where that begins."""
+        self.at(position, 12)
+        return self._bytes, self._start
 
     def at(self, position: int, length: int) -> bytes:
         """Read `length` bytes at `position`; fewer only at the end of the data set."""
@@ -331,4 +367,5 @@ def _decoded(value: bytes, encodings: list[str]) -> str:
 
 def _clean(text: str) -> str:
     """Drop what no database text holds: NUL, control characters and lone surrogates."""
+    text = text.strip("\0 ")
     return (text if text.isprintable() else "".join(c for c in text if c.isprintable())).strip()

@@ -31,6 +31,7 @@ from sqlalchemy import Connection, Engine
 from dicom_node.db.audit import record
 from dicom_node.db.engine import is_away
 from dicom_node.db.instances import NewInstance, Stored, store_instances
+from dicom_node.db.settled import Settled
 from dicom_node.db.unstored import note_unstored
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.completeness import Sources
@@ -72,6 +73,7 @@ class Storage:
         self._sources = sources
         self._disk: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
         self._commits: queue.SimpleQueue[Arrival | Task | Note | None] = queue.SimpleQueue()
+        self._settled = Settled()  # the commit thread's
         self._untold: list[Note] = []  # for the audit trail, not yet committed
         self._threads = [
             Thread(target=self._write_all, name="write", daemon=True),
@@ -203,17 +205,19 @@ class Storage:
         return [(a, replace(a.instance, path=path)) for a, path in zip(complete, paths, strict=True) if a.instance]
 
     def _commit(self, kept: list[tuple[Arrival, NewInstance]]) -> None:
-        """Write the rows of all in one transaction; of each alone, when one of them cannot be stored."""
+        """Write the rows of all in one transaction; of each alone and anew, when one of them cannot be stored."""
         if not kept:
             return
         in_doubt = False
         try:
             with self._engine.connect() as connection, connection.begin() as tx:
-                outcomes = store_instances(connection, [new for _, new in kept], self._sources, self._spool.has_digest)
+                news = [new for _, new in kept]
+                outcomes = store_instances(connection, news, self._sources, self._spool.has_digest, self._settled)
                 in_doubt = True
                 tx.commit()
         except Exception as error:  # noqa: BLE001 - told by _refusal; the peers are owed an answer in any case
-            if len(kept) > 1 and not in_doubt and not is_away(error):
+            may_be_outdated = self._settled.clear()
+            if (len(kept) > 1 or may_be_outdated) and not in_doubt and not is_away(error):
                 for one in kept:
                     self._commit([one])
                 return

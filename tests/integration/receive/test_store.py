@@ -14,7 +14,7 @@ import pytest
 from pydicom import dcmread
 from pydicom.uid import CTImageStorage, ExplicitVRLittleEndian, MRImageStorage
 from pynetdicom import AE
-from sqlalchemy import update
+from sqlalchemy import delete, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.engine import transaction
@@ -72,6 +72,22 @@ def test_rows_tell_study_series_and_association(start: Start, database_url: str)
     assert "RAW" in association.implementation
     assert association.started_at < association.ended_at
     assert [row.association_id for row in node.rows(t.instance)] == [association.id] * 2
+
+
+def test_a_series_whose_rows_were_deleted_on_the_way_begins_anew(start: Start, database_url: str) -> None:
+    node = start(url=database_url)
+    with Scu(node.port) as scu:
+        scu.associate_for(ct())
+        assert [scu.store(ct(number)) for number in (1, 2)] == [SUCCESS] * 2
+        with transaction(node.engine) as tx:  # as retention does, long after
+            for table in (t.instance, t.series, t.study):
+                tx.execute(delete(table))
+        assert [scu.store(ct(number)) for number in (3, 4, 1)] == [SUCCESS] * 3
+        scu.release()
+    (series,) = node.rows(t.series)
+    assert series.instance_count == 3
+    assert [row.sop_instance_uid for row in node.rows(t.instance)] == [ct(n).sop_instance_uid for n in (3, 4, 1)]
+    assert {row.series_id for row in node.rows(t.instance)} == {series.id}
 
 
 def test_storescu_sends_a_real_series(start: Start, database_url: str, chest_ct: Sequence[Path]) -> None:
