@@ -1,26 +1,32 @@
-"""What the process of a model does once it is shut in: it loads the bundle, then answers one request after another."""
+"""What the process of a model does once it is shut in: it loads the model, then answers one request after another."""
 
 from __future__ import annotations
 
 import json
 import os
+import resource
+import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TextIO
+from typing import Any, Protocol, TextIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ai.contract import Images, LabelMap, ModelCrashed, ModelError, ModelOutOfMemory, Prediction, Volume
 
-if TYPE_CHECKING:
-    from ai.bundle import Bundle
+
+class _Model(Protocol):
+    """What answers: a bundle, or a program."""
+
+    def predict(self, images: Images, without: Collection[str] = ()) -> Prediction:
+        """Answer about one volume."""
 
 
 def serve(order: Mapping[str, Any], lines: TextIO, start: Mapping[str, Any]) -> None:
-    """Load a bundle, say so, and answer until there is no more to read.
+    """Load a model, say so, and answer until there is no more to read.
 
     Parameters
     ----------
@@ -29,24 +35,29 @@ def serve(order: Mapping[str, Any], lines: TextIO, start: Mapping[str, Any]) -> 
     lines : io.TextIOWrapper
         Requests are read from it, and answers written to it.
     start : mapping
-        What else to say once the bundle is loaded.
+        What else to say once the model is loaded.
     """
     started = time.perf_counter()
     try:
-        bundle = _load(order)
+        model = _load(order)
     except ModelError as error:
         _say(lines, _refusal(error))
         return
     _say(lines, {**start, "loaded_s": time.perf_counter() - started})
     for line in lines:
-        _say(lines, _answer(bundle, json.loads(line), order))
+        _say(lines, _answer(model, json.loads(line), order))
 
 
-def _load(order: Mapping[str, Any]) -> Bundle:
+def _load(order: Mapping[str, Any]) -> _Model:
+    folder, command = Path(order["bundle"]), order["command"]
     try:
+        if command is not None:
+            from ai.program import Program
+
+            return Program.load(folder, command, order["device"], order["memory_mib"])
         from ai.bundle import Bundle  # here, not above: what cannot be imported is told to the parent
 
-        return Bundle.load(Path(order["bundle"]), _device(order["device"]), order["changes"])
+        return Bundle.load(folder, _device(order["device"]), order["changes"])
     except MemoryError as error:
         raise ModelOutOfMemory("The model could not be loaded in the memory it may have.") from error
     except ImportError as error:
@@ -64,10 +75,10 @@ def _device(wanted: str) -> str:
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 
-def _answer(bundle: Bundle, request: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:
+def _answer(model: _Model, request: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:
     try:
         images = _take_images(request["images"], order["volume"])
-        prediction = bundle.predict(images, without=request["without"])
+        prediction = model.predict(images, without=request["without"])
     except ModelError as error:
         return _refusal(error)
     _give_maps(prediction, order["labels"])
@@ -81,6 +92,8 @@ def _answer(bundle: Bundle, request: Mapping[str, Any], order: Mapping[str, Any]
         "values": prediction.values,
         "steps_s": dict(prediction.steps_s),
         "device": prediction.device,
+        "memory_mib": prediction.memory_mib or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+        "gpu_memory_mib": prediction.gpu_memory_mib,
     }
 
 
@@ -123,9 +136,10 @@ def _names(label_map: LabelMap) -> dict[str, str]:
 
 
 def _refusal(error: ModelError) -> dict[str, Any]:
-    return {"error": type(error).__name__, "message": str(error)}
+    return {"error": type(error).__name__, "message": str(error), "steps_s": dict(error.steps_s)}
 
 
 def _say(lines: TextIO, message: Mapping[str, Any]) -> None:
+    sys.stdout.flush()  # what the model printed comes before its answer
     lines.write(json.dumps(message) + "\n")
     lines.flush()

@@ -158,7 +158,7 @@ class Bundle:
         torch.manual_seed(0)
         self._leave_out(without)
         clock = _Clock()
-        with torch.inference_mode(), _explained(self.name):
+        with torch.inference_mode(), _explained(self.name, clock), _gpu_memory(self.device) as gpu_mib:
             parts = [self._ask(fed, clock, without) for fed in feed(images, self._wanted)]
             whole = parts[0] if len(parts) == 1 else self._joined(parts)
             maps = label_maps(whole.channels, self._channels) if whole.channels is not None else []
@@ -175,6 +175,7 @@ class Bundle:
             {name: _slices_first(array) for name, array in likely.items()},
             whole.classes,
             whole.values,
+            gpu_memory_mib=gpu_mib(),
         )
 
     def _ask(self, fed: Fed, clock: _Clock, without: Collection[str]) -> _Part:
@@ -280,8 +281,26 @@ class _Clock:
 
 
 @contextmanager
-def _explained(name: str) -> Iterator[None]:
-    """Turn whatever the bundle's code raises into a sentence of ours."""
+def _gpu_memory(device: torch.device) -> Iterator[Callable[[], int]]:
+    """Give what tells the most memory that was held on the GPU since, in MiB; 0 on the processor."""
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats(device)
+    yield lambda: torch.cuda.max_memory_reserved(device) >> 20 if device.type == "cuda" else 0
+
+
+@contextmanager
+def _explained(name: str, clock: _Clock) -> Iterator[None]:
+    """Turn whatever the bundle's code raises into a sentence of ours, with the steps until then."""
+    try:
+        with _sentence(name):
+            yield
+    except ModelError as error:
+        error.steps_s = dict(clock.steps_s)
+        raise
+
+
+@contextmanager
+def _sentence(name: str) -> Iterator[None]:
     try:
         yield
     except ModelError:

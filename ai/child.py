@@ -26,7 +26,7 @@ _PR_SET_PDEATHSIG = 1
 
 
 def main() -> None:
-    """Serve one bundle until the parent closes the socket or dies."""
+    """Serve one model until the parent closes the socket or dies."""
     order = json.loads(sys.argv[1])
     with socket.socket(fileno=order["control"]) as control, control.makefile("rw", encoding="utf-8") as lines:
         try:
@@ -51,14 +51,17 @@ def _shut_in(order: Mapping[str, Any]) -> dict[str, Any]:
     _offer_to_die_first()
     if order["account"]:
         become(order["account"])
-    _die_with(order["parent"])
+    _die_with(order["parent"], whole_group=order["command"] is not None)
     _limit_memory(order["memory_mib"])
     if order["confine"] == "never":
         return {"confined": [], "why_not": "switched off"}
-    if "cuda" in order["device"] or order["device"] == "auto":
+    command = order["command"] or {"reads": (), "parallel": False}
+    if order["command"] is None and ("cuda" in order["device"] or order["device"] == "auto"):
         _wake_gpu(order["device"])
+    readable = [Path(order["bundle"]), *map(Path, command["reads"])]
+    may = {"may_start": order["command"] is not None, "may_share": command["parallel"]}
     try:
-        return {"confined": confine([Path(order["bundle"])], [Path(order["scratch"])]), "why_not": ""}
+        return {"confined": confine(readable, [Path(order["scratch"])], **may), "why_not": ""}
     except ConfinementError as error:
         if order["confine"] == "always":
             raise
@@ -71,10 +74,17 @@ def _offer_to_die_first() -> None:
         Path("/proc/self/oom_score_adj").write_text("800", encoding="ascii")
 
 
-def _die_with(parent: int) -> None:
-    """Ask Linux for SIGKILL when the parent dies, however it dies: no model outlives its worker."""
+def _die_with(parent: int, *, whole_group: bool) -> None:
+    """Ask Linux for a signal when the parent dies, however it dies: no model outlives its worker.
+
+    That goes to this process alone; where it has started others, it takes them with it.
+    """
+    wanted = signal.SIGKILL
+    if whole_group:
+        wanted = signal.SIGTERM
+        signal.signal(signal.SIGTERM, lambda number, frame: os.killpg(0, signal.SIGKILL))
     if sys.platform == "linux":
-        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        ctypes.CDLL(None, use_errno=True).prctl(_PR_SET_PDEATHSIG, wanted, 0, 0, 0)
     if os.getppid() != parent:  # it died before we could ask
         os._exit(1)
 

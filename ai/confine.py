@@ -2,7 +2,8 @@
 
 On Linux, without privileges: Landlock lets it read the programs, its bundle and nothing else, and write only into a
 scratch folder of its own; seccomp lets it open no socket and start no process, so that it can neither call home nor
-leave the group that is killed with it; capabilities are dropped. Standard library only: this comes before torch.
+leave the group that is killed with it; capabilities are dropped. A model that is a program may start others, which
+inherit all of this. Standard library only: this comes before torch.
 
 References
 ----------
@@ -39,8 +40,13 @@ _BENEATH = 1
 
 _PR_SET_PDEATHSIG, _PR_SET_DUMPABLE, _PR_SET_NO_NEW_PRIVS = 1, 4, 38
 _CLONE_THREAD = 0x10000
+_CLONE_NAMESPACES = 0x7E020000  # mounts, cgroup, host name, IPC, users, process ids, network
+_AF_UNIX = 1
 _FILTER_MODE, _ALL_THREADS = 1, 1
 _ALLOW, _KILL, _ERRNO = 0x7FFF0000, 0x80000000, 0x00050000
+_STARTING = ("fork", "vfork")
+_TALKING = ("socket", "connect")
+_SHARED_MEMORY = "/dev/shm"  # noqa: S108
 _ANSWERED = {"clone3": errno.ENOSYS}  # the C library then uses clone, whose flags a filter can see
 
 # What a model has no need of: sockets, processes, other processes' memory, ways around the above.
@@ -117,8 +123,10 @@ def become(account: str) -> None:
     ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 1, 0, 0, 0)  # else /proc/self is closed to its own process
 
 
-def confine(readable: Iterable[Path], writable: Iterable[Path]) -> tuple[str, ...]:
-    """Shut this process in, for good, with all threads that it has or starts.
+def confine(
+    readable: Iterable[Path], writable: Iterable[Path], *, may_start: bool = False, may_share: bool = False
+) -> tuple[str, ...]:
+    """Shut this process in, for good, with all threads that it has or starts, and all processes if it may start any.
 
     Parameters
     ----------
@@ -126,6 +134,11 @@ def confine(readable: Iterable[Path], writable: Iterable[Path]) -> tuple[str, ..
         Folders and files that it may read, beside the system's programs and Python's packages.
     writable : iterable of pathlib.Path
         Folders in which it may do anything.
+    may_start : bool
+        Whether it may start processes. They are shut in like it, and cannot leave the group that is killed with it.
+    may_share : bool
+        Whether these may share memory and open sockets between each other: sockets of this machine alone, never of a
+        network.
 
     Returns
     -------
@@ -141,9 +154,10 @@ def confine(readable: Iterable[Path], writable: Iterable[Path]) -> tuple[str, ..
     libc = ctypes.CDLL(None, use_errno=True)
     if libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0):
         raise ConfinementError("Linux refuses to give up privileges")
-    version = _landlock(libc, [*readable, *_programs()], [*writable, *_devices()])
+    shared = [Path(_SHARED_MEMORY)] if may_share else []
+    version = _landlock(libc, [*readable, *_programs()], [*writable, *shared, *_devices()])
     _drop_capabilities(libc, machine)
-    _seccomp(libc, machine)
+    _seccomp(libc, b"".join(_filter(machine, may_start=may_start, may_share=may_share)), machine.seccomp)
     return f"landlock {version}", "seccomp"
 
 
@@ -221,21 +235,26 @@ def _drop_capabilities(libc: ctypes.CDLL, machine: _Machine) -> None:
         raise ConfinementError(f"capabilities cannot be dropped: {os.strerror(ctypes.get_errno())}")
 
 
-def _seccomp(libc: ctypes.CDLL, machine: _Machine) -> None:
-    program = b"".join(_filter(machine))
+def _seccomp(libc: ctypes.CDLL, program: bytes, call: int) -> None:
     kept = ctypes.create_string_buffer(program, len(program))
     described = struct.pack("=HxxxxxxQ", len(program) // 8, ctypes.addressof(kept))
-    if libc.syscall(machine.seccomp, _FILTER_MODE, _ALL_THREADS, described):
+    if libc.syscall(call, _FILTER_MODE, _ALL_THREADS, described):
         raise ConfinementError(f"seccomp cannot be switched on: {os.strerror(ctypes.get_errno())}")
 
 
-def _filter(machine: _Machine) -> Iterator[bytes]:
+def _filter(machine: _Machine, *, may_start: bool, may_share: bool) -> Iterator[bytes]:
     """The filter in the kernel's own instructions. Offsets: 0 call, 4 processor, 16 first argument."""
     yield from (_load(4), _if_equal(machine.arch, 1, 0), _return(_KILL), _load(0))
     yield from (_if_at_least(0x40000000, 0, 1), _return(_ERRNO | errno.EPERM))  # 32-bit pointers on x86_64
+    spared = (*(_STARTING if may_start else ()), *(_TALKING if may_share else ()))
     for name, number in machine.calls.items():
-        yield from (_if_equal(number, 0, 1), _return(_ERRNO | _ANSWERED.get(name, errno.EPERM)))
-    yield from (_if_equal(machine.clone, 0, 4), _load(16), _if_set(_CLONE_THREAD, 1, 0))
+        if name not in spared:
+            yield from (_if_equal(number, 0, 1), _return(_ERRNO | _ANSWERED.get(name, errno.EPERM)))
+    if may_share:
+        yield from (_if_equal(machine.calls["socket"], 0, 4), _load(16), _if_equal(_AF_UNIX, 1, 0))
+        yield from (_return(_ERRNO | errno.EPERM), _return(_ALLOW))
+    refused = _if_set(_CLONE_NAMESPACES, 0, 1) if may_start else _if_set(_CLONE_THREAD, 1, 0)
+    yield from (_if_equal(machine.clone, 0, 4), _load(16), refused)
     yield from (_return(_ERRNO | errno.EPERM), _return(_ALLOW))
     yield from (_if_equal(machine.prctl, 0, 4), _load(16), _if_equal(_PR_SET_PDEATHSIG, 0, 1))
     yield from (_return(_ERRNO | errno.EPERM), _return(_ALLOW), _return(_ALLOW))

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +17,18 @@ _NOWHERE: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
 
 
 class ModelError(Exception):
-    """A model gave no usable answer. The message is a sentence for an administrator, without patient data."""
+    """A model gave no usable answer. The message is a sentence for an administrator, without patient data.
+
+    Attributes
+    ----------
+    steps_s : mapping of str to float
+        Seconds spent in each step, as far as it came; those of `Prediction`.
+    printed : str
+        The last that the model printed, on both of its outputs.
+    """
+
+    steps_s: Mapping[str, float] = MappingProxyType({})
+    printed: str = ""
 
 
 class ModelTimeout(ModelError):
@@ -138,6 +150,10 @@ class Prediction:
         ``postprocess``.
     device : str
         Where it was computed: ``cpu``, ``cuda:0``.
+    memory_mib, gpu_memory_mib : int
+        The most memory that the model's process, or those of its program, have held; 0 where that is not known.
+    printed : str
+        The last that the model printed, on both of its outputs.
     """
 
     label_maps: tuple[LabelMap, ...]
@@ -149,6 +165,9 @@ class Prediction:
     probabilities: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
+    memory_mib: int = 0
+    gpu_memory_mib: int = 0
+    printed: str = ""
     _boxes: dict[int, list[Box | None]] = field(default_factory=dict, init=False, repr=False)
 
     def mask(self, name: str) -> NDArray[np.bool_]:

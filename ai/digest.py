@@ -9,13 +9,15 @@ from pathlib import Path
 _LEFT_OUT = "__pycache__"  # Python writes it while a bundle runs
 
 
-def bundle_digest(bundle: Path) -> str:
+def bundle_digest(bundle: Path, *programs: Path) -> str:
     """SHA-256 over every file of a bundle: its name inside the bundle, its size and its bytes.
 
     Parameters
     ----------
     bundle : pathlib.Path
         The bundle's root.
+    programs : pathlib.Path
+        Files outside of it that belong to it, by their full names.
 
     Returns
     -------
@@ -27,7 +29,7 @@ def bundle_digest(bundle: Path) -> str:
     OSError
         If a file cannot be read.
     """
-    return _digest(bundle, bundle.rglob("*"))
+    return _digest(bundle, bundle.rglob("*"), programs)
 
 
 def weights_digest(bundle: Path) -> str:
@@ -35,10 +37,11 @@ def weights_digest(bundle: Path) -> str:
     return _digest(bundle, (bundle / "models").rglob("*"))
 
 
-def _digest(root: Path, paths: Iterable[Path]) -> str:
+def _digest(root: Path, paths: Iterable[Path], others: Iterable[Path] = ()) -> str:
     named = {
         path.relative_to(root).as_posix(): path for path in paths if path.is_file() and _LEFT_OUT not in path.parts
     }
+    named |= {str(path): path for path in others}
     whole = hashlib.sha256()
     for name in sorted(named):
         with named[name].open("rb") as file:

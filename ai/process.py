@@ -1,4 +1,4 @@
-"""One warm model in one killable child process.
+"""One model in one killable child process, kept warm.
 
 A model that hangs, crashes or eats the memory costs one answer, never the process that asked. This module imports
 neither torch nor MONAI; the child does. The child is trusted less than we are: it gets a few environment variables and
@@ -23,6 +23,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Literal, Self
@@ -51,7 +52,8 @@ _log = logging.getLogger(__name__)
 Confine = Literal["auto", "always", "never"]
 
 _POLL_S = 0.2
-_TAIL_BYTES = 16_384
+_TAIL_BYTES = 16_384  # of what a model prints
+_MOST_READS = 64  # at a time: it may print faster than it is read
 _LONGEST_ANSWER = 1_048_576
 _KEPT_ENVIRONMENT = (
     *("PATH", "VIRTUAL_ENV", "LD_LIBRARY_PATH", "LANG", "LC_ALL"),
@@ -63,10 +65,11 @@ _ERRORS: Mapping[str, type[ModelError]] = {
 
 
 class ModelProcess:
-    """A bundle, kept loaded in a child process between predictions.
+    """A bundle, kept loaded in a child process between predictions; or a program that is run for each of them.
 
-    The child starts with the first prediction and again after each one that ended it. One prediction at a time; other
-    threads wait. `close` may be called from any thread and ends a running prediction.
+    The child starts with the first prediction and again after each one that ended it, as every prediction of a program
+    does: nothing that it started outlives its answer. One prediction at a time; other threads wait. `close` may be
+    called from any thread and ends a running prediction.
 
     Parameters
     ----------
@@ -82,6 +85,8 @@ class ModelProcess:
         Account of the system that the child takes on; ours without it. Only a node that runs as root can change it.
     changes : mapping of str to Any, optional
         Values in place of those of the bundle's inference configuration.
+    command : mapping of str to Any, optional
+        How to call the program that is the model, as `ai.program.Program` takes it. A bundle has none.
     """
 
     def __init__(
@@ -93,17 +98,20 @@ class ModelProcess:
         confine: Confine = "auto",
         account: str = "",
         changes: Mapping[str, Any] | None = None,
+        command: Mapping[str, Any] | None = None,
     ) -> None:
-        self._order = {
+        self._order: dict[str, Any] = {
             "bundle": str(bundle_path.resolve()),
             "device": device,
             "memory_mib": memory_mib,
             "confine": confine,
             "account": account,
             "changes": dict(changes or {}),
+            "command": dict(command) if command is not None else None,
         }
         self._name = bundle_path.name
         self._child: _Child | None = None
+        self._last_words = ""
         self._one_at_a_time = threading.Lock()
 
     @property
@@ -152,18 +160,37 @@ class ModelProcess:
         with self._one_at_a_time:
             wait = _Wait(time.monotonic() + timeout_s, timeout_s, cancelled, self._name)
             try:
-                return self._ask(images, wait, without)
-            except ModelInvalidOutput:
+                prediction = self._ask(images, wait, without)
+            except ModelInvalidOutput as error:
+                self._end_program()
+                error.printed = self.printed
                 raise  # the process is sound; only its answer was not
-            except BaseException:
+            except BaseException as error:
                 self.close()
+                if isinstance(error, ModelError):
+                    error.printed = self.printed
                 raise
+            self._end_program()
+            return replace(prediction, printed=self.printed)
 
     def close(self) -> None:
         """Kill the child, if there is one, with all it started."""
         child, self._child = self._child, None
         if child is not None:
             child.kill()
+            self._last_words = child.printed
+
+    def _end_program(self) -> None:
+        """End the process after the answer of a program; the next one need not ask for its version again."""
+        if self._order["command"] is not None:
+            self.close()
+            self._order["command"]["version"] = ()
+
+    @property
+    def printed(self) -> str:
+        """The last that the model printed during the prediction that runs, or that ran last."""
+        child = self._child
+        return self._last_words if child is None else child.printed
 
     def __enter__(self) -> Self:
         return self
@@ -180,6 +207,8 @@ class ModelProcess:
             self.close()
             child = self._child = _Child(self._order, self._name)
             load_s = child.started(wait)
+        else:
+            child.forget_printed()
         given = {"": images} if isinstance(images, Volume) else images
         child.give([volume.array for volume in given.values()])
         child.say({"images": {role: _described(volume) for role, volume in given.items()}, "without": sorted(without)})
@@ -217,6 +246,7 @@ class _Child:
         self._killed = False
         self._oom_kills = _oom_kills()
         self._received = b""
+        self._out = -1
         self._control, theirs = socket.socketpair()
         self._volume, self._labels = os.memfd_create("volume"), os.memfd_create("labels")
         self._scratch = _scratch(order["account"])
@@ -235,6 +265,14 @@ class _Child:
             self._close_files()
             raise ModelCrashed(f"The process of model {name} could not be started: {started[0]}") from started[0]
         self._process = started[0]
+        assert self._process.stdout is not None
+        self._out = self._process.stdout.fileno()
+        os.set_blocking(self._out, False)
+
+    @property
+    def printed(self) -> str:
+        """The last that it printed."""
+        return self._tail.decode("utf-8", "replace").strip()
 
     @property
     def pid(self) -> int:
@@ -273,10 +311,17 @@ class _Child:
         """The next line the child says, or the error that it says or is."""
         with selectors.DefaultSelector() as selector:
             selector.register(self._control, selectors.EVENT_READ)
+            selector.register(self._out, selectors.EVENT_READ)
             while b"\n" not in self._received:
                 wait.check()
-                if selector.select(wait.left_s()):
-                    self._receive()
+                if self._killed:
+                    raise self._death()
+                for ready, _ in selector.select(wait.left_s()):
+                    if ready.fileobj is self._control:
+                        self._receive()
+                    elif not self._read_printed():
+                        selector.unregister(self._out)
+        self._read_printed()
         line, _, self._received = self._received.partition(b"\n")
         try:
             message = json.loads(line)
@@ -285,7 +330,9 @@ class _Child:
             raise ModelCrashed(f"The process of model {self._name} sent an answer that makes no sense.") from failure
         if error is not None:
             self._log_tail()
-            raise error(str(message.get("message", ""))[:500])
+            refusal = error(str(message.get("message", ""))[:500])
+            refusal.steps_s = _seconds(message.get("steps_s"))
+            raise refusal
         return dict(message)
 
     def take(self, count: int) -> NDArray[np.uint8]:
@@ -312,7 +359,25 @@ class _Child:
             self._process.kill()
         self._process.wait()
         self._keeper.join(timeout=5)
+        self._read_printed()
         self._close_files()
+
+    def forget_printed(self) -> None:
+        self._read_printed()
+        self._tail = b""
+
+    def _read_printed(self) -> bool:
+        """Take what is there of what it printed, or much of it; False when there will be no more."""
+        try:
+            for _ in range(_MOST_READS):
+                if not (chunk := os.read(self._out, 65_536)):
+                    return False
+                self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
+        except BlockingIOError:
+            pass
+        except OSError:
+            return False
+        return True
 
     def _receive(self) -> None:
         try:
@@ -333,6 +398,7 @@ class _Child:
             return ModelCrashed(f"The process of model {self._name} closed its connection.")
         if self._killed:
             return ModelCancelled(f"The model {self._name} was stopped.")
+        self._read_printed()
         self._log_tail()
         if code == -signal.SIGKILL and _oom_kills() > self._oom_kills:
             return ModelOutOfMemory(f"The machine ran out of memory and ended the process of model {self._name}.")
@@ -341,7 +407,7 @@ class _Child:
 
     def _log_tail(self) -> None:
         if self._tail:
-            _log.warning("model %s printed last: %s", self._name, self._tail.decode("utf-8", "replace").strip())
+            _log.warning("model %s printed last: %s", self._name, self.printed)
 
     def _keep(
         self,
@@ -350,7 +416,7 @@ class _Child:
         started: list[subprocess.Popen[bytes] | OSError],
         running: threading.Event,
     ) -> None:
-        """Start the child, remember the last it prints, and stay until it is gone."""
+        """Start the child, and stay until it is gone."""
         home = str(Path(__file__).resolve().parent.parent)
         environment = {key: os.environ[key] for key in _KEPT_ENVIRONMENT if key in os.environ}
         try:
@@ -370,14 +436,12 @@ class _Child:
             started.append(process)
         finally:
             running.set()
-        assert process.stdout is not None
-        with process.stdout as printed:
-            while chunk := os.read(printed.fileno(), 4096):
-                self._tail = (self._tail + chunk)[-_TAIL_BYTES:]
         process.wait()
 
     def _close_files(self) -> None:
         self._control.close()
+        if self._out >= 0 and self._process.stdout is not None:
+            self._process.stdout.close()
         for descriptor in (self._volume, self._labels):
             os.close(descriptor)
         shutil.rmtree(self._scratch, ignore_errors=True)
@@ -416,8 +480,15 @@ def _prediction(
     values = {str(name): float(value) for name, value in answer["values"].items()}
     if not all(map(math.isfinite, values.values())):
         raise ModelInvalidOutput("The model gave a number that is none.")
-    device = str(answer["device"])
-    return Prediction(tuple(maps), steps_s, device, found, instances, saliency, probabilities, classes, values)
+    device, memory = str(answer["device"]), (int(answer["memory_mib"]), int(answer["gpu_memory_mib"]))
+    return Prediction(tuple(maps), steps_s, device, found, instances, saliency, probabilities, classes, values, *memory)
+
+
+def _seconds(steps: Any) -> dict[str, float]:
+    """Read the steps of an answer that there was none of; they are told as far as they can be read."""
+    if not isinstance(steps, Mapping):
+        return {}
+    return {str(step): float(took) for step, took in steps.items() if isinstance(took, int | float)}
 
 
 def _detection(entry: Mapping[str, Any]) -> Detection:

@@ -125,6 +125,8 @@ class Understanding:
         Those of them that are not installed.
     obstacles : tuple of str
         Why this node cannot run it, each a sentence without its full stop; empty when it can.
+    command : str
+        The command line of a model that is a program; empty for a bundle.
     """
 
     name: str
@@ -138,6 +140,7 @@ class Understanding:
     packages: Mapping[str, str]
     missing: tuple[str, ...]
     obstacles: tuple[str, ...]
+    command: str = ""
 
     @property
     def results(self) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 import re
+import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -28,6 +29,7 @@ from dicom_node.domain.model import (
 )
 from dicom_node.domain.nodule import Attenuation, Margin
 from dicom_node.domain.volumes import TELLS_APART, Wanted
+from dicom_node.program import Command, command_card, command_problems, is_program, program_file
 
 CARD = "card.toml"
 
@@ -154,6 +156,7 @@ class Card(Table):
     """A card.toml as it is written."""
 
     name: Name
+    runner: Literal["bundle", "command"] = "bundle"
     version: Annotated[str, Field(min_length=1, max_length=32)]
     title: Name
     manufacturer: Name
@@ -167,6 +170,7 @@ class Card(Table):
     classifications: tuple[_Classification, ...] = ()
     values: tuple[_Value, ...] = ()
     changes: dict[Text, Plain] = Field(default_factory=dict)
+    command: Command | None = None
     outputs: Annotated[tuple[OutputKind, ...], Field(min_length=1)] = (OutputKind.SEG, OutputKind.SR)
 
     @field_validator("outputs")
@@ -178,7 +182,14 @@ class Card(Table):
 
 def card_problems(card: Card, bundle: Path) -> list[str]:
     """Say what does not fit together on a card, each problem with its key."""
-    return [*_segment_problems(card, bundle), *_part_problems(card), *_bundle_problems(card, bundle)]
+    if (card.runner == "command") is not (card.command is not None):
+        return ['runner: a model that is a program has runner = "command" and a table [command]; a bundle has neither']
+    problems = [*_segment_problems(card, bundle), *_part_problems(card), *_bundle_problems(card, bundle)]
+    if card.command is not None:
+        problems += [f"command.{problem}" for problem in command_problems(card.command, card.accepts.modality)]
+        kinds = ("detections", "classifications", "values", "changes")
+        problems += [f"{kind}: a program gives label maps alone" for kind in kinds if getattr(card, kind)]
+    return problems
 
 
 def _segment_problems(card: Card, bundle: Path) -> list[str]:
@@ -186,7 +197,7 @@ def _segment_problems(card: Card, bundle: Path) -> list[str]:
     for key in ("output", "label"):
         names = [getattr(segment, key) for segment in card.segments]
         problems += [f"segments.{n}.{key}: {x!r} is used twice" for n, x in enumerate(names) if x in names[:n]]
-    known = _bundle_names(bundle)
+    known = set(card.command.names) if card.command is not None else _bundle_names(bundle)
     if known is not None:
         problems += [
             f"segments.{n}.output: the bundle has no output {s.output!r}{nearest(s.output, known)}"
@@ -274,6 +285,21 @@ def _bundle_outputs(bundle: Path) -> dict[str, dict[str, Any]]:
         return {}
 
 
+def model_digest(bundle: Path) -> str:
+    """SHA-256 over every file of a model's folder, and over the program outside of it that it runs.
+
+    Raises
+    ------
+    OSError
+        If a file cannot be read.
+    """
+    if not is_program(bundle, CARD):
+        return bundle_digest(bundle)
+    words = tomllib.loads((bundle / CARD).read_text(encoding="utf-8"))["command"].get("argv", ())
+    program = program_file(tuple(map(str, words)))
+    return bundle_digest(bundle, program) if program else bundle_digest(bundle)
+
+
 def model_card(card: Card, bundle: Path) -> ModelCard:
     """Make the card that the node works with, with the digests of its bundle."""
     return ModelCard(
@@ -284,8 +310,8 @@ def model_card(card: Card, bundle: Path) -> ModelCard:
         summary=card.summary,
         training=card.training,
         bundle=bundle,
-        digest=bundle_digest(bundle),
-        weights_digest=weights_digest(bundle),
+        digest=model_digest(bundle),
+        weights_digest=weights_digest(bundle) if card.command is None else "",
         timeout_s=card.timeout_s,
         accepts=Accepts(**card.accepts.model_dump()),
         volume=dict(card.volume),
@@ -295,6 +321,7 @@ def model_card(card: Card, bundle: Path) -> ModelCard:
         classifications=tuple(_classification_card(asked) for asked in card.classifications),
         values=tuple(ValueCard(v.output, _code(v.concept), _code(v.unit), v.decimals) for v in card.values),
         changes=dict(card.changes),
+        command=command_card(card.command, card.version) if card.command is not None else None,
     )
 
 

@@ -236,6 +236,28 @@ def check_card(bundle: Path) -> list[str]:
     return problems
 
 
+def read_card(bundle: Path) -> Card:
+    """Read the card of one bundle.
+
+    Raises
+    ------
+    ConfigurationError
+        If it cannot be read.
+    """
+    problems: list[str] = []
+    card = _read(bundle / CARD, Card, problems)
+    if card is None:
+        raise ConfigurationError(problems)
+    return card
+
+
+def usable_card(bundle: Path) -> ModelCard | None:
+    """Make the card of one bundle; None when there is none, or something is wrong with it."""
+    problems: list[str] = []
+    card = _read(bundle / CARD, Card, problems)
+    return None if card is None or card_problems(card, bundle) else model_card(card, bundle)
+
+
 def rule_models(settings: Settings) -> dict[str, str]:
     """Tell which model each rule that is switched on names."""
     named = {}

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from ai.contract import Volume
 
-_RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
+RAS_TO_LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def read_nifti(path: Path) -> Volume:
@@ -59,7 +59,7 @@ def read_channels(path: Path) -> list[Volume]:
     array = np.asarray(image.get_fdata(dtype=np.float32))
     if array.ndim not in (3, 4):
         raise ValueError(f"{path.name} has {array.ndim} dimensions; three or four are needed.")
-    affine = (_RAS_TO_LPS @ image.affine)[:, [2, 1, 0, 3]]
+    affine = (RAS_TO_LPS @ image.affine)[:, [2, 1, 0, 3]]
     channels = np.moveaxis(array, -1, 0) if array.ndim == 4 else array[None]
     return [Volume(np.ascontiguousarray(channel.transpose(2, 1, 0)), affine) for channel in channels]
 
@@ -76,6 +76,6 @@ def write_nifti(array: NDArray[np.generic], affine: NDArray[np.float64], path: P
     path : pathlib.Path
         A ``.nii`` or ``.nii.gz`` file.
     """
-    ras = _RAS_TO_LPS @ affine[:, [2, 1, 0, 3]]
+    ras = RAS_TO_LPS @ affine[:, [2, 1, 0, 3]]
     image = Nifti1Image(np.ascontiguousarray(array.transpose(2, 1, 0)), ras)  # type: ignore[no-untyped-call]
     image.to_filename(path)

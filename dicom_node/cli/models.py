@@ -20,7 +20,7 @@ _AFTER = "The node reads it when it starts: restart it."
 
 @click.group()
 def models() -> None:
-    """Look after the models: MONAI bundles, unmodified, each with a card.toml."""
+    """Look after the models: MONAI bundles, unmodified, and programs, each with a card.toml."""
 
 
 @models.command("list", cls=Command, example="dicom-node models list")
@@ -72,18 +72,21 @@ def check(settings_file: Path, model: str, run_it: bool, device: str, picture: P
     nothing about a patient; that there is one, on the right grid and with the right names, is what is checked.
     """
     from dicom_node.card import CARD
-    from dicom_node.catalog import check_card
+    from dicom_node.catalog import check_card, usable_card
 
     bundle, installed = _bundle(settings_file, model)
     known = _tell(bundle, installed)
     wrong = [*known.obstacles, *(installed.problems if installed else ())]
     if installed is None and (bundle / CARD).is_file():
-        wrong += check_card(bundle)
+        on_card = check_card(bundle)
+        wrong += on_card
+        for problem in on_card:
+            click.echo(f"dicom-node: {problem}", err=True)
     if run_it and not known.obstacles:
         from dicom_node.work.trial import try_out
 
         modality = next((each.modality for each in known.inputs if each.modality), "CT")
-        click.echo(try_out(bundle, modality, device=device, picture=picture))
+        click.echo(try_out(bundle, modality, card=usable_card(bundle), device=device, picture=picture))
         if picture is not None:
             click.echo(f"the picture is {picture}")
     if wrong:
@@ -98,7 +101,7 @@ def check(settings_file: Path, model: str, run_it: bool, device: str, picture: P
 @click.option("--name", metavar="NAME", help="What rules will call it; its folder's name without it.")
 @click.option("--replace", is_flag=True, help="Put it in the place of the model of that name.")
 def add(settings_file: Path, source: Path, name: str | None, replace: bool) -> None:
-    """Copy a bundle, a folder or a zip file, into the node's first folder of models.
+    """Copy a model, a folder or a zip file, into the node's first folder of models.
 
     It is checked and hashed, and gets a card.toml where it has none, with codes for the outputs whose names are known.
     What a person must decide is listed; the model stays off until that is done.
@@ -175,7 +178,7 @@ models.add_command(promote)
 def _bundle(settings_file: Path, model: str) -> tuple[Path, Installed | None]:
     """Find the bundle of a model, or the folder of that name."""
     folder = Path(model)
-    if (folder / "configs").is_dir():
+    if (folder / "configs").is_dir() or (folder / "card.toml").is_file():
         return folder, None
     from dicom_node.models.installed import find_model
 
@@ -201,7 +204,11 @@ def _describe(known: Understanding) -> None:
     click.echo(click.style(f"{known.name} {known.version}", bold=True) + (f": {known.task}" if known.task else ""))
     lines = [("takes", str(each)) for each in known.inputs] + [("gives", str(each)) for each in known.outputs]
     lines += [("the PACS", each) for each in known.results]
-    lines += [("files", f"{known.configuration or 'no inference configuration'}, {known.weights or 'no weights'}")]
+    if known.command:
+        lines.append(("runs", known.command))
+    else:
+        files = known.configuration or "no inference configuration", known.weights or "no weights"
+        lines.append(("files", ", ".join(files)))
     if known.packages:
         lines.append(("packages", ", ".join(f"{name} {version}" for name, version in known.packages.items())))
     if known.missing:

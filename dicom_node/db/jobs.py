@@ -25,13 +25,14 @@ from dicom_node.db.superseded import call_back, forget_proofs
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.choice import Choice
 from dicom_node.domain.encoding import Encoding
-from dicom_node.domain.job import Failure, Job, JobState, Succeeded
+from dicom_node.domain.job import Failure, Job, JobState, Succeeded, Trace
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.outdated import Outdated
 from dicom_node.errors import NotFoundError
 
 EARLY = timedelta(seconds=5)  # how far ahead of its time the engine may dispatch: on SQLite it keeps whole seconds
 
+_NO_TRACE = Trace()
 _j, _a = t.job, t.job_attempt
 
 
@@ -110,7 +111,7 @@ def finish_completed(
     `choices` say what a destination gets and why; one that is not named gets everything. `encodings` say how it wants
     segmentations, as `create_deliveries` takes them.
     """
-    if not _end(tx, job, "completed", JobState.COMPLETED, steps_s=outcome.steps_s, error=None, finished_at=utc_now()):
+    if not _end(tx, job, "completed", JobState.COMPLETED, trace=outcome.trace, error=None, finished_at=utc_now()):
         return False
     write_results(tx, job.id, outcome.results)
     detail = {"attempt": job.attempt, "results": {r.name: r.sop_instance_uid for r in outcome.results}}
@@ -150,10 +151,12 @@ def _choice(destination: str, choice: Choice, made: Collection[OutputKind]) -> d
     }
 
 
-def finish_retry(tx: Connection, job: Job, error: str, delay_s: float, queue: JobQueue) -> bool:
+def finish_retry(
+    tx: Connection, job: Job, error: str, delay_s: float, queue: JobQueue, trace: Trace = _NO_TRACE
+) -> bool:
     """Record a failed attempt and enqueue the next one after `delay_s`. False: the attempt is no longer ours."""
     due = utc_now() + timedelta(seconds=delay_s)
-    if not _end(tx, job, "retry", JobState.SCHEDULED, error=error, next_attempt_at=due):
+    if not _end(tx, job, "retry", JobState.SCHEDULED, trace=trace, error=error, next_attempt_at=due):
         return False
     queue.job(tx, job.id, job.attempt + 1, priority=job.priority, delay_s=delay_s)
     detail = {"attempt": job.attempt, "error": error, "next_attempt_at": due.isoformat(timespec="seconds")}
@@ -161,9 +164,12 @@ def finish_retry(tx: Connection, job: Job, error: str, delay_s: float, queue: Jo
     return True
 
 
-def finish_failed(tx: Connection, job: Job, error: str, failure: Failure, queue: ReportQueue) -> bool:
+def finish_failed(
+    tx: Connection, job: Job, error: str, failure: Failure, queue: ReportQueue, trace: Trace = _NO_TRACE
+) -> bool:
     """Record that the job failed for good, and ask for its report. False: the attempt is no longer ours."""
-    if not _end(tx, job, "failed", JobState.FAILED, error=error, failure=failure.value, finished_at=utc_now()):
+    values: dict[str, Any] = {"failure": failure.value, "finished_at": utc_now()}
+    if not _end(tx, job, "failed", JobState.FAILED, trace=trace, error=error, **values):
         return False
     detail = {"attempt": job.attempt, "error": error}
     record(tx, AuditEvent(Event.JOB_FAILED, series_id=job.series_id, job_id=job.id, detail=detail))
@@ -240,7 +246,7 @@ def _end(
     state: JobState,
     *,
     error: str | None,
-    steps_s: dict[str, float] | None = None,
+    trace: Trace = _NO_TRACE,
     keep_error: bool = False,
     **values: Any,
 ) -> bool:
@@ -251,9 +257,18 @@ def _end(
     if tx.execute(update(_j).where(*held).values(state=state.value, **values)).rowcount != 1:
         close_attempt(tx, job, "discarded")
         return False
-    ended = {"ended_at": utc_now(), "outcome": outcome, "error": error, "steps_s": steps_s}
-    tx.execute(update(_a).where(*_open_attempt(job.id, job.attempt)).values(**ended))
+    ended = {"ended_at": utc_now(), "outcome": outcome, "error": error}
+    tx.execute(update(_a).where(*_open_attempt(job.id, job.attempt)).values(**ended, **_left_by(trace)))
     return True
+
+
+def _left_by(trace: Trace) -> dict[str, Any]:
+    return {
+        "steps_s": {step: round(seconds, 3) for step, seconds in trace.steps_s.items()} or None,
+        "memory_mib": trace.memory_mib,
+        "gpu_memory_mib": trace.gpu_memory_mib,
+        "printed": trace.printed.replace("\0", "") or None,  # PostgreSQL keeps no text with it
+    }
 
 
 def _in_progress() -> Any:

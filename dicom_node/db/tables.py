@@ -261,6 +261,9 @@ job_attempt = Table(
     Column("outcome", String(16)),
     Column("error", Text),
     Column("steps_s", JSON),
+    Column("memory_mib", Integer),  # the most that the model has held, of main memory and of the GPU's
+    Column("gpu_memory_mib", Integer),
+    Column("printed", Text),  # the last that the model printed
 )
 
 # The series of a job that works on several, each in a role of its model. position 0 is the job's own series: its

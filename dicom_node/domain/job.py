@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import IntEnum, StrEnum
@@ -147,6 +148,26 @@ class FailedJob:
 
 
 @dataclass(frozen=True, slots=True)
+class Trace:
+    """What an attempt leaves beside its outcome.
+
+    Attributes
+    ----------
+    steps_s : mapping of str to float
+        Seconds spent in each step, in order; those of a failed attempt as far as it came.
+    memory_mib, gpu_memory_mib : int, optional
+        The most that its model has held of main memory and of the GPU's.
+    printed : str
+        The last that its model printed.
+    """
+
+    steps_s: Mapping[str, float] = field(default_factory=dict)
+    memory_mib: int | None = None
+    gpu_memory_mib: int | None = None
+    printed: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Succeeded:
     """The attempt made result objects; their bytes are synced, their rows not yet written.
 
@@ -154,7 +175,7 @@ class Succeeded:
     """
 
     results: tuple[ResultObject, ...]
-    steps_s: dict[str, float]
+    trace: Trace = field(default_factory=Trace)
     outdated: tuple[Outdated, ...] = ()
 
 
@@ -163,6 +184,7 @@ class RetryLater:
     """The attempt failed in a way that may pass."""
 
     error: NodeError
+    trace: Trace = field(default_factory=Trace)
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,6 +192,7 @@ class Failed:
     """The attempt failed and another one would, too."""
 
     error: NodeError
+    trace: Trace = field(default_factory=Trace)
 
 
 @dataclass(frozen=True, slots=True)

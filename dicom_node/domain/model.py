@@ -16,6 +16,7 @@ __all__ = [
     "Accepts",
     "ClassCard",
     "ClassificationCard",
+    "CommandCard",
     "Derived",
     "DetectionCard",
     "Measure",
@@ -172,11 +173,53 @@ class DetectionCard:
 
 
 @dataclass(frozen=True, slots=True)
+class CommandCard:
+    """How a program outside of the node that is a model is called, and what its answer means.
+
+    Attributes
+    ----------
+    argv : tuple of str
+        The words of the command line; ``{input}``, ``{output}``, ``{device}``, ``{model}``, ``{python}`` and ``{home}``
+        stand for what is known when it is run.
+    input : str
+        ``nifti``: one file. ``dicom``: a folder with a file for each slice.
+    says : str
+        What the answer to `version` has to hold.
+    labels : mapping of int to str
+        Of a program that writes one label map: the name of each number. Else empty.
+    structures : tuple of str
+        Of a program that writes a file for each structure: their names. Else empty.
+    version : tuple of str
+        The words that ask for its version; empty when it is not asked.
+    devices : mapping of str to str
+        The program's own words for ``cpu`` and ``cuda``.
+    environment : mapping of str to str
+        Variables beside those of every model.
+    reads : tuple of str
+        Folders outside of the model's own that it may read.
+    parallel : bool
+        Whether its processes share memory and talk to each other through local sockets.
+    """
+
+    argv: tuple[str, ...]
+    input: str
+    says: str
+    labels: Mapping[int, str] = field(default_factory=dict)
+    structures: tuple[str, ...] = ()
+    version: tuple[str, ...] = ()
+    devices: Mapping[str, str] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
+    parallel: bool = False
+
+
+@dataclass(frozen=True, slots=True)
 class ModelCard:
     """One model as the node knows it.
 
     `digest` is the SHA-256 over the whole bundle, `weights_digest` that over its weights. `changes` are values in place
     of those of the bundle's inference configuration. `volume` says which one it takes of several in one series.
+    `command` is there where the model is no bundle.
     """
 
     name: str
@@ -197,3 +240,4 @@ class ModelCard:
     values: tuple[ValueCard, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
     volume: Choice = field(default_factory=dict)
+    command: CommandCard | None = None

@@ -98,6 +98,8 @@ def _lines(rows: story.SeriesRows) -> Iterator[Line]:
         yield from _delivery_attempt(deliveries[attempt.delivery_id], attempt)
 
 
+_MOST_PRINTED = 5  # lines of what a model printed; all of it is on the page of the job
+
 # What job, attempt and delivery rows tell in better words.
 _TOLD_BY_ROWS = {
     event.value
@@ -143,7 +145,10 @@ def _job_attempt(job: Row[Any], row: Row[Any]) -> Iterator[Line]:
         yield Line(row.ended_at, f"{name} completed in {took}" + (f" ({steps})" if steps else ""))
         return
     words = {"retry": "failed, will retry", "lost": "lost with its worker"}.get(row.outcome, row.outcome or "ended")
-    yield Line(row.ended_at, f"{name} {words} after {took}" + (f": {row.error}" if row.error else ""))
+    printed = [f"the model printed: {line}" for line in (row.printed or "").splitlines()[-_MOST_PRINTED:]]
+    tried = [step for step in row.steps_s or {} if step.startswith("out of memory")]
+    told = f"{name} {words} after {took}" + (f": {row.error}" if row.error else "")
+    yield Line(row.ended_at, "\n".join([told, *tried, *printed]))
 
 
 def _by_kind(rows: story.Rows) -> Iterator[list[Row[Any]]]:

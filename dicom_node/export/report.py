@@ -41,7 +41,7 @@ _JOB = (
     *("attempt", "max_attempts", "created_at", "started_at", "finished_at", "next_attempt_at"),
     *("error", "failure", "report", "supersedes"),
 )
-_ATTEMPT = ("job_id", "n", "model_digest", "started_at", "ended_at", "outcome", "error", "steps_s")
+_ATTEMPT = ("job_id", "n", "model_digest", "started_at", "ended_at", "outcome", "error", "steps_s", "memory_mib")
 _RESULT = ("job_id", "kind", "sop_class_uid", "sop_instance_uid", "size", "summary", "created_at", "deleted_at")
 _DELIVERY = (
     *("id", "job_id", "destination", "kind", "state", "attempt"),

@@ -42,11 +42,19 @@ def draft_card(known: Understanding, name: str) -> str:
         f"modality = [{toml_text(modality)}]",
         "min_slices = 8",
     ]
-    for number, label in enumerate(marked):
-        lines += ["", *_segment(label, number, is_ct=modality == "CT")]
+    lines += _segments(marked, is_ct=modality == "CT")
     for output in known.outputs:
         lines += _other(output)
     return "\n".join(lines) + "\n"
+
+
+def draft_segments(names: Iterable[str], *, is_ct: bool) -> str:
+    """Text of the segments of a card that has none, for a program that marks what has these names."""
+    return "\n".join(_segments(names, is_ct=is_ct)) + "\n"
+
+
+def _segments(names: Iterable[str], *, is_ct: bool) -> list[str]:
+    return [line for number, name in enumerate(names) for line in ("", *_segment(name, number, is_ct=is_ct))]
 
 
 def _other(output: Output) -> list[str]:

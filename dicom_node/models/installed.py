@@ -10,14 +10,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ai.contract import BundleError
-from ai.digest import bundle_digest
-from ai.understand import Gives, Understanding, understand
-from dicom_node.card import CARD
-from dicom_node.catalog import BUNDLED, check_card, find_bundles, rule_models
+from ai.understand import Gives, Input, Output, Understanding, understand
+from dicom_node.card import CARD, Card, model_digest
+from dicom_node.catalog import BUNDLED, check_card, find_bundles, read_card, rule_models
 from dicom_node.errors import ConfigurationError, ConflictError, NotFoundError
-from dicom_node.models.draft import draft_card, still_unknown
+from dicom_node.models.draft import draft_card, draft_segments, still_unknown
 from dicom_node.models.unpack import unpack
 from dicom_node.pins import Pin, read_pins, write_pins
+from dicom_node.program import Command, command_problems, is_program, is_there
 from dicom_node.settings import Settings
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.-]{0,63}")
@@ -80,13 +80,16 @@ def find_model(settings: Settings, name: str) -> Installed:
 
 
 def look_at(bundle: Path) -> Understanding:
-    """Understand a bundle on disk.
+    """Understand a model on disk: a bundle, or the card of a program.
 
     Raises
     ------
     ConfigurationError
         If it is none.
     """
+    if is_program(bundle, CARD):
+        card = read_card(bundle)
+        return _understand_program(card, card.command, bundle) if card.command else understand(bundle)
     try:
         return understand(bundle)
     except BundleError as error:
@@ -94,7 +97,9 @@ def look_at(bundle: Path) -> Understanding:
 
 
 def add_model(settings: Settings, source: Path, name: str | None = None, *, replace: bool = False) -> Added:
-    """Copy a bundle into the first folder of ``models``, with a drafted card where it has none, and pin it.
+    """Copy a model into the first folder of ``models``, with a drafted card where it has none, and pin it.
+
+    The card of a program that names no segments gets them drafted, too.
 
     Parameters
     ----------
@@ -124,13 +129,16 @@ def add_model(settings: Settings, source: Path, name: str | None = None, *, repl
         card = bundle / CARD
         if not card.exists():
             card.write_text(draft_card(known, name), encoding="utf-8")
+        elif known.command and not read_card(bundle).segments:
+            drafted = draft_segments(known.outputs[0].names, is_ct=known.inputs[0].modality == "CT")
+            card.write_text(f"{card.read_text(encoding='utf-8').rstrip()}\n{drafted}", encoding="utf-8")
         _check_room(settings, target / name, name, replace=replace)
         if (target / name).exists():
             (target / name).rename(Path(scratch) / "old")
         bundle.rename(target / name)
     missing = _still_unknown(target / name)
     pins = read_pins(settings.file.parent)
-    pins[name] = Pin(bundle_digest(target / name), enabled=not missing)
+    pins[name] = Pin(model_digest(target / name), enabled=not missing)
     write_pins(settings.file.parent, pins)
     return Added(_installed(target / name, pins), known, tuple(missing))
 
@@ -194,7 +202,7 @@ def _installed(bundle: Path, pins: dict[str, Pin]) -> Installed:
         name, version = str(card.get("name", bundle.name)), str(card.get("version", ""))
     except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError):
         name, version = bundle.name, ""
-    pin, digest = pins.get(name, Pin()), bundle_digest(bundle)
+    pin, digest = pins.get(name, Pin()), model_digest(bundle)
     problems = [f"{key}: is still to be filled in" for key in _still_unknown(bundle)] + check_card(bundle)
     if pin.digest and pin.digest != digest:
         problems.append(f"changed since it was reviewed: pinned to {pin.digest[:12]}, is {digest[:12]}")
@@ -216,10 +224,32 @@ def _refuse_hopeless(known: Understanding, source: Path) -> None:
     flat = [image for image in known.inputs if image.dimensions == 2]
     if flat and not any(output.gives is Gives.SEGMENTATION for output in known.outputs):
         problems.append(f"{source}: it answers for single 2-D images; the node makes jobs of volumes alone")
-    if not known.weights:
+    if not known.weights and not known.command:
         problems.append(f"{source}: has no models/model.pt; the zoo keeps weights apart: download them into the bundle")
     if problems:
         raise ConfigurationError(problems)
+
+
+def _understand_program(card: Card, command: Command, folder: Path) -> Understanding:
+    """Tell what a program takes and gives, from its card: there is nothing else that says it."""
+    obstacles = [f"command.{problem}" for problem in command_problems(command, card.accepts.modality)]
+    for words in (command.argv, command.version):
+        if words and not is_there(words, folder):
+            obstacles.append(f"there is no program {words[0]} on this machine")
+    return Understanding(
+        name=card.name,
+        version=card.version,
+        task=card.title,
+        description=card.summary,
+        inputs=(Input("image", ("image",), 3, card.accepts.modality[0]),),
+        outputs=(Output("labels", Gives.SEGMENTATION, command.names),),
+        configuration="",
+        weights="",
+        packages={},
+        missing=(),
+        obstacles=tuple(dict.fromkeys(obstacles)),
+        command=" ".join(command.argv),
+    )
 
 
 def _chosen_name(bundle: Path, name: str, source: Path, *, is_given: bool) -> str:

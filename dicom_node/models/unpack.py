@@ -8,7 +8,9 @@ import zipfile
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from dicom_node.card import CARD
 from dicom_node.errors import ConfigurationError
+from dicom_node.program import is_program
 
 _MOST_BYTES = 20 * 1024**3
 _MOST_FILES = 20_000
@@ -21,7 +23,7 @@ def unpack(source: Path, target: Path) -> Path:
     Parameters
     ----------
     source : pathlib.Path
-        A folder or a zip file with a bundle, or with one folder that is a bundle.
+        A folder or a zip file with a model, or with one folder that is a model: a bundle, or the card of a program.
     target : pathlib.Path
         An empty folder.
 
@@ -55,6 +57,7 @@ def _copy(source: Path, target: Path) -> None:
         if path.is_file():
             place.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, place)
+            _make_runnable(place, path.stat().st_mode)
 
 
 def _extract(source: Path, target: Path) -> None:
@@ -71,8 +74,15 @@ def _extract(source: Path, target: Path) -> None:
             try:
                 with archive.open(entry) as packed, place.open("xb") as file:
                     _copy_exactly(packed, file, entry, source)
+                _make_runnable(place, entry.external_attr >> 16)
             except (zipfile.BadZipFile, NotImplementedError, RuntimeError, FileExistsError, EOFError) as error:
                 raise ConfigurationError(f"{source}: {entry.filename!r} cannot be unpacked: {error}") from error
+
+
+def _make_runnable(file: Path, mode: int) -> None:
+    """A script of a model stays one that can be started; what else its mode allowed is left behind."""
+    if mode & stat.S_IXUSR:
+        file.chmod(0o755)
 
 
 def _parts(entry: zipfile.ZipInfo, source: Path) -> tuple[str, ...]:
@@ -105,9 +115,13 @@ def _check_amount(source: Path, files: int, size: int) -> None:
         )
 
 
+def _is_model(folder: Path) -> bool:
+    return (folder / "configs" / "metadata.json").is_file() or is_program(folder, CARD)
+
+
 def _root(target: Path, source: Path) -> Path:
     folders = [target, *sorted(path for path in target.iterdir() if path.is_dir())]
-    found = [folder for folder in folders if (folder / "configs" / "metadata.json").is_file()]
+    found = [folder for folder in folders if _is_model(folder)]
     if not found:
         raise ConfigurationError(f"{source}: is no MONAI bundle: there is no configs/metadata.json in it")
     if len(found) > 1:

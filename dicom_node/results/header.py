@@ -104,8 +104,13 @@ class Origin:
     @property
     def digests(self) -> str:
         """The model's digests in full: the version has room for the beginning of one."""
-        known = {"weights_sha256": self.card.weights_digest, "bundle_sha256": self.card.digest}
-        return " ".join(f"{name}={digest}" for name, digest in known.items() if digest)
+        return " ".join(f"{name}={digest}" for name, digest in self.known_digests.items())
+
+    @property
+    def known_digests(self) -> dict[str, str]:
+        """They, by their names; a model that is a program has none of weights."""
+        digests = {"weights_sha256": self.card.weights_digest, "bundle_sha256": self.card.digest}
+        return {name: digest for name, digest in digests.items() if digest}
 
 
 def instance_attributes(origin: Origin, part: str, position: int, description: str) -> dict[str, Any]:

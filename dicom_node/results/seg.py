@@ -177,7 +177,7 @@ def _describe(origin: Origin, segment: Segment) -> hd.seg.SegmentDescription:
         version=origin.algorithm_version,
         source=fit(origin.card.manufacturer, LO_LENGTH),
         family=codes.cid7162.ArtificialIntelligence,
-        parameters={"weights_sha256": origin.card.weights_digest, "bundle_sha256": origin.card.digest},
+        parameters=origin.known_digests,
     )
     item = hd.seg.SegmentDescription(
         segment_number=segment.number,

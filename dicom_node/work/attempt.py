@@ -12,7 +12,7 @@ from ai.process import ModelProcess
 from dicom_node.domain.eligibility import why_unfit
 from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.finding import NotRun
-from dicom_node.domain.job import Canceled, Failed, Job, JobInstance, Outcome, RetryLater, Succeeded
+from dicom_node.domain.job import Canceled, Failed, Job, JobInstance, Outcome, RetryLater, Succeeded, Trace
 from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.domain.outdated import Outdated
 from dicom_node.errors import ModelFailed, NodeError, NotEligible
@@ -54,6 +54,7 @@ class WorkNode:
 def run_attempt(job: Job, node: WorkNode) -> Outcome:
     """Run one attempt of `job`. The worker records the outcome; nothing here writes a row."""
     steps_s: dict[str, float] = {}
+    prediction: Prediction | None = None
     try:
         card = _card(job, node)
         _refuse_other_modality(job, card)
@@ -62,7 +63,7 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         steps_s["read"] = monotonic() - started
         unfit = _unfit_parts(volume, card)
         prediction = _predict(job, card, volume, node, tuple(unfit))
-        steps_s |= {_MODEL_STEPS.get(step, step): seconds for step, seconds in prediction.steps_s.items()}
+        steps_s |= _named(prediction.steps_s)
         started = monotonic()
         findings = findings_from(
             prediction, card, volume, job.id, series_id=job.series_id, not_run=unfit, tracked=job.tracked
@@ -77,13 +78,15 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         outdated = node.outdated()
         said = results[0].summary if results else {}
         results += build_rejections(job, card, volume.datasets[0], node.equipment, outdated, out, said)
-        return Succeeded(results, {step: round(seconds, 3) for step, seconds in steps_s.items()}, outdated)
+        return Succeeded(results, _trace(steps_s, prediction), outdated)
     except ModelCancelled:
         return Canceled()
     except ModelError as error:
-        return _failed(job, ModelFailed(str(error), retry=not isinstance(error, _FINAL)))
+        failed = ModelFailed(str(error), retry=not isinstance(error, _FINAL))
+        steps_s |= _named(error.steps_s)
+        return _failed(job, failed, replace(_trace(steps_s, prediction), printed=error.printed))
     except NodeError as error:  # each class says whether a retry can help
-        return _failed(job, error)
+        return _failed(job, error, _trace(steps_s, prediction))
 
 
 def _card(job: Job, node: WorkNode) -> ModelCard:
@@ -156,5 +159,16 @@ def _frame(volume: Volume) -> str:
     return str(volume.datasets[0].get("FrameOfReferenceUID", ""))
 
 
-def _failed(job: Job, error: NodeError) -> Outcome:
-    return RetryLater(error) if error.retry and job.may_retry else Failed(error)
+def _named(steps_s: Mapping[str, float]) -> dict[str, float]:
+    return {_MODEL_STEPS.get(step, step): seconds for step, seconds in steps_s.items()}
+
+
+def _trace(steps_s: Mapping[str, float], prediction: Prediction | None) -> Trace:
+    if prediction is None:
+        return Trace(dict(steps_s))
+    memory = prediction.memory_mib or None, prediction.gpu_memory_mib or None
+    return Trace(dict(steps_s), *memory, prediction.printed)
+
+
+def _failed(job: Job, error: NodeError, trace: Trace) -> Outcome:
+    return RetryLater(error, trace) if error.retry and job.may_retry else Failed(error, trace)

@@ -13,7 +13,6 @@ from pathlib import Path
 from pydicom import Dataset, dcmread
 from sqlalchemy import Connection, Engine
 
-from ai.process import ModelProcess
 from dicom_node.catalog import Catalog
 from dicom_node.db.engine import transaction
 from dicom_node.db.interventions import find_job
@@ -27,6 +26,7 @@ from dicom_node.results import equipment_of
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from dicom_node.work.attempt import WorkNode, run_attempt
+from dicom_node.work.process import process_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,10 +85,7 @@ def reproduce(
     again.prepare()
     kinds = {OutputKind.of(name) for name in made}
     encodings = {each.value: each for each in Encoding if encoded(OutputKind.SEG, each) in kinds}
-    work = settings.work
-    with ModelProcess(
-        card.bundle, device=work.device, memory_mib=work.memory_mib, confine=work.confine, account=work.account
-    ) as model:
+    with process_of(card, settings.work) as model:
         node = WorkNode(
             {card.name: card},
             spool,

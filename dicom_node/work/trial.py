@@ -12,7 +12,10 @@ from ai.contract import Images, ModelError, Prediction
 from ai.contract import Volume as Pixels
 from ai.process import ModelProcess
 from ai.understand import Gives, understand
+from dicom_node.domain.model import ModelCard
 from dicom_node.errors import ModelFailed
+from dicom_node.settings import Work
+from dicom_node.work.process import process_of
 
 _SHAPE = (60, 128, 144)
 _SPACING_MM = (4.0, 2.5, 2.5)
@@ -20,15 +23,19 @@ _TIMEOUT_S = 1800.0
 _COLOURS = np.array([(230, 110, 80), (80, 150, 230), (120, 200, 90), (220, 190, 60), (180, 120, 210)], dtype=np.float32)
 
 
-def try_out(bundle: Path, modality: str, *, device: str = "auto", picture: Path | None = None) -> str:
-    """Run a bundle on a made-up chest.
+def try_out(
+    bundle: Path, modality: str, *, card: ModelCard | None = None, device: str = "auto", picture: Path | None = None
+) -> str:
+    """Run a model on a made-up chest.
 
     Parameters
     ----------
     bundle : pathlib.Path
-        The bundle's folder; it needs no card.
+        The model's folder; a bundle needs no card.
     modality : str
         Of the volume: Hounsfield units for CT, other brightness for the rest.
+    card : ModelCard, optional
+        With the values that it changes, or the command line that it is.
     device : str
         As ``work.device`` in the settings.
     picture : pathlib.Path, optional
@@ -46,10 +53,12 @@ def try_out(bundle: Path, modality: str, *, device: str = "auto", picture: Path 
     """
     pixels = Pixels(_made_up(modality), _affine(), modality)
     try:
-        with ModelProcess(bundle, device=device) as model:
-            answer = model.predict(_images(bundle, pixels), timeout_s=_TIMEOUT_S)
+        with process_of(card, Work(device=device)) if card else ModelProcess(bundle, device=device) as model:
+            images = pixels if card is not None and card.command else _images(bundle, pixels)
+            answer = model.predict(images, timeout_s=_TIMEOUT_S)
     except ModelError as error:
-        raise ModelFailed(str(error), retry=False) from error
+        printed = f"; it printed last: {error.printed}" if error.printed else ""
+        raise ModelFailed(f"{error}{printed}", retry=False) from error
     marked = _marked(answer)
     if picture is not None:
         _draw(pixels, marked, picture)

@@ -11,8 +11,8 @@ from time import monotonic
 
 from sqlalchemy import Connection, Engine
 
-from ai.digest import bundle_digest
 from ai.process import ModelProcess
+from dicom_node.card import model_digest
 from dicom_node.catalog import Catalog
 from dicom_node.db.engine import commit, is_away, transaction
 from dicom_node.db.jobs import (
@@ -49,6 +49,7 @@ from dicom_node.results import equipment_of
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from dicom_node.work.attempt import WorkNode, run_attempt
+from dicom_node.work.process import process_of
 from dicom_node.work.report import write_report
 
 _UNFIT = (NotEligible, GeometryError)  # the images are at fault, and no model ran
@@ -182,13 +183,13 @@ class Worker:
         match outcome:
             case Succeeded():
                 return finish_completed(tx, job, outcome, self._enqueuer, choices, self._encodings)
-            case RetryLater(error):
+            case RetryLater(error, trace):
                 work = self._settings.work
                 delay_s = retry_delay_s(job.attempt, first_s=work.retry_first_s, longest_s=work.retry_longest_s)
-                return finish_retry(tx, job, str(error), delay_s, self._enqueuer)
-            case Failed(error):
+                return finish_retry(tx, job, str(error), delay_s, self._enqueuer, trace)
+            case Failed(error, trace):
                 failure = Failure.NOT_ELIGIBLE if isinstance(error, _UNFIT) else Failure.FAILED
-                return finish_failed(tx, job, str(error), failure, self._enqueuer)
+                return finish_failed(tx, job, str(error), failure, self._enqueuer, trace)
             case Canceled():
                 if attempt_is_current(tx, job):  # nobody took it away: it is we who stop
                     return finish_interrupted(tx, job, self._enqueuer)
@@ -237,16 +238,7 @@ class Worker:
         if self._model is not None and self._model.card is not card:
             self.close()
         if self._model is None:
-            work = self._settings.work
-            process = ModelProcess(
-                card.bundle,
-                device=work.device,
-                memory_mib=work.memory_mib,
-                confine=work.confine,
-                account=work.account,
-                changes=card.changes,
-            )
-            self._model = _WarmModel(card, process)
+            self._model = _WarmModel(card, process_of(card, self._settings.work))
         if self._model.process.pid is None:  # about to be read from disk
             _refuse_changed(card)
         return self._model.process
@@ -286,7 +278,7 @@ class _Wanted:
 
 def _refuse_changed(card: ModelCard) -> None:
     try:
-        digest = bundle_digest(card.bundle)
+        digest = model_digest(card.bundle)
     except OSError as error:
         raise ModelFailed(f"The bundle of {card.name} cannot be read: {error.strerror}.") from error
     if digest != card.digest:

@@ -18,7 +18,7 @@ from dicom_node.db import deliveries, jobs, migrate
 from dicom_node.db.engine import open_engine, transaction
 from dicom_node.db.listing import JobFilter, list_jobs
 from dicom_node.domain.delivery import Delivery, ResultObject, Sent
-from dicom_node.domain.job import Failure, Job, Succeeded
+from dicom_node.domain.job import Failure, Job, Succeeded, Trace
 from dicom_node.domain.model import Accepts, ModelCard, OutputKind
 from dicom_node.domain.rule import Condition, Operator, Rule
 from dicom_node.domain.uids import result_uid
@@ -68,7 +68,7 @@ class Operated:
         """One attempt that makes a SEG and an SR."""
         job = self.claim(job_id)
         with transaction(self.engine) as tx:
-            assert jobs.finish_completed(tx, job, Succeeded(made_by(job.id), {"infer": 1.5}), self.enqueuer)
+            assert jobs.finish_completed(tx, job, Succeeded(made_by(job.id), Trace({"infer": 1.5})), self.enqueuer)
 
     def fail(self, job_id: str, error: str = "The model lung crashed.") -> None:
         """One attempt that fails for good."""

@@ -118,7 +118,7 @@ def test_cancel_takes_a_running_job_from_its_worker(node: Operated) -> None:
     assert cancel(node, job["id"]) == (job["id"], True, 0)
     with transaction(node.engine) as tx:
         assert not jobs.attempt_is_current(tx, running)
-        assert not jobs.finish_completed(tx, running, Succeeded(made_by(job["id"]), {}), node.enqueuer)
+        assert not jobs.finish_completed(tx, running, Succeeded(made_by(job["id"])), node.enqueuer)
     (canceled,) = node.jobs()
     assert (canceled["state"], canceled["results"]) == ("canceled", [])
     assert actors(node, "job canceled") == actors(node, "operator asked for a cancel") == ["operator ann"]

@@ -38,7 +38,7 @@ def test_a_worker_that_lives_keeps_its_job(site: Site) -> None:
     assert held is not None
     assert claim(site, job_id, "b") is None
     with site.engine.begin() as tx:
-        assert finish_completed(tx, held, Succeeded((), {}), site.enqueuer)
+        assert finish_completed(tx, held, Succeeded(()), site.enqueuer)
 
 
 def test_who_was_taken_over_can_end_nothing(site: Site) -> None:
@@ -50,11 +50,11 @@ def test_who_was_taken_over_can_end_nothing(site: Site) -> None:
 
     with site.engine.begin() as tx:
         assert not finish_failed(tx, first, "too late", Failure.FAILED, site.enqueuer)
-        assert not finish_completed(tx, first, Succeeded((), {}), site.enqueuer)
+        assert not finish_completed(tx, first, Succeeded(()), site.enqueuer)
 
     assert job_row(site.engine, job_id).state == "in progress"
     with site.engine.begin() as tx:
-        assert finish_completed(tx, second, Succeeded((), {}), site.enqueuer)
+        assert finish_completed(tx, second, Succeeded(()), site.enqueuer)
 
 
 def test_a_job_is_not_claimed_before_it_is_due(site: Site) -> None:

@@ -18,7 +18,7 @@ from sqlalchemy import Connection
 from dicom_node.db.engine import commit, open_engine
 from dicom_node.db.jobs import claim_job, finish_completed, finish_retry
 from dicom_node.domain.delivery import ResultObject
-from dicom_node.domain.job import Job, Succeeded
+from dicom_node.domain.job import Job, Succeeded, Trace
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.uids import result_uid
 from dicom_node.engine import Enqueuer, Executor
@@ -60,7 +60,7 @@ def behave(job: Job, home: Path) -> None:
 def end(tx: Connection, job: Job, enqueuer: Enqueuer) -> bool:
     if job.model == "fail once" and job.attempt == 1:
         return finish_retry(tx, job, "as asked", 1.5, enqueuer)
-    return finish_completed(tx, job, Succeeded((result(job),), {"infer": 0.1}), enqueuer)
+    return finish_completed(tx, job, Succeeded((result(job),), Trace({"infer": 0.1})), enqueuer)
 
 
 def result(job: Job) -> ResultObject:

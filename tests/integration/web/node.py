@@ -31,7 +31,7 @@ from dicom_node.db.listing import JobFilter, list_jobs
 from dicom_node.db.nodes import register_node
 from dicom_node.deliver import SENDERS
 from dicom_node.domain.delivery import Destination, Sent
-from dicom_node.domain.job import Failure, Succeeded
+from dicom_node.domain.job import Failure, Succeeded, Trace
 from dicom_node.domain.people import Right, Role
 from dicom_node.engine import Enqueuer
 from dicom_node.errors import DeliveryError
@@ -119,7 +119,7 @@ class WebNode:
         with transaction(self.engine) as tx:
             job = jobs.claim_job(tx, job_id, "host/work-0/1", {MODEL: "d"}, self.enqueuer)
             assert job is not None
-            done = Succeeded(made_by(job.id), {"read": 0.1, "infer": 1.5})
+            done = Succeeded(made_by(job.id), Trace({"read": 0.1, "infer": 1.5}))
             assert jobs.finish_completed(tx, job, done, self.enqueuer)
 
     def claim(self, job_id: str) -> None:

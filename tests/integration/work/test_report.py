@@ -272,7 +272,7 @@ def test_a_job_that_was_completed_is_never_reported(lite: Operated, tmp_path: Pa
     job_id = receive(lite, tmp_path / "ct")
     job = lite.claim(job_id)
     with transaction(lite.engine) as tx:
-        assert jobs.finish_completed(tx, job, Succeeded(made_by(job_id), {}), lite.enqueuer)
+        assert jobs.finish_completed(tx, job, Succeeded(made_by(job_id)), lite.enqueuer)
     lite.report(job_id)
     assert lite.jobs()[0]["report"] is None
     assert rows(lite, t.result) == 2

@@ -52,7 +52,7 @@ pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning:torch")
 
 HANGS = SIDES.replace("        bright", "        import time; time.sleep(3600)\n        bright")
 DIES = SIDES.replace("        bright", "        import os; os._exit(9)\n        bright")
-SAYS_NAN = SIDES.replace("return torch.cat(", "return float('nan') * torch.cat(")
+SAYS_NAN = SIDES.replace("return torch.cat(", "print('what went wrong')\n        return float('nan') * torch.cat(")
 
 SETTINGS = """\
 [database]
@@ -200,6 +200,7 @@ def test_a_job_ends_with_its_results_and_deliveries_in_one_transaction(bench: Be
     assert [result.kind for result in results] == ["seg", "sr"]
     assert all(bench.spool.path(result.path).stat().st_size == result.size for result in results)
     assert count(bench.engine, t.delivery, t.delivery.c.state == "waiting") == 2
+    assert attempts(bench.engine, job_id)[0].memory_mib > 100, "torch alone is more"
     steps = attempts(bench.engine, job_id)[0].steps_s
     assert set(steps) >= {"read", "load model", "preprocess", "infer", "measure", "write SEG", "write SR"}
 
@@ -380,6 +381,12 @@ def test_an_answer_that_is_no_number_fails_at_the_first_attempt(bench: Bench) ->
     worker.close()
 
     assert bench.outcomes(job_id) == ["failed"]
+    (attempt,) = attempts(bench.engine, job_id)
+    assert attempt.printed == "what went wrong"
+    assert {"read", "preprocess", "infer"} <= set(attempt.steps_s), "as far as it came"
+    with bench.engine.begin() as tx:
+        (told,) = explain(tx, job_id)
+    assert "the model printed: what went wrong" in str(told)
 
 
 def test_a_missing_file_is_tried_again(bench: Bench) -> None:
