@@ -10,24 +10,26 @@ compared with what dcmtk sent, byte for byte; pixels with what another decoder s
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 import warnings
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import NamedTuple
 
 import numpy as np
-from pydicom import dcmread
+from pydicom.filereader import read_file_meta_info
 from pydicom.uid import UID
 
 from benchmarks.inputs.items import Item, items_in
 from benchmarks.inputs.node import Node
+from benchmarks.inputs.raw import data_set, with_meta
 from benchmarks.inputs.second import second_values, second_volume
 from dicom_node.domain.job import JobInstance
-from dicom_node.domain.study import examine
 from dicom_node.errors import NodeError
-from dicom_node.multiframe import slices_of
+from dicom_node.examination import examine_stored
 from dicom_node.pixels import StoredImage
 from dicom_node.spool import Spool
 from dicom_node.volume import load_volume
@@ -106,33 +108,41 @@ class Told(NamedTuple):
 
 
 def _send(node: Node, item: Item) -> Told:
+    """Send an item by dcmtk; what it does not send, as it is by our own SCU; what nobody would send, its bytes."""
     before = set(node.instances())
-    problems = node.send(item.files)
-    sender = "dcmtk"
+    problem = _last(node.send(item.files))
     new = set(node.instances()) - before
-    if not new:
-        problems += node.send_ourselves(item.files).splitlines()[-1:]
+    sender = "dcmtk"
+    if not new and not (problem := _last(node.send_ourselves(item.files).splitlines()) or problem).count("0x"):
         new = set(node.instances()) - before
-        sender = "our own SCU" if new else "nobody"
-    problem = next((line for line in reversed(problems) if line.strip()), "")
+        sender = "our own SCU"
+    if not new and "0x" not in problem:
+        problem = _last(node.send_ourselves([with_meta(file) for file in item.files]).splitlines()) or problem
+        new = set(node.instances()) - before
+        sender = "our own SCU, under made-up UIDs"
     return Told(sender, frozenset(new), problem)
 
 
+def _last(lines: Sequence[str]) -> str:
+    return next((line for line in reversed(lines) if line.strip()), "")
+
+
 def _uid_of(path: Path) -> str:
-    try:
-        return str(dcmread(path, specific_tags=["SOPInstanceUID"]).SOPInstanceUID)
-    except Exception:  # noqa: BLE001 - whatever dcmtk wrote
-        return ""
+    """Which instance a storescp says that it was: the data set itself may be odd."""
+    return str(read_file_meta_info(path).MediaStorageSOPInstanceUID)
 
 
 def _row(
     item: Item, told: Told, stored: Stored, sent: dict[str, Path], refusals: dict[str, str | None], spool: Spool
 ) -> Row:
     if not told.uids:
-        return Row(f"`{item.name}`", "", f"not sent: {_plain(told.problem)}", "", "")
+        answered = re.search(r"0x[0-9A-F]{4}.*", told.problem)
+        what = f"refused on the wire, {answered[0]}" if answered else f"not sent: {told.problem}"
+        return Row(f"`{item.name}`", "", _plain(what), "", "")
     mine = {uid: stored[uid] for uid in sorted(told.uids)}
     syntaxes = {UID(instance.transfer_syntax_uid).name for instance, _ in mine.values()}
-    same = sum(_same(spool.path(instance.path), sent.get(uid), item) for uid, (instance, _) in mine.items())
+    by_dcmtk = sent if told.sender == "dcmtk" else {}
+    same = sum(_same(spool.path(instance.path), by_dcmtk.get(uid), item) for uid, (instance, _) in mine.items())
     kept = f"{len(mine)} of {len(item.files)}, {'all' if same == len(mine) else same} byte for byte"
     if told.sender != "dcmtk":
         kept += f" (by {told.sender}: dcmtk does not send it)"
@@ -153,14 +163,7 @@ def _told(counted: Counter[str]) -> str:
 def _same(ours: Path, sent: Path | None, item: Item) -> bool:
     """Whether the data set on disk is the one that came over the wire; meta information is each receiver's own."""
     sources = [sent] if sent else item.files
-    return any(_data_set(ours) == _data_set(source) for source in sources)
-
-
-def _data_set(path: Path) -> bytes:
-    data = path.read_bytes()
-    if data[128:132] != b"DICM":
-        return data
-    return data[144 + int.from_bytes(data[140:144], "little") :]
+    return any(data_set(ours) == data_set(source) for source in sources)
 
 
 def _pixels(path: Path) -> str:
@@ -187,7 +190,7 @@ def _pixels(path: Path) -> str:
 def _volume(instances: list[JobInstance], refusal: str | None, spool: Spool) -> str:
     if refusal:
         return f"refused: {_plain(refusal)}"
-    verdict = examine(slices_of(instances, spool.path))
+    verdict = examine_stored(instances, spool.path)
     if verdict.refusal:
         return f"WRONG: the node found a volume, we do not: {verdict.refusal}"
     known = {instance.sop_instance_uid: instance for instance in instances}

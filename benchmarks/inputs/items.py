@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from zipfile import ZipFile
 from pydicom import dcmread
 
 _TOGETHER = ("ct-3slice", "image", "source_images_CT2")  # folders that hold one series
+_ENCODER = re.compile(r"CTImage\S*?_(?=1\.2\.840)")  # names of one slice in many transfer syntaxes: the UID says it
 _NO_DICOM = (".json", ".xml", ".nrrd", ".txt", ".md", ".sha256", ".toml")
 
 
@@ -36,7 +38,7 @@ def items_in(root: Path, parts: list[str], scratch: Path) -> Iterator[Item]:
                 path = path.parent
             name = str(path.relative_to(root))
             files = tuple(_laid_out(path, scratch / name))
-            yield Item(name, files, frozenset(map(_series_of, files)))
+            yield Item(_ENCODER.sub("", name), files, frozenset(map(_series_of, files)))
 
 
 def _laid_out(path: Path, place: Path) -> Iterator[Path]:
