@@ -1,10 +1,9 @@
 """Read 300 slices into a volume of rescaled values, with ours and with others, in turn; docs/inputs.md has the figures.
 
-    python -m benchmarks.reading                    ours and pydicom
-    pip install SimpleITK && python -m benchmarks.reading     and SimpleITK, which reads with GDCM
+    python -m benchmarks.reading
 
-Ours checks the digest of every file and proves the geometry; the others do neither. Every volume has to be the same,
-voxel by voxel. What counts is the median of some rounds.
+Ours checks the digest of every file and proves the geometry; pydicom and SimpleITK, which reads with GDCM, do neither.
+Every volume has to be the same, voxel by voxel. What counts is the median of some rounds.
 """
 
 from __future__ import annotations
@@ -15,13 +14,12 @@ import statistics
 import subprocess
 import time
 from collections.abc import Callable
-from importlib import import_module
-from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import SimpleITK as sitk
 from numpy.typing import NDArray
 from pydicom import dcmread
 
@@ -55,13 +53,12 @@ def _readers(paths: list[Path], folder: Path) -> dict[str, Read]:
     spool = Spool(folder, reserve_mib=0)
     spool.prepare()
     instances = spool_files(spool, paths)
-    readers: dict[str, Read] = {
+    return {
         "dicom-node": lambda: load_volume(spool, instances).array,
+        "its slow way": lambda: load_volume(spool, instances, plain=False).array,
         "pydicom": lambda: np.stack([_rescaled(path) for path in paths]),
+        "SimpleITK (GDCM)": lambda: _itk(paths),
     }
-    if find_spec("SimpleITK"):
-        readers["SimpleITK (GDCM)"] = lambda: _itk(paths)
-    return readers
 
 
 def _rescaled(path: Path) -> NDArray[np.float32]:
@@ -71,10 +68,10 @@ def _rescaled(path: Path) -> NDArray[np.float32]:
 
 
 def _itk(paths: list[Path]) -> NDArray[Any]:
-    sitk: Any = import_module("SimpleITK")
-    reader = sitk.ImageSeriesReader()
+    itk: Any = sitk
+    reader = itk.ImageSeriesReader()
     reader.SetFileNames([str(path) for path in paths])
-    return np.asarray(sitk.GetArrayFromImage(reader.Execute()))
+    return np.asarray(itk.GetArrayFromImage(reader.Execute()))
 
 
 def _compare(readers: dict[str, Read], rounds: int) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cache
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -44,14 +45,19 @@ class Elements:
     pixels_at: int
     pixels_length: int | None
 
-    def header(self) -> Dataset:
-        """Give them as a data set, to be read when they are asked for."""
-        return Dataset(
-            {
-                (tag := BaseTag(number)): RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, True, True)
-                for number, value in self.values.items()
-            }
-        )
+    def header(self, tags: Mapping[int, BaseTag]) -> Dataset:
+        """Give some of them as a data set, to be read when they are asked for.
+
+        Parameters
+        ----------
+        tags : mapping of int to BaseTag
+            Which: a tag made once serves all slices.
+        """
+        chosen = ((tags[number], value) for number, value in self.values.items() if number in tags)
+        return Dataset({tag: RawDataElement(tag, _vr(tag), len(value), value, 0, True, True) for tag, value in chosen})
+
+
+_vr = cache(dictionary_VR)
 
 
 def tags_of(keywords: Iterable[str]) -> dict[str, int]:
@@ -91,23 +97,34 @@ def find_elements(data: bytes, start: int, wanted: Mapping[int, bytes], *, expli
 def _find(data: bytes, position: int, wanted: Mapping[int, bytes], explicit: bool) -> Elements:
     values: dict[int, bytes] = {}
     before = 0
-    while True:
-        tag, vr, length, position = _head(data, position, explicit)
+    while True:  # some hundred elements of each slice of a series: their heads are read here, without a call
+        if explicit:
+            group, number, vr, length = _explicit(data, position)
+            if vr in _SHORT:
+                position += 8
+            elif vr in _LONG:
+                length = _length(data, position + 8)[0]
+                position += 12
+            else:
+                raise _OddError
+        else:
+            group, number, length = _implicit(data, position)
+            vr = b""
+            position += 8
+        tag = group << 16 | number
         if tag <= before or tag > _PIXEL_DATA:
             raise _OddError
         before = tag
         if tag == _PIXEL_DATA:
             return Elements(values, position, None if length == _UNDEFINED else length)
-        if length == _UNDEFINED:
-            if tag in wanted:
-                raise _OddError
-            position = _after_sequence(data, position, explicit and vr != b"UN", _DEEPEST)
-            continue
         if tag in wanted:
-            if explicit and vr != wanted[tag]:
+            if length == _UNDEFINED or (explicit and vr != wanted[tag]):
                 raise _OddError
             values[tag] = data[position : position + length]
-        position += length
+        if length == _UNDEFINED:
+            position = _after_sequence(data, position, explicit and vr != b"UN", _DEEPEST)
+        else:
+            position += length
 
 
 def _head(data: bytes, position: int, explicit: bool) -> tuple[int, bytes, int, int]:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
+from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.codestream import check_size
@@ -29,7 +30,7 @@ _SIZES = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesP
 _NOT_PLAIN = ("ModalityLUTSequence", "MeasurementUnitsCodeSequence", "NumberOfFrames")
 _TAG = tags_of({*_KEPT, *_SIZES, *_NOT_PLAIN})
 _WANTED = representations_of(_TAG.values())
-_READ = frozenset(_TAG[keyword] for keyword in _KEPT)
+_READ = {_TAG[keyword]: BaseTag(_TAG[keyword]) for keyword in _KEPT}
 _RESCALING = tuple(_TAG[keyword] for keyword in RESCALING)
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
@@ -92,7 +93,7 @@ class PlainReader:
         stored = _stored(data, found, syntax, place.shape)
         if stored is None or stored.shape != place.shape:
             return None
-        header = Elements({tag: found.values[tag] for tag in found.values.keys() & _READ}, 0, None).header()
+        header = found.header(_READ)
         slope, intercept = self._scale(found, header, str(row["SOPInstanceUID"]))
         rescale_into(place, with_sign(stored, sizes["BitsStored"], sizes["PixelRepresentation"]), slope, intercept)
         return PlainSlice(header, _kept(found, row))

@@ -167,6 +167,22 @@ class Spool:
             return False
         return str(found) == digest
 
+    def read(self, relative: str) -> bytes:
+        """Read a spooled file whole.
+
+        Raises
+        ------
+        SpoolError
+            If it is not there or cannot be read, or `relative` leads out of the spool.
+        """
+        try:
+            with self._inside(relative).open("rb", buffering=0) as file:
+                return file.read()
+        except FileNotFoundError:
+            raise SpoolError(f"the spool has no file {relative}; was it deleted by hand?") from None
+        except OSError as error:
+            raise SpoolError(f"{relative} cannot be read: {error.strerror}") from error
+
     def delete(self, relative: str) -> None:
         """Delete a file; one that is gone already is fine."""
         self._inside(relative).unlink(missing_ok=True)
@@ -264,10 +280,9 @@ class Spool:
         return folder
 
     def _inside(self, relative: str) -> Path:
-        path = self.root / relative
-        if Path(relative).is_absolute() or ".." in Path(relative).parts:
+        if relative.startswith("/") or ".." in relative.split("/"):
             raise SpoolError(f"{relative} is no path inside the spool")
-        return path
+        return self.root / relative
 
 
 class Incoming:

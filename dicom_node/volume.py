@@ -192,11 +192,7 @@ class _InMemory:
 
 
 def _bytes_of(spool: Spool, instance: JobInstance) -> bytes:
-    uid = instance.sop_instance_uid
-    try:
-        data = spool.path(instance.path).read_bytes()
-    except OSError as error:
-        raise SpoolError(f"The file of instance {uid} cannot be read: {error.strerror}.") from error
+    uid, data = instance.sop_instance_uid, spool.read(instance.path)
     if not is_digest_of(instance.digest, memoryview(data)[_data_set_offset(data, uid) :]):
         raise SpoolError(f"The file of instance {uid} is not what was received: its digest differs.")
     return data

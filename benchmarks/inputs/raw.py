@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from io import BytesIO
 from pathlib import Path
 
 from pydicom import Dataset, dcmread
 from pydicom.dataset import FileMetaDataset
+from pydicom.filebase import DicomBytesIO
 from pydicom.filewriter import write_file_meta_info
-from pydicom.uid import ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
+from pydicom.uid import UID, ExplicitVRBigEndian, ExplicitVRLittleEndian, ImplicitVRLittleEndian, generate_uid
 from pydicom.uid import SecondaryCaptureImageStorage as SecondaryCapture
 
 
 def with_meta(path: Path) -> Path:
     """Write the data set of a file behind meta information that can be sent, with made-up UIDs where it names none."""
-    meta, buffer = FileMetaDataset(), BytesIO()
+    meta, buffer = FileMetaDataset(), DicomBytesIO()
     sop_class, instance, syntax = _announced(dcmread(path, force=True, stop_before_pixels=True))
     meta.MediaStorageSOPClassUID, meta.MediaStorageSOPInstanceUID = sop_class, instance
     meta.TransferSyntaxUID = syntax
@@ -24,13 +24,13 @@ def with_meta(path: Path) -> Path:
     return target
 
 
-def _announced(ds: Dataset) -> tuple[str, str, str]:
+def _announced(ds: Dataset) -> tuple[UID, UID, UID]:
     """SOP Class, SOP Instance and Transfer Syntax UID, as far as the file names them."""
     sop_class = ds.file_meta.get("MediaStorageSOPClassUID") or ds.get("SOPClassUID") or SecondaryCapture
     instance = ds.file_meta.get("MediaStorageSOPInstanceUID") or ds.get("SOPInstanceUID") or generate_uid()
     implicit, little = ds.original_encoding
     plain = ImplicitVRLittleEndian if implicit else ExplicitVRLittleEndian if little else ExplicitVRBigEndian
-    return str(sop_class), str(instance), str(ds.file_meta.get("TransferSyntaxUID") or plain)
+    return UID(sop_class), UID(instance), UID(ds.file_meta.get("TransferSyntaxUID") or plain)
 
 
 def data_set(path: Path) -> bytes:

@@ -248,8 +248,8 @@ def _off_axis_degrees(normal: Vector) -> float:
     return math.degrees(math.acos(min(1.0, max(map(abs, normal)))))
 
 
-def _steps(places: Sequence[float]) -> list[float]:
-    return [after - before for before, after in pairwise(places)]
+def _steps(at_mm: Sequence[float]) -> list[float]:
+    return [after - before for before, after in pairwise(at_mm)]
 
 
 def _list(values: Sequence[float]) -> str:
@@ -261,7 +261,7 @@ def _cross(a: Vector, b: Vector) -> Vector:
 
 
 def _dot(a: Vector, b: Vector) -> float:
-    return sum(x * y for x, y in zip(a, b, strict=True))
+    return a[0] * b[0] + a[1] * b[1] + a[2] * b[2]
 
 
 def _length(a: Vector) -> float:
@@ -269,8 +269,8 @@ def _length(a: Vector) -> float:
 
 
 def _minus(a: Vector, b: Vector) -> Vector:
-    return tuple(x - y for x, y in zip(a, b, strict=True))
+    return (a[0] - b[0], a[1] - b[1], a[2] - b[2])
 
 
 def _times(a: Vector, factor: float) -> Vector:
-    return tuple(x * factor for x in a)
+    return (a[0] * factor, a[1] * factor, a[2] * factor)

@@ -229,19 +229,13 @@ def planes_of(slices: Sequence[Slice]) -> list[Plane]:
     GeometryError
         Naming the attribute that is missing or malformed, and in how many slices.
     """
-    for keyword, n in _PLANE.items():
-        without = sum(not numbers(s.header, keyword, n) for s in slices)
-        if without:
+    read = {keyword: [numbers(s.header, keyword, n) for s in slices] for keyword, n in _PLANE.items()}
+    for keyword, found in read.items():
+        if without := found.count(()):
             raise GeometryError(f"{without} of {count(len(slices), 'slice')} without a usable {keyword}.")
     planes = [
-        Plane(
-            s.key,
-            numbers(s.header, "ImagePositionPatient", 3),
-            numbers(s.header, "ImageOrientationPatient", 6),
-            numbers(s.header, "PixelSpacing", 2),
-            (int(numbers(s.header, "Rows", 1)[0]), int(numbers(s.header, "Columns", 1)[0])),
-        )
-        for s in slices
+        Plane(s.key, position, orientation, spacing, (int(rows[0]), int(columns[0])))
+        for s, position, orientation, spacing, rows, columns in zip(slices, *read.values(), strict=True)
     ]
     check_possible(planes)
     return planes
