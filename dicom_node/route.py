@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from pydicom import Dataset, dcmread
@@ -16,9 +17,10 @@ from sqlalchemy import Connection
 
 from dicom_node.catalog import Catalog
 from dicom_node.db.audit import record
+from dicom_node.db.engine import utc_now
 from dicom_node.db.jobs import JobQueue
 from dicom_node.db.reports import ask_for_report
-from dicom_node.db.routing import NewJob, insert_job, supersede_jobs
+from dicom_node.db.routing import NewJob, insert_job, jobs_of_model, supersede_jobs
 from dicom_node.db.series import ClosedSeries, StoredInstance, write_no_job_reason
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.header import texts
@@ -51,12 +53,7 @@ def route_series(
     none.
     """
     first = _first_slice(series, verdict)
-    values = _values(series, verdict, first, catalog.rules, spool)
-    matches = [match_rule(rule, values) for rule in catalog.rules]
-    wanted: dict[str, list[Rule]] = {}
-    for rule, match in zip(catalog.rules, matches, strict=True):
-        if match.matched:
-            wanted.setdefault(rule.model, []).append(rule)
+    matches, wanted = _wanted(series, verdict, first, catalog, spool)
     taken = {model: chosen(verdict, catalog.models[model].volume) for model in wanted}
     jobs = [
         _new_job(series, taken[model], rules, catalog.models[model].version, first, max_attempts)
@@ -67,6 +64,42 @@ def route_series(
         if insert_job(tx, job, series.closed_at):
             _schedule(tx, job, enqueuer, taken[job.model].facts.get("volume"))
     supersede_jobs(tx, series.id, series.revision, {job.model: job.id for job in jobs}, series.closed_at)
+
+
+def route_again(
+    tx: Connection,
+    series: ClosedSeries,
+    verdict: Verdict,
+    catalog: Catalog,
+    enqueuer: JobQueue,
+    spool: Spool,
+    *,
+    max_attempts: int,
+) -> None:
+    """Match a complete series that came again with every rule; `series.origin` is how it came this time.
+
+    Adds the jobs that these rules want beyond those that there are: of another model, or of the same one for other
+    destinations. Nothing is taken back.
+    """
+    first = _first_slice(series, verdict)
+    matches, wanted = _wanted(series, verdict, first, catalog, spool)
+    taken = {model: chosen(verdict, catalog.models[model].volume) for model in wanted}
+    jobs = []
+    for model, rules in wanted.items():
+        runs, served = jobs_of_model(tx, series.id, series.revision, model)
+        job = _new_job(series, taken[model], rules, catalog.models[model].version, first, max_attempts, run_no=runs + 1)
+        left = tuple(name for name in job.destinations if name not in served)
+        if not runs or left:
+            told = tuple(name for name in job.report_to if name in left)
+            jobs.append(replace(job, destinations=left, report_to=told))
+    detail = {"called": series.origin["called_ae"], "from": series.origin["calling_ae"], "jobs": len(jobs)}
+    detail |= {"revision": series.revision, "rules": [str(match) for match in matches]}
+    record(tx, AuditEvent(Event.SERIES_CAME_AGAIN, series_id=series.id, detail=detail))
+    if jobs:
+        write_no_job_reason(tx, series.id, None)
+    for job in jobs:
+        if insert_job(tx, job, utc_now()):
+            _schedule(tx, job, enqueuer, taken[job.model].facts.get("volume"))
 
 
 def ask_rules(series: ClosedSeries, verdict: Verdict, rules: Iterable[Rule], spool: Spool) -> list[Match]:
@@ -100,6 +133,19 @@ def _of_data_set(ds: Dataset, keyword: str) -> Values:
         return _scalars(ds.get(keyword))
     except (ValueError, TypeError, AttributeError, NotImplementedError):
         return ()
+
+
+def _wanted(
+    series: ClosedSeries, verdict: Verdict, first: StoredInstance, catalog: Catalog, spool: Spool
+) -> tuple[list[Match], dict[str, list[Rule]]]:
+    """Ask every rule: what each says, and the rules that want each model."""
+    values = _values(series, verdict, first, catalog.rules, spool)
+    matches = [match_rule(rule, values) for rule in catalog.rules]
+    wanted: dict[str, list[Rule]] = {}
+    for rule, match in zip(catalog.rules, matches, strict=True):
+        if match.matched:
+            wanted.setdefault(rule.model, []).append(rule)
+    return matches, wanted
 
 
 def _first_slice(series: ClosedSeries, verdict: Verdict) -> StoredInstance:
@@ -153,12 +199,13 @@ def _new_job(
     version: str,
     first: StoredInstance,
     max_attempts: int,
+    run_no: int = 1,
 ) -> NewJob:
     asked = [
         _ASKED[word.upper()] for word in texts(first.header, "RequestedProcedurePriority") if word.upper() in _ASKED
     ]
     return NewJob(
-        id=job_id(series.id, series.revision, rules[0].model, version, 1),
+        id=job_id(series.id, series.revision, rules[0].model, version, run_no),
         series_id=series.id,
         series_revision=series.revision,
         rule=rules[0].name,
@@ -171,6 +218,7 @@ def _new_job(
         priority=min([rule.priority for rule in rules] + asked).value,
         max_attempts=max_attempts,
         error=verdict.refusal,
+        run_no=run_no,
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, replace
 from datetime import datetime, timedelta
 from threading import Event as StopEvent
@@ -28,6 +28,7 @@ from dicom_node.db.audit import record
 from dicom_node.db.engine import transaction, utc_now
 from dicom_node.db.instances import paths_known
 from dicom_node.db.jobs import JobQueue
+from dicom_node.db.origin import came_again, take_again
 from dicom_node.db.routing import supersede_jobs
 from dicom_node.db.series import (
     ClosedSeries,
@@ -35,6 +36,7 @@ from dicom_node.db.series import (
     due_series,
     holds_our_results,
     postpone_series,
+    read_closed,
     wait_anew,
     write_no_job_reason,
     write_verdict,
@@ -45,7 +47,7 @@ from dicom_node.domain.header import texts
 from dicom_node.domain.study import Verdict
 from dicom_node.examination import examine_stored
 from dicom_node.loop import HostClock, run_every
-from dicom_node.route import route_series
+from dicom_node.route import route_again, route_series
 from dicom_node.rulebook import SETTLED_S, Rulebook
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
@@ -115,8 +117,10 @@ class Assembler:
         self._look_at_clock()
         with transaction(self._engine) as tx:
             compare_announcements(tx, utc_now())
-            due = due_series(tx, utc_now())
-        return sum(self._try_close(series_id) for series_id in due if self._may_try(series_id))
+            due, again = due_series(tx, utc_now()), came_again(tx)
+        for series_id in filter(self._may_try, again):
+            self._try(series_id, self._ask_again)
+        return sum(self._try(series_id, self._close) for series_id in due if self._may_try(series_id))
 
     def _look_at_clock(self) -> None:
         """Let no series be closed too early, or much too late, because the host's clock was set."""
@@ -153,17 +157,17 @@ class Assembler:
     def _may_try(self, series_id: str) -> bool:
         return time.monotonic() >= self._not_before.get(series_id, 0.0)
 
-    def _try_close(self, series_id: str) -> bool:
+    def _try(self, series_id: str, step: Callable[[str], bool]) -> bool:
         try:
-            closed = self._close(series_id)
+            done = step(series_id)
         except (OperationalError, InterfaceError):  # the database is away: no series can be closed
             raise
         except Exception:  # what nobody foresaw of one series must not hold up the others
-            logger.exception("series %s cannot be closed; next try in %.0f s", series_id, _TRY_AGAIN_S)
+            logger.exception("series %s cannot be closed or routed; next try in %.0f s", series_id, _TRY_AGAIN_S)
             self._not_before[series_id] = time.monotonic() + _TRY_AGAIN_S
             return False
         self._not_before.pop(series_id, None)
-        return closed
+        return done
 
     def _close(self, series_id: str) -> bool:
         try:
@@ -199,6 +203,23 @@ class Assembler:
         if self._sources[series.source].runs_incomplete:
             return verdict
         return replace(verdict, refusal=f"{series.lacking}.", parts=())
+
+    def _ask_again(self, series_id: str) -> bool:
+        """Ask the rules about a series that came again, called by another AE title than before."""
+        with transaction(self._engine) as tx:
+            series, origin = read_closed(tx, series_id), take_again(tx, series_id)
+            if series is None or origin is None or _is_ours(tx, series):
+                return False
+            series = replace(series, origin=origin)
+            verdict = examine_stored(series.instances, self._spool.path)
+            if series.refusal not in (None, verdict.refusal):  # for what was not sent, or not stored
+                verdict = replace(verdict, refusal=series.refusal, parts=())
+            if series.lacking is not None:
+                verdict.facts["complete"] = False
+            attempts = self._settings.work.max_attempts
+            route_again(tx, series, verdict, self._rulebook.catalog, self._enqueuer, self._spool, max_attempts=attempts)
+        logger.info("series %s came again: the rules were asked", series.id)
+        return True
 
     def _route(self, tx: Connection, series: ClosedSeries, verdict: Verdict) -> None:
         attempts = self._settings.work.max_attempts

@@ -14,6 +14,7 @@ from sqlalchemy import Connection, Integer, Row, Table, bindparam, func, select,
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.engine import insert_into, utc_now
+from dicom_node.db.origin import note_again
 from dicom_node.db.prepared import Prepared
 from dicom_node.db.settled import Settled
 from dicom_node.digest import is_earlier
@@ -148,12 +149,16 @@ def store_instances(
     stored = _store_fresh(tx, fresh, now, sources, settled)
     twins = [one.sop_instance_uid for one in new if stored.get(one.sop_instance_uid) is not one]
     known |= _known(tx, [uid for uid in twins if uid not in known])
-    return [
+    outcomes = [
         Stored.NEW
         if stored.get(one.sop_instance_uid) is one
         else _compare(tx, one, known[one.sop_instance_uid], has_digest)
         for one in new
     ]
+    again = [one for one, outcome in zip(new, outcomes, strict=True) if outcome is Stored.SAME]
+    for series_id, who in {(known[one.sop_instance_uid].series_id, one.sender) for one in again}:
+        note_again(tx, series_id, who.id, who.called_ae)
+    return outcomes
 
 
 def end_association(tx: Connection, sender: Sender, *, reason: str, stored: int, refused: int) -> None:

@@ -149,6 +149,7 @@ def delete_rows(tx: Connection, series_id: str, before: datetime) -> bool:
     tx.execute(delete(t.job_attempt).where(t.job_attempt.c.job_id.in_(jobs)))
     tx.execute(update(t.job).where(_j.series_id == series_id).values(supersedes=None))
     tx.execute(delete(t.job).where(_j.series_id == series_id))
+    tx.execute(delete(t.came_again).where(t.came_again.c.series_id == series_id))
     tx.execute(delete(t.series).where(_s.id == series_id))
     others = exists().where(_s.study_id == t.study.c.id)
     tx.execute(delete(t.study).where(t.study.c.id == row.study_id, ~others))

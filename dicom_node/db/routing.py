@@ -26,7 +26,8 @@ class NewJob:
     """A job as routing makes it. `error` is set when it can never run: then it starts as failed.
 
     `report_to` are the destinations that are told when it fails, from the start or later. `note` is what a reader of
-    its result has to know of what it was made from.
+    its result has to know of what it was made from. `run_no` is more than 1 when the model has a job for other
+    destinations already.
     """
 
     id: str
@@ -42,6 +43,7 @@ class NewJob:
     max_attempts: int
     error: str | None = None
     note: str | None = None
+    run_no: int = 1
 
 
 def insert_job(tx: Connection, new: NewJob, now: datetime) -> bool:
@@ -59,7 +61,7 @@ def insert_job(tx: Connection, new: NewJob, now: datetime) -> bool:
         "rule": new.rule,
         "model": new.model,
         "model_version": new.model_version,
-        "run_no": 1,
+        "run_no": new.run_no,
         "destinations": list(new.destinations),
         "report_to": list(new.report_to),
         "slices": list(new.slices),
@@ -77,6 +79,13 @@ def insert_job(tx: Connection, new: NewJob, now: datetime) -> bool:
     # psycopg counts no inserted rows, so the row has to say itself that it is new
     inserted = insert_into(tx, t.job).values(**row).on_conflict_do_nothing().returning(_j.id)
     return tx.execute(inserted).first() is not None
+
+
+def jobs_of_model(tx: Connection, series_id: str, revision: int, model: str) -> tuple[int, set[str]]:
+    """How many runs of a model a revision of a series has, and the destinations that they go to."""
+    mine = (_j.series_id == series_id, _j.series_revision == revision, _j.model == model)
+    rows = tx.execute(select(_j.run_no, _j.destinations).where(*mine)).all()
+    return max((row.run_no for row in rows), default=0), {name for row in rows for name in row.destinations}
 
 
 def _source_of(series_id: str) -> dict[str, Any]:

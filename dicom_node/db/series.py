@@ -13,16 +13,15 @@ from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.completeness import is_due
 from dicom_node.db.engine import utc_now
+from dicom_node.db.origin import HOW, origin_of, take_again
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.completeness import why_closed, why_lacking
 from dicom_node.domain.header import numbers
-from dicom_node.domain.rule import ORIGIN
 from dicom_node.domain.study import Verdict
 
 _LONGEST_REASON = 200
 _RECEIVING, _COMPLETE = "receiving", "complete"
 _s = t.series.c
-_HOW = {fact: t.association.c["peer_address" if fact == "address" else fact].label(fact) for fact in ORIGIN}
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,7 +39,8 @@ class ClosedSeries:
 
     `expected_count` is the number of instances that headers (0020,1209) or those whom we ask tell of. `origin` says how
     it came: for each of `domain.rule.ORIGIN` the values of every association that brought an instance. `source` is the
-    section of the settings by which it was waited for; empty for none. `lacking` says how many instances arrived, where
+    section of the settings by which it was waited for; empty for none. `refusal` is what it was refused for when it was
+    closed, where it is read later. `lacking` says how many instances arrived, where
     more are known of; `patient_until` is when nobody waits for them any longer.
     """
 
@@ -54,6 +54,7 @@ class ClosedSeries:
     origin: Mapping[str, tuple[str, ...]]
     instances: tuple[StoredInstance, ...]
     source: str = ""
+    refusal: str | None = None
     lacking: str | None = None
     patient_until: datetime | None = None
 
@@ -110,6 +111,7 @@ def close_series(tx: Connection, series_id: str, now: datetime) -> ClosedSeries 
     ).one()
     new = (t.instance.c.series_id == series_id, t.instance.c.revision.is_(None))
     tx.execute(update(t.instance).where(*new).values(revision=row.revision))
+    take_again(tx, series_id)  # the rules are asked about the whole of its origin now
     instances = _instances(tx, series_id)
     expected = row.expected_count or _announced(instances)
     known = len(instances), expected, row.told_count, row.told
@@ -123,7 +125,7 @@ def close_series(tx: Connection, series_id: str, now: datetime) -> ClosedSeries 
         closed_at=now,
         close_reason=reason,
         expected_count=max(expected or 0, row.told_count or 0) or None,
-        origin=_origin(tx, series_id),
+        origin=origin_of(tx, series_id),
         instances=instances,
         source=row.source,
         lacking=why_lacking(*known),
@@ -161,6 +163,7 @@ def read_closed(tx: Connection, series_id: str) -> ClosedSeries | None:
     instances = _instances(tx, series_id) if row else ()
     if row is None or not instances:
         return None
+    expected = row.expected_count or _announced(instances)
     return ClosedSeries(
         id=row.id,
         study_instance_uid=row.study_instance_uid,
@@ -168,10 +171,12 @@ def read_closed(tx: Connection, series_id: str) -> ClosedSeries | None:
         revision=row.revision,
         closed_at=row.closed_at or row.last_received_at,
         close_reason=row.close_reason or "",
-        expected_count=max(row.expected_count or _announced(instances) or 0, row.told_count or 0) or None,
-        origin=_origin(tx, series_id),
+        expected_count=max(expected or 0, row.told_count or 0) or None,
+        origin=origin_of(tx, series_id),
         instances=instances,
         source=row.source,
+        refusal=row.refusal,
+        lacking=why_lacking(len(instances), expected, row.told_count, row.told),
     )
 
 
@@ -179,7 +184,7 @@ def closed_since(tx: Connection, since: datetime, limit: int) -> Sequence[Row[An
     """Read series that were closed since a time, the newest first, each with its first instance and who sent that."""
     i, a = t.instance.c, t.association.c
     first = select(func.min(i.id)).where(i.series_id == _s.id).correlate(t.series).scalar_subquery()
-    columns = (i.header, i.path, *(_HOW[fact] for fact in ORIGIN), t.study.c.accession_number)
+    columns = (i.header, i.path, *HOW.values(), t.study.c.accession_number)
     return tx.execute(
         select(t.series, *columns)
         .join(t.study, t.study.c.id == _s.study_id)
@@ -198,8 +203,8 @@ def write_verdict(tx: Connection, series_id: str, verdict: Verdict) -> None:
     tx.execute(update(t.series).where(_s.id == series_id).values(verdict=found, refusal=verdict.refusal))
 
 
-def write_no_job_reason(tx: Connection, series_id: str, reason: str) -> None:
-    """Keep why a complete series has no job."""
+def write_no_job_reason(tx: Connection, series_id: str, reason: str | None) -> None:
+    """Keep why a complete series has no job; None when it has one now."""
     tx.execute(update(t.series).where(_s.id == series_id).values(no_job_reason=reason))
 
 
@@ -213,12 +218,6 @@ def _instances(tx: Connection, series_id: str) -> tuple[StoredInstance, ...]:
     i = t.instance.c
     rows = tx.execute(select(i.sop_instance_uid, i.path, i.header).where(i.series_id == series_id).order_by(i.id))
     return tuple(StoredInstance(*row) for row in rows)
-
-
-def _origin(tx: Connection, series_id: str) -> dict[str, tuple[str, ...]]:
-    brought = exists().where(t.instance.c.association_id == t.association.c.id, t.instance.c.series_id == series_id)
-    by = tx.execute(select(*(_HOW[fact] for fact in ORIGIN)).where(brought)).all()
-    return {fact: tuple(sorted({row._mapping[fact] for row in by} - {""})) for fact in ORIGIN}
 
 
 def _announced(instances: Iterable[StoredInstance]) -> int | None:

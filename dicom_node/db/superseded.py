@@ -68,12 +68,21 @@ def replaced_by(tx: Connection, job_id: str, since: datetime) -> str | None:
 
 
 def _earlier(tx: Connection, job_id: str) -> list[str]:
-    """List the jobs whose place a job takes, the latest first."""
+    """List the jobs whose place a job takes, the latest first.
+
+    A new revision also takes the place of jobs beside its predecessor: a series that came again, called by another AE
+    title, may have one of the same model for other destinations.
+    """
     found: list[str] = []
-    before = tx.scalar(select(_j.supersedes).where(_j.id == job_id))
-    while before is not None:
+    job = tx.execute(select(_j.series_revision, _j.supersedes).where(_j.id == job_id)).one_or_none()
+    before = job.supersedes if job else None
+    while job is not None and before is not None:
         found.append(before)
-        before = tx.scalar(select(_j.supersedes).where(_j.id == before))
+        this = tx.execute(select(t.job).where(_j.id == before)).one()
+        alike = (_j.series_id == this.series_id, _j.model == this.model, _j.series_revision == this.series_revision)
+        beside = select(_j.id).where(*alike, _j.run_no < this.run_no).order_by(_j.run_no.desc()).limit(1)
+        is_older = this.series_revision != job.series_revision
+        before = this.supersedes or (tx.scalar(beside) if is_older else None)
     return found
 
 

@@ -198,6 +198,18 @@ instance = Table(
     Index("ix_instance_series", "series_id", "revision"),
 )
 
+# The associations by which instances came that were here already, called by an AE title that their series did not
+# come by. asked_at: when the rules were asked about the series because of it; null until they are.
+came_again = Table(
+    "came_again",
+    metadata,
+    Column("series_id", ForeignKey("series.id"), primary_key=True),
+    Column("association_id", ForeignKey("association.id"), primary_key=True),
+    Column("at", UTCDateTime, nullable=False),
+    Column("asked_at", UTCDateTime),
+    Index("ix_came_again_unasked", "at", **_where("asked_at IS NULL")),
+)
+
 _STATISTICS = ("model", "model_version", "source_ae", "scanner", "created_at", "started_at")
 
 # id derives from (series, revision, model, version, run_no): domain.uids.job_id.

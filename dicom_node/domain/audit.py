@@ -30,6 +30,7 @@ class Event(StrEnum):
     RETRIEVAL_ENDED = "retrieval ended"
     SERIES_STARTED = "series started"
     SERIES_REOPENED = "series reopened"
+    SERIES_CAME_AGAIN = "series came again"
     SERIES_WAITS = "series waits for slices"
     SERIES_COMPLETE = "series complete"
     SERIES_REFUSED = "series refused"

@@ -73,6 +73,13 @@ def _routed(row: Row[Any], detail: dict[str, Any]) -> str:
     return "\n".join([head, *detail.get("rules", ())])
 
 
+def _came_again(row: Row[Any], detail: dict[str, Any]) -> str:
+    by = f"came again, called {' and '.join(detail['called'])} by {' and '.join(detail['from'])}"
+    head = f"{by}: what is here was kept, and the rules were asked again"
+    added = count(detail["jobs"], "new job") if detail["jobs"] else "no new job"
+    return "\n".join([f"{head}; {added}", *detail.get("rules", ())])
+
+
 def _scheduled(row: Row[Any], detail: dict[str, Any]) -> str:
     text = f"job {row.job_id[:8]} scheduled: {detail['model']} {detail['version']}"
     if "supersedes" in detail:
@@ -174,6 +181,7 @@ _SENTENCES: dict[str, Callable[[Row[Any], dict[str, Any]], str]] = {
     Event.SERIES_WAITS: lambda row, detail: f"waits for what is missing: {bare(detail['reason'])}",
     Event.SERIES_REFUSED: lambda row, detail: f"refused: {detail['reason']}",
     Event.SERIES_ROUTED: _routed,
+    Event.SERIES_CAME_AGAIN: _came_again,
     Event.SERIES_UNMATCHED: _routed,
     Event.JOB_SCHEDULED: _scheduled,
     Event.JOB_SUPERSEDED: _superseded,
