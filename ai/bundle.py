@@ -36,10 +36,11 @@ from ai.contract import (
 from ai.detections import Detected, detections_in, instances_key
 from ai.evaluated import OwnEvaluator, evaluates_itself, make_required
 from ai.feed import Fed, feed
+from ai.interface import Gives, Input, Output
 from ai.ladder import climb
 from ai.outputs import label_maps, output_key, output_names, probabilities
 from ai.regrid import to_grid
-from ai.understand import Gives, Input, Output, understand
+from ai.understand import understand
 from ai.weights import load_network, weights_only
 
 _FORBIDDEN = " (a model may open no connection, start no process and read no file outside its bundle)"
@@ -353,7 +354,7 @@ def _is_map(answer: Any, shown: torch.Tensor) -> bool:
     """Whether an answer has a value for each voxel of the image that was shown."""
     if isinstance(answer, torch.Tensor) and not bool(torch.isfinite(answer).all()):
         raise ModelInvalidOutput("The model's output contains NaN or infinity.")
-    return isinstance(answer, torch.Tensor) and answer.ndim == shown.ndim + 1
+    return isinstance(answer, torch.Tensor) and answer.ndim == shown.ndim + 1 and answer.shape[2:].numel() > 1
 
 
 def _geometry_of(image: MetaTensor, shown: torch.Tensor) -> MetaTensor:

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 
 from ai.contract import ModelInvalidOutput
+from ai.interface import otherwise
 
 
 def classes_in(answer: Any, names: Sequence[str]) -> dict[str, float]:
@@ -18,7 +19,7 @@ def classes_in(answer: Any, names: Sequence[str]) -> dict[str, float]:
     ----------
     answer : torch.Tensor
         Post-processed: a share for each class, a decision for each, the number of the class that was decided on, or
-        the raw scores of the network, which a softmax turns into shares.
+        the raw scores of the network, which a softmax turns into shares. Of a single class how likely it is.
     names : sequence of str
         Of the classes, in their order.
 
@@ -28,6 +29,9 @@ def classes_in(answer: Any, names: Sequence[str]) -> dict[str, float]:
         If it is none of these.
     """
     values = _numbers(answer)
+    if len(values) == 1 and list(names) == [names[0], otherwise(names[0])]:
+        share = float(values[0]) if 0 <= values[0] <= 1 else float(1 / (1 + np.exp(-values[0])))
+        return {names[0]: share, names[1]: 1 - share}
     if len(values) == 1 and len(names) > 1:
         decided = int(values[0])
         if decided != values[0] or not 0 <= decided < len(names):

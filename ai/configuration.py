@@ -99,6 +99,7 @@ def transforms_of(parser: ConfigParser) -> tuple[Compose, Compose]:
     before, after = _compose(parser, _PREPROCESSING_KEYS), _compose(parser, _POSTPROCESSING_KEYS)
     if not before.transforms:  # MONAI refuses to invert nothing
         after.transforms = tuple(t for t in after.transforms if not isinstance(t, Invertd))
+    _share_steps(before, after)
     _keep_labels_whole(after)
     for transform in (*before.transforms, *after.transforms):
         if isinstance(transform, MapTransform) and any(map(is_truth, getattr(transform, "keys", ()))):
@@ -127,6 +128,16 @@ def _compose(parser: ConfigParser, keys: tuple[str, ...]) -> Compose:
     return made if isinstance(made, Compose) else Compose(made)
 
 
+def _share_steps(before: Compose, after: Compose) -> None:
+    """Where a bundle inverts a copy of its transforms, invert those themselves: MONAI knows a transform by its id."""
+    kinds = [type(transform) for transform in before.transforms]
+    for transform in after.transforms:
+        if isinstance(transform, Invertd) and isinstance(transform.transform, Compose):
+            copied = transform.transform
+            if copied is not before and [type(each) for each in copied.transforms] == kinds:
+                transform.transform = before
+
+
 def _keep_labels_whole(postprocessing: Compose) -> None:
     """Where labels were decided before the grid is inverted, the inverse takes the nearest: between 1 and 3 is no 2."""
     decided: set[str] = set()
@@ -143,7 +154,7 @@ def _keep_labels_whole(postprocessing: Compose) -> None:
 def _adapt(item: dict[str, Any]) -> None:
     """Keep what reads and writes files from being made, and what would be downloaded from being asked for."""
     name = target(item)
-    if name in LOADERS or name.startswith(("EnsureChannelFirst", "SaveImage")) or "Saver" in name:
+    if name in LOADERS or name.startswith(("EnsureChannelFirst", "Save")) or "Saver" in name:
         item["_disabled_"] = True  # the tensors that we feed have their channels already
     if item.get("pretrained") is True:
         item["pretrained"] = False  # the bundle brings the weights

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from scipy import ndimage
 
 from ai.contract import BundleError, Images, Volume
-from ai.understand import Input
+from ai.interface import Input
 
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
 _COLOURS = ("R", "G", "B")
@@ -57,6 +57,8 @@ def feed(images: Images, wanted: Input) -> Iterator[Fed]:
         If an image is missing.
     """
     volumes = _on_one_grid(_chosen(images, wanted))
+    if wanted.dimensions != 2 and volumes[0].is_single:
+        raise BundleError("The model works on volumes; this is a single image.")
     per_key = [[volume] for volume in volumes] if len(wanted.keys) > 1 else [volumes]
     if wanted.dimensions != 2:
         yield _fed(wanted.keys, per_key, None)
@@ -76,7 +78,7 @@ def _chosen(images: Images, wanted: Input) -> list[Volume]:
         if wanted.has_colour:
             return planes
         grey = sum(w * plane.array for w, plane in zip((0.299, 0.587, 0.114), planes, strict=True))  # ITU-R BT.601
-        return [Volume(np.asarray(grey, np.float32), planes[0].affine, planes[0].modality)]
+        return [replace(planes[0], array=np.asarray(grey, np.float32))]
     if len(given) != 1:
         raise BundleError(f"The model takes one image; it was given {', '.join(given)}.")
     (only,) = given.values()

@@ -8,15 +8,16 @@ from __future__ import annotations
 
 import importlib.util
 import json
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
 import yaml
 
 from ai.contract import BundleError
+from ai.interface import RETURNED, Gives, Input, Output, otherwise
+from ai.obstacles import left_out_of, obstacles_of
 
 CONFIGURATIONS = ("inference.json", "inference.yaml", "inference.yml")
 WEIGHTS = ("model.pt", "model.ts", "model.pt2", "model.onnx")
@@ -25,88 +26,10 @@ _MODALITIES = {"MRI": "MR", "MAMMOGRAM": "MG", "MAMMOGRAPHY": "MG", "X-RAY": "DX
 _BACKGROUND = ("background", "bg")
 _SEGMENTATIONS = ("segmentation", "labels", "label", "mask")
 _CLASSES = ("classes", "classification", "probabilities")
-_NETWORKS = ("network", "network_def", "net")
 _COLOURS = ("r", "g", "b")
 _TRUTHS = ("label", "labels", "seg", "segmentation", "mask", "box", "boxes")
 _SPECIFIED = ("required_packages_version", "optional_packages_version")
 _MODULES = {"pytorch-ignite": "ignite", "scikit-image": "skimage", "pyyaml": "yaml", "opencv-python": "cv2"}
-
-
-class Gives(StrEnum):
-    """Kinds of outputs."""
-
-    SEGMENTATION = "segmentation"
-    DETECTION = "detection"
-    CLASSIFICATION = "classification"
-    REGRESSION = "regression"
-    POINTS = "points"
-    IMAGE = "image"
-    UNKNOWN = "not said"
-
-
-_RUN = (Gives.SEGMENTATION, Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION)
-
-
-@dataclass(frozen=True, slots=True)
-class Input:
-    """An image that a bundle takes.
-
-    Attributes
-    ----------
-    channels : tuple of str
-        A name for each.
-    dimensions : int
-        2 or 3: of what the network is shown at once.
-    modality : str
-        DICOM Modality (0008,0060), or empty where the bundle does not say.
-    spacing_mm : tuple of float
-        What its own transforms resample to, along the axes of `orientation`; empty where they do not.
-    orientation : str
-        Axis codes that its own transforms turn to, e.g. ``RAS``; empty where they do not.
-    keys : tuple of str
-        Under which its transforms expect images: one, or one for each of several that they join.
-    roles : tuple of str
-        Of the series that it needs: their names, where it needs several on one grid; else empty.
-    """
-
-    name: str
-    channels: tuple[str, ...]
-    dimensions: int
-    modality: str
-    spacing_mm: tuple[float, ...] = ()
-    orientation: str = ""
-    keys: tuple[str, ...] = ("image",)
-    roles: tuple[str, ...] = ()
-
-    @property
-    def has_colour(self) -> bool:
-        """Whether it takes red, green and blue: of a grey image, the same three times."""
-        said = tuple(channel.strip().lower()[:1] for channel in self.channels)
-        return said == _COLOURS or (self.dimensions == 2 and len(self.channels) == len(_COLOURS) and not self.roles)
-
-    def __str__(self) -> str:
-        what = f"{self.dimensions}-D {self.modality or 'image'}"
-        several = f", {len(self.channels)} channels" if len(self.channels) > 1 else ""
-        if self.roles:
-            several = f", {len(self.roles)} series ({', '.join(self.roles)})"
-        elif self.has_colour:
-            several = ", in colour"
-        spacing = f", at {' x '.join(f'{mm:g}' for mm in self.spacing_mm)} mm" if self.spacing_mm else ""
-        return what + several + spacing
-
-
-@dataclass(frozen=True, slots=True)
-class Output:
-    """Something that a bundle gives: of which kind, and the names in it without the background."""
-
-    name: str
-    gives: Gives
-    names: tuple[str, ...]
-
-    def __str__(self) -> str:
-        most = 6
-        more = f", … ({len(self.names)} in all)" if len(self.names) > most else ""
-        return f"{self.gives.value}: {', '.join(self.names[:most])}{more}" if self.names else self.gives.value
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +50,8 @@ class Understanding:
         Why this node cannot run it, each a sentence without its full stop; empty when it can.
     command : str
         The command line of a model that is a program; empty for a bundle.
+    left_out : tuple of str
+        What it gives beside that and the node does not return.
     """
 
     name: str
@@ -141,6 +66,7 @@ class Understanding:
     missing: tuple[str, ...]
     obstacles: tuple[str, ...]
     command: str = ""
+    left_out: tuple[str, ...] = ()
 
     @property
     def results(self) -> tuple[str, ...]:
@@ -149,7 +75,7 @@ class Understanding:
         said = []
         if kinds & {Gives.SEGMENTATION, Gives.DETECTION}:
             said.append("SEG: one segment for each output that is found")
-        if kinds & set(_RUN):
+        if kinds & set(RETURNED):
             said.append("SR: what was found, measured, in codes")
         return tuple(said)
 
@@ -187,7 +113,8 @@ def understand(bundle: Path) -> Understanding:
         weights=next((f"models/{name}" for name in WEIGHTS if (bundle / "models" / name).is_file()), ""),
         packages=packages,
         missing=missing,
-        obstacles=tuple(_obstacles(config, inputs, outputs)),
+        obstacles=tuple(obstacles_of(config, data_format, inputs, outputs)),
+        left_out=left_out_of(outputs),
     )
 
 
@@ -270,6 +197,7 @@ def _outputs(described: Any) -> Iterator[Output]:
         gives = _gives(said)
         if gives is Gives.CLASSIFICATION:  # what is no circle, triangle or square is an answer as well
             names = tuple(_channel_names(said.get("channel_def")).values())
+            names = (*names, otherwise(names[0])) if len(names) == 1 else names  # a share of one: there, or not
         if not names and gives is Gives.SEGMENTATION:
             names = tuple(unnamed(said).values())
         if not names and gives in (Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION):
@@ -366,28 +294,3 @@ def _is_installed(package: str) -> bool:
         return importlib.util.find_spec(module) is not None
     except (ImportError, ValueError):
         return False
-
-
-def _obstacles(config: Mapping[str, Any], inputs: Iterable[Input], outputs: Iterable[Output]) -> Iterator[str]:
-    """Why this node cannot run it."""
-    if not config:
-        yield f"it has none of configs/{', configs/'.join(CONFIGURATIONS)}"
-        return
-    if not any(key in config for key in _NETWORKS):
-        yield f"its inference configuration has none of the keys {', '.join(_NETWORKS)}"
-    if "inferer" not in config:
-        yield "its inference configuration has no inferer"
-    images = list(inputs)
-    if len(images) > 1:
-        yield f"it takes {len(images)} inputs ({', '.join(each.name for each in images)}); the node gives images alone"
-    for image in images:
-        if image.dimensions not in (2, 3):
-            yield f"it works on {image.dimensions}-D images"
-    given = list(outputs)
-    if not given:
-        yield "its metadata.json does not say what it gives (network_data_format.outputs)"
-    for output in given:
-        if output.gives not in _RUN:
-            yield f"its output {output.name} is of the kind {output.gives.value}, for which the node has no object yet"
-        elif not output.names:
-            yield f"its metadata.json does not name what {output.name} marks (channel_def)"

@@ -5,12 +5,14 @@
 
 The zoo's weights are downloads of their own and are not needed: each bundle gets random weights from its own network
 definition. So the answers mean nothing; what is tried is whether the bundle is understood, loads, runs on a generated
-volume from beginning to end, and answers on the grid of that volume. One process for each bundle, as in the node.
+volume from beginning to end, and answers on the grid of that volume. One process for each bundle, as in the node. A run
+that was interrupted goes on where it was: what was tried stays in FILE.begun.json until the page is written.
 """
 
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import resource
 import shutil
@@ -18,14 +20,18 @@ import subprocess
 import sys
 import tempfile
 import time
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+import monai
 import numpy as np
+import torch
 
 from ai.contract import Images, ModelError, Prediction, Volume
 from ai.evaluate.machine import machine_facts
+from ai.interface import Gives
 from ai.process import ModelProcess
-from ai.understand import Gives, Understanding, understand
+from ai.understand import Understanding, understand
 
 _TIMEOUT_S = 900.0
 _SPACING_MM = (2.5, 1.5, 1.5)
@@ -36,35 +42,55 @@ def main() -> None:
     """Try the bundles and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("zoo", type=Path, help="the folder with the bundles")
-    parser.add_argument("names", nargs="*", help="bundles to try, others keep their rows; all without it")
-    parser.add_argument("-o", "--out", type=Path, help="a Markdown file to write")
+    parser.add_argument("names", nargs="*", help="bundles to try; all without it")
+    parser.add_argument("-o", "--out", type=Path, help="a Markdown file to write, once every bundle was tried")
     asked = parser.parse_args()
     folders = sorted(folder for folder in asked.zoo.iterdir() if (folder / "configs").is_dir())
-    rows = _rows_in(asked.out) if asked.out and asked.names else {}
+    folders = [folder for folder in folders if not asked.names or folder.name in asked.names]
+    begun = asked.out.with_suffix(".begun.json") if asked.out else None
+    rows: dict[str, Row] = {}
+    if begun and begun.is_file():
+        rows = {name: Row(**row) for name, row in json.loads(begun.read_text(encoding="utf-8")).items()}
     for folder in folders:
-        if not asked.names or folder.name in asked.names:
+        if folder.name not in rows:
             rows[folder.name] = _row(folder)
             print(rows[folder.name], flush=True)
-            if asked.out:
-                asked.out.write_text(_page([rows[name] for name in sorted(rows, key=str.lower)]), encoding="utf-8")
+            if begun:
+                begun.write_text(json.dumps({name: asdict(row) for name, row in rows.items()}), encoding="utf-8")
+    if begun:
+        asked.out.write_text(_page([rows[folder.name] for folder in folders]), encoding="utf-8")
+        begun.unlink()
 
 
-def _rows_in(page: Path) -> dict[str, str]:
-    """Rows of an earlier run, which stay where only some bundles are tried."""
-    lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
-    rows = [line for line in lines if line.startswith("| ") and not line.startswith("| bundle ")]
-    return {row.split()[1]: row for row in rows}
+@dataclass(frozen=True, slots=True)
+class Row:
+    """What came of one bundle."""
+
+    name: str
+    takes: str
+    gives: str
+    ran: bool
+    came: str
+    load_s: float = 0.0
+    run_s: float = 0.0
+    memory_mib: int = 0
+
+    def __str__(self) -> str:
+        figures = f"{self.load_s:.0f} s | {self.run_s:.0f} s | {self.memory_mib:,} MiB" if self.ran else " | | "
+        return (
+            f"| {self.name} | {self.takes} | {self.gives} | {'yes' if self.ran else 'no'} | {self.came} | {figures} |"
+        )
 
 
-def _row(folder: Path) -> str:
+def _row(folder: Path) -> Row:
     known = understand(folder)
-    came = _tried(folder, known) if not known.obstacles else "no: " + "; ".join(known.obstacles)
     inputs = "; ".join(str(each) for each in known.inputs) or "not said"
     outputs = "; ".join(str(each) for each in known.outputs) or "not said"
-    return f"| {folder.name} {known.version} | {inputs} | {outputs} | {came} |"
+    row = Row(f"{folder.name} {known.version}", inputs, outputs, False, "understood, but " + "; ".join(known.obstacles))
+    return _tried(folder, known, row) if not known.obstacles else row
 
 
-def _tried(folder: Path, known: Understanding) -> str:
+def _tried(folder: Path, known: Understanding, row: Row) -> Row:
     with tempfile.TemporaryDirectory(prefix="zoo-") as scratch:
         bundle = Path(scratch) / folder.name
         shutil.copytree(folder, bundle)
@@ -72,27 +98,36 @@ def _tried(folder: Path, known: Understanding) -> str:
             [sys.executable, "-c", _DRAW, str(bundle)], capture_output=True, text=True, timeout=_TIMEOUT_S, check=False
         )
         if drawn.returncode:
-            return "no: random weights cannot be drawn: " + _last_line(drawn.stderr)
+            return replace(row, came=f"its network cannot be made: {_last_line(drawn.stderr)}{_missing(known)}")
         started = time.monotonic()
         try:
             with ModelProcess(bundle, device="cpu") as model:
-                prediction = model.predict(_images(known), timeout_s=_TIMEOUT_S)
+                prediction = model.predict(_images(known, folder), timeout_s=_TIMEOUT_S)
                 memory_mib = _peak_mib(model.pid)
         except ModelError as error:
-            return f"no: {error}"
-        took_s = time.monotonic() - started
+            return replace(row, came=f"{error}{_missing(known)}")
         load_s = prediction.steps_s["load"]
-        return f"yes: {_said(prediction)}, load {load_s:.0f} s, run {took_s - load_s:.0f} s, {memory_mib} MiB"
+        run_s = time.monotonic() - started - load_s
+        left_out = f"; without {', '.join(known.left_out)}" if known.left_out else ""
+        return replace(
+            row, ran=True, came=_said(prediction) + left_out, load_s=load_s, run_s=run_s, memory_mib=memory_mib
+        )
+
+
+def _missing(known: Understanding) -> str:
+    return f" (not installed: {', '.join(known.missing)})" if known.missing else ""
 
 
 def _said(prediction: Prediction) -> str:
-    """What came back, counted."""
+    """What came back, counted, and what the PACS gets of it."""
     names = sum(len(labels.names) for labels in prediction.label_maps)
-    said = [f"{names} outputs" + (" that overlap" if len(prediction.label_maps) > 1 else "")] if names else []
+    said = (
+        [f"SEG and SR: {names} segments" + (" that overlap" if len(prediction.label_maps) > 1 else "")] if names else []
+    )
     if prediction.instances is not None:
-        said.append(f"{len(prediction.detections)} boxes")
-    said += [f"{len(shares)} classes" for shares in prediction.classes.values()]
-    said += [f"{len(prediction.values)} numbers"] if prediction.values else []
+        said.append(f"SEG and SR: {len(prediction.detections)} boxes")
+    said += [f"SR: {len(shares)} classes" for shares in prediction.classes.values()]
+    said += [f"SR: {len(prediction.values)} numbers"] if prediction.values else []
     return ", ".join(said)
 
 
@@ -119,23 +154,32 @@ torch.save(network.state_dict(), bundle / "models" / "model.pt")
 """
 
 
-def _images(known: Understanding) -> Images:
+def _images(known: Understanding, folder: Path) -> Images:
     """What the bundle takes: one volume or 2-D image, or one for each of its series or colours."""
     wanted = known.inputs[0]
     roles = wanted.roles or (("R", "G", "B") if wanted.has_colour and wanted.modality != "MG" else ())
-    flat = wanted.dimensions == 2 and not any(output.gives is Gives.SEGMENTATION for output in known.outputs)
-    volumes = {role: _volume(known, flat, number) for number, role in enumerate(roles)}
-    return volumes or _volume(known, flat, 0)
+    size = None
+    if wanted.dimensions == 2:
+        says = any(output.gives is Gives.CLASSIFICATION for output in known.outputs)  # of what its network is shown
+        size = _patch(folder) if says else (384, 320)
+    volumes = {role: _volume(known, size, number) for number, role in enumerate(roles)}
+    return volumes or _volume(known, size, 0)
 
 
-def _volume(known: Understanding, flat: bool, number: int) -> Volume:
-    """Noise and an ellipsoid, on a grid turned against the patient."""
+def _patch(folder: Path) -> tuple[int, ...]:
+    """Columns and rows that the network is shown at once."""
+    described = json.loads((folder / "configs" / "metadata.json").read_text(encoding="utf-8"))
+    (first, *_) = described["network_data_format"]["inputs"].values()
+    return tuple(map(int, first["spatial_shape"]))
+
+
+def _volume(known: Understanding, size: tuple[int, ...] | None, number: int) -> Volume:
+    """Noise and an ellipsoid: a volume turned against the patient, or a single image of some columns and rows."""
     rng = np.random.default_rng(number)
-    axes = [np.linspace(-1, 1, n) for n in _SHAPE]
+    shape = _SHAPE if size is None else (1, *size[::-1])
+    axes = [np.linspace(-1, 1, n) if n > 1 else np.zeros(1) for n in shape]
     inside = sum(axis**2 for axis in np.meshgrid(*axes, indexing="ij")) < 0.7
-    array = np.where(inside, 60.0, -900.0) + rng.normal(0, 20, _SHAPE)
-    if known.inputs[0].dimensions == 2:
-        array = np.kron(array[18:19] if flat else array[18:21], np.ones((1, 4, 4))).astype(np.float64)
+    array = np.where(inside, 60.0, -900.0) + rng.normal(0, 20, shape)
     affine = np.eye(4)
     affine[:3, :3] = np.array([[0.0, 0, 1], [0, 1, 0], [-1, 0, 0]]) * np.array(_SPACING_MM)
     modality = next((each.modality for each in known.inputs if each.modality), "CT")
@@ -151,21 +195,25 @@ def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["it died"])[-1][:200]
 
 
-def _page(rows: list[str]) -> str:
+def _page(rows: list[Row]) -> str:
     facts = machine_facts("cpu")
+    ran = sum(row.ran for row in rows)
+    versions = f"MONAI {monai.__version__}, PyTorch {torch.__version__.split('+')[0]}"
     return "\n".join(
         [
             "# The MONAI Model Zoo in this node",
             "",
-            "Written by `python benchmarks/model_zoo.py`; not edited by hand. Each bundle unmodified, with random",
-            f"weights from its own network definition, on {' x '.join(map(str, _SHAPE))} generated voxels: whether",
-            "it is understood, loads, runs, and answers on the grid of the volume. Time and memory are of this",
-            f"small volume on {facts['processor']}, shared with others; the answers mean nothing. A run that names",
-            "bundles leaves the other rows as they were: they may be of other runs and versions of torch (2.13, 2.14).",
+            "Written by `python benchmarks/model_zoo.py` in one run; not edited by hand. Each bundle unmodified, with",
+            f"random weights from its own network definition, on {' x '.join(map(str, _SHAPE))} generated voxels",
+            "(a 2-D model on single images): whether it is understood, loads, runs, and answers on the grid of what it",
+            f"was shown. Time and memory are of this small input on {facts['processor']}, shared with others;",
+            f"{versions}, torchvision and ignite. The answers mean nothing.",
             "",
-            "| bundle | takes | gives | ran unmodified |",
-            "|---|---|---|---|",
-            *rows,
+            f"{ran} of {len(rows)} bundles run unmodified.",
+            "",
+            "| bundle | takes | gives | ran | what comes back, or why not | load | run | memory |",
+            "|---|---|---|---|---|---|---|---|",
+            *map(str, rows),
             "",
         ]
     )

@@ -204,6 +204,7 @@ def _describe(known: Understanding) -> None:
     click.echo(click.style(f"{known.name} {known.version}", bold=True) + (f": {known.task}" if known.task else ""))
     lines = [("takes", str(each)) for each in known.inputs] + [("gives", str(each)) for each in known.outputs]
     lines += [("the PACS", each) for each in known.results]
+    lines += [("left out", each) for each in known.left_out]
     if known.command:
         lines.append(("runs", known.command))
     else:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from ai.codes import UNKNOWN, codes_of, toml_code, toml_text
-from ai.understand import Gives, Output, Understanding
+from ai.interface import Gives, Output
+from ai.understand import Understanding
 
 _COLOURS = (
     *((230, 110, 80), (80, 150, 230), (240, 200, 80), (120, 200, 120), (180, 120, 210)),
     *((240, 140, 190), (110, 210, 210), (200, 160, 110), (150, 150, 240), (190, 220, 90)),
 )
-_MODALITIES = ("CT", "MR", "PT", "US", "MG", "CR", "DX", "NM")
+_MODALITIES = ("CT", "MR", "PT", "US", "MG", "CR", "DX", "NM", "IO", "XA", "RF", "OP", "ES", "XC")
+_OF_VOLUMES = ("CT", "MR", "PT", "NM")
 
 
 def draft_card(known: Understanding, name: str) -> str:
@@ -40,8 +42,9 @@ def draft_card(known: Understanding, name: str) -> str:
         "",
         "[accepts]",
         f"modality = [{toml_text(modality)}]",
-        "min_slices = 8",
     ]
+    if modality in _OF_VOLUMES or any(each.dimensions == 3 for each in known.inputs):
+        lines.append("min_slices = 8")
     lines += _segments(marked, is_ct=modality == "CT")
     for output in known.outputs:
         lines += _other(output)

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ai.contract import BundleError
-from ai.understand import Gives, Input, Output, Understanding, understand
+from ai.interface import Gives, Input, Output
+from ai.understand import Understanding, understand
 from dicom_node.card import CARD, Card, model_digest
 from dicom_node.catalog import BUNDLED, check_card, find_bundles, read_card, rule_models
 from dicom_node.errors import ConfigurationError, ConflictError, NotFoundError
@@ -221,9 +222,6 @@ def _first_folder(settings: Settings) -> Path:
 
 def _refuse_hopeless(known: Understanding, source: Path) -> None:
     problems = [f"{source}: {obstacle}" for obstacle in known.obstacles]
-    flat = [image for image in known.inputs if image.dimensions == 2]
-    if flat and not any(output.gives is Gives.SEGMENTATION for output in known.outputs):
-        problems.append(f"{source}: it answers for single 2-D images; the node makes jobs of volumes alone")
     if not known.weights and not known.command:
         problems.append(f"{source}: has no models/model.pt; the zoo keeps weights apart: download them into the bundle")
     if problems:

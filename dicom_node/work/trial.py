@@ -10,8 +10,9 @@ from PIL import Image
 
 from ai.contract import Images, ModelError, Prediction
 from ai.contract import Volume as Pixels
+from ai.interface import Gives
 from ai.process import ModelProcess
-from ai.understand import Gives, understand
+from ai.understand import understand
 from dicom_node.domain.model import ModelCard
 from dicom_node.errors import ModelFailed
 from dicom_node.settings import Work

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 import pytest
 import torch
 
@@ -181,6 +182,17 @@ def test_classes_in_every_form(after: list[dict[str, Any]], shares: tuple[float,
     said = bundle.predict(two_blobs(np.stack(ORIENTATIONS["coronal"], axis=1), (3.0, 2.0, 2.0))).classes["pred"]
 
     assert (said["left"], said["right"]) == pytest.approx(shares, abs=0.02)
+
+
+def test_one_class_alone_is_there_or_not(tmp_path: Path) -> None:
+    code = WHICH.replace("return counts / counts.sum()", "return (counts / counts.sum())[:, 1:, None, None, None]")
+    write_bundle(tmp_path / "alone", network=code, class_name="Which", postprocessing=[])
+    pred = {"type": "probability", "format": "classification", "channel_def": {"0": "small"}, "spatial_shape": [1, 1]}
+    bundle = Bundle.load(change(tmp_path / "alone", {"spatial_shape": [64, 64, 64]}, pred))
+
+    said = bundle.predict(two_blobs(np.stack(ORIENTATIONS["coronal"], axis=1), (3.0, 2.0, 2.0))).classes["pred"]
+
+    assert said == {"small": pytest.approx(0.15, abs=0.03), "no small": pytest.approx(0.85, abs=0.03)}
 
 
 def test_numbers_of_a_regression_pass_through_the_process(tmp_path: Path) -> None:
@@ -362,9 +374,7 @@ def test_programs_need_no_network_definition(kind: str, tmp_path: Path) -> None:
     if kind == "model.pt2":
         torch.export.save(torch.export.export(network, (example,)), folder / "models" / kind)
     else:
-        pytest.importorskip("onnxruntime")
-        onnx = pytest.importorskip("onnx")
-        onnx.save(_onnx_threshold(onnx, example.shape), folder / "models" / kind)
+        onnx.save(_onnx_threshold(example.shape), folder / "models" / kind)
     (folder / "models" / "model.pt").unlink()
 
     answer = Bundle.load(folder).predict(volume)
@@ -379,7 +389,7 @@ class _Threshold(torch.nn.Module):
         return torch.cat([1 - bright, bright, 0 * bright], dim=1)
 
 
-def _onnx_threshold(onnx: Any, shape: torch.Size) -> Any:
+def _onnx_threshold(shape: torch.Size) -> Any:
     """The same network, written as ONNX by hand."""
     make, floats = onnx.helper, onnx.TensorProto.FLOAT
     values = {"limit": 100.0, "one": 1.0, "zero": 0.0}

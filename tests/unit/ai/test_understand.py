@@ -10,7 +10,8 @@ import pytest
 
 from ai.codes import UNKNOWN, codes_of
 from ai.contract import BundleError
-from ai.understand import Gives, Understanding, understand
+from ai.interface import Gives
+from ai.understand import Understanding, understand
 
 CT = {"type": "image", "format": "hounsfield", "modality": "CT", "num_channels": 1, "spatial_shape": [96, 96, 96]}
 SPLEEN = {"format": "segmentation", "num_channels": 2, "channel_def": {"0": "background", "1": "spleen"}}
@@ -89,12 +90,15 @@ preprocessing:
     ("image", "pred", "config", "why"),
     [
         ({**CT, "spatial_shape": [4]}, None, None, "1-D images"),
-        (None, {"type": "image", "format": "image"}, None, "kind image"),
+        (None, {"type": "image", "format": "image"}, None, "it answers with an image (pred)"),
         (None, {"type": "tuples", "format": "points"}, None, "points"),
         (None, {"format": "segmentation", "num_channels": 1}, None, "does not name what pred marks"),
         (None, None, {"inferer": {}}, "none of the keys network"),
         (None, None, {"network": {}}, "no inferer"),
         (None, None, {}, "none of configs/inference.json"),
+        ({**CT, "type": "noise"}, None, None, "it makes images up"),
+        (None, None, {**CONFIG, "latent_shape": [4, 64, 64]}, "it makes images up"),
+        (None, None, {**CONFIG, "pre": [{"_target_": "AddClickSignalsd"}]}, "a node works with nobody beside it"),
     ],
 )
 def test_what_the_node_cannot_run_is_said_before_it_is_tried(
@@ -103,6 +107,18 @@ def test_what_the_node_cannot_run_is_said_before_it_is_tried(
     known = read(tmp_path, image=image, pred=pred, config=config)
 
     assert any(why in obstacle for obstacle in known.obstacles), known.obstacles
+
+
+def test_what_is_not_returned_of_an_answer_is_said_beside_it(tmp_path: Path) -> None:
+    folder = write(tmp_path / "bundle")
+    file = folder / "configs" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    metadata["network_data_format"]["outputs"]["distances"] = {"type": "image", "format": "image"}
+    file.write_text(json.dumps(metadata))
+
+    known = understand(folder)
+
+    assert (known.obstacles, known.left_out) == ((), ("distances (image)",))
 
 
 def test_a_slice_inferer_makes_a_2d_network_one_of_volumes(tmp_path: Path) -> None:

@@ -1,0 +1,95 @@
+"""What a bundle takes and what it gives, in the words of its metadata."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+
+_COLOURS = ("r", "g", "b")
+
+
+class Gives(StrEnum):
+    """Kinds of outputs."""
+
+    SEGMENTATION = "segmentation"
+    DETECTION = "detection"
+    CLASSIFICATION = "classification"
+    REGRESSION = "regression"
+    POINTS = "points"
+    IMAGE = "image"
+    UNKNOWN = "not said"
+
+
+RETURNED = (Gives.SEGMENTATION, Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION)
+
+
+def otherwise(name: str) -> str:
+    """Name the other answer of a model that says of one thing alone how likely it is."""
+    return f"no {name}"
+
+
+@dataclass(frozen=True, slots=True)
+class Input:
+    """An image that a bundle takes.
+
+    Attributes
+    ----------
+    channels : tuple of str
+        A name for each.
+    dimensions : int
+        2 or 3: of what the network is shown at once.
+    modality : str
+        DICOM Modality (0008,0060), or empty where the bundle does not say.
+    spacing_mm : tuple of float
+        What its own transforms resample to, along the axes of `orientation`; empty where they do not.
+    orientation : str
+        Axis codes that its own transforms turn to, e.g. ``RAS``; empty where they do not.
+    keys : tuple of str
+        Under which its transforms expect images: one, or one for each of several that they join.
+    roles : tuple of str
+        Of the series that it needs: their names, where it needs several on one grid; else empty.
+    """
+
+    name: str
+    channels: tuple[str, ...]
+    dimensions: int
+    modality: str
+    spacing_mm: tuple[float, ...] = ()
+    orientation: str = ""
+    keys: tuple[str, ...] = ("image",)
+    roles: tuple[str, ...] = ()
+
+    @property
+    def has_colour(self) -> bool:
+        """Whether it takes red, green and blue: of a grey image, the same three times."""
+        said = tuple(channel.strip().lower()[:1] for channel in self.channels)
+        return said == _COLOURS or (self.dimensions == 2 and len(self.channels) == len(_COLOURS) and not self.roles)
+
+    def __str__(self) -> str:
+        what = f"{self.dimensions}-D {self.modality or 'image'}"
+        several = f", {len(self.channels)} channels" if len(self.channels) > 1 else ""
+        if self.roles:
+            several = f", {len(self.roles)} series ({', '.join(self.roles)})"
+        elif self.has_colour:
+            several = ", in colour"
+        spacing = f", at {' x '.join(f'{mm:g}' for mm in self.spacing_mm)} mm" if self.spacing_mm else ""
+        return what + several + spacing
+
+
+@dataclass(frozen=True, slots=True)
+class Output:
+    """Something that a bundle gives: of which kind, and the names in it without the background."""
+
+    name: str
+    gives: Gives
+    names: tuple[str, ...]
+
+    def __str__(self) -> str:
+        most = 6
+        more = f", … ({len(self.names)} in all)" if len(self.names) > most else ""
+        return f"{self.gives.value}: {', '.join(self.names[:most])}{more}" if self.names else self.gives.value
+
+    @property
+    def is_returned(self) -> bool:
+        """Whether the node has an object for it."""
+        return self.gives in RETURNED and bool(self.names)

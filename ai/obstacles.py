@@ -1,0 +1,82 @@
+"""Why a node cannot run a bundle, in plain words: what it asks for that no series has, or what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+from ai.interface import RETURNED, Gives, Input, Output
+
+_NETWORKS = ("network", "network_def", "net")
+_NOISE = ("noise", "latent", "timesteps")
+_ASKS_A_PERSON = ("AddLabelAsGuidance", "AddClickSignals")
+_GENERATES = (
+    "it makes images up, out of noise: it looks at no image of a patient, so there is nothing for a node to send it"
+)
+_INTERACTIVE = "it waits for clicks or a drawn mark of a person; a node works with nobody beside it"
+_IMAGE = (
+    "it answers with an image ({name}), not with what is seen in one; the node returns findings, and no other pictures"
+)
+
+
+def obstacles_of(
+    config: Mapping[str, Any], described: Mapping[str, Any], inputs: Sequence[Input], outputs: Sequence[Output]
+) -> Iterator[str]:
+    """Say why this node cannot run a bundle, each a sentence without its full stop.
+
+    Parameters
+    ----------
+    config : mapping
+        Its inference configuration, empty where it has none.
+    described : mapping
+        ``network_data_format`` of its metadata, empty where it says nothing.
+    """
+    if not config:
+        yield "it has none of configs/inference.json, configs/inference.yaml, configs/inference.yml"
+        return
+    if _generates(config, described):
+        yield _GENERATES
+        return
+    if any(transform in str(config) for transform in _ASKS_A_PERSON):
+        yield _INTERACTIVE
+        return
+    if not any(key in config for key in _NETWORKS):
+        yield f"its inference configuration has none of the keys {', '.join(_NETWORKS)}"
+    if "inferer" not in config:
+        yield "its inference configuration has no inferer"
+    yield from _of_inputs(inputs)
+    yield from _of_outputs(outputs)
+
+
+def left_out_of(outputs: Iterable[Output]) -> tuple[str, ...]:
+    """Say what of a bundle's answer the node does not return, though it returns the rest of it."""
+    return tuple(f"{output.name} ({output.gives.value})" for output in outputs if not output.is_returned)
+
+
+def _generates(config: Mapping[str, Any], described: Mapping[str, Any]) -> bool:
+    inputs = described.get("inputs")
+    said = inputs.values() if isinstance(inputs, Mapping) else ()
+    words = {str(one.get(key, "")).lower() for one in said if isinstance(one, Mapping) for key in ("type", "format")}
+    return bool(words & set(_NOISE)) or "latent_shape" in config
+
+
+def _of_inputs(inputs: Sequence[Input]) -> Iterator[str]:
+    if len(inputs) > 1:
+        yield f"it takes {len(inputs)} inputs ({', '.join(each.name for each in inputs)}); the node gives images alone"
+    for image in inputs:
+        if image.dimensions not in (2, 3):
+            yield f"it works on {image.dimensions}-D images"
+
+
+def _of_outputs(outputs: Sequence[Output]) -> Iterator[str]:
+    if not outputs:
+        yield "its metadata.json does not say what it gives (network_data_format.outputs)"
+    if any(output.is_returned for output in outputs):
+        return  # what else it gives is left out
+    for output in outputs:
+        if output.gives is Gives.IMAGE:
+            yield _IMAGE.format(name=output.name)
+        elif output.gives in RETURNED:
+            yield f"its metadata.json does not name what {output.name} marks (channel_def)"
+        else:
+            yield f"its output {output.name} is of the kind {output.gives.value}, for which the node has no object yet"
