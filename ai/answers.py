@@ -105,7 +105,7 @@ def _take_images(described: Mapping[str, Mapping[str, Any]], descriptor: int) ->
         array = np.empty(count, dtype=np.float32)
         _read_into(array, descriptor, offset)
         affine = np.array(said["affine"], dtype=np.float64).reshape(4, 4)
-        images[role] = Volume(array.reshape(said["shape"]), affine, said["modality"])
+        images[role] = Volume(array.reshape(said["shape"]), affine, said["modality"], said["is_single"])
         offset += 4 * count
     return images[""] if list(images) == [""] else images
 

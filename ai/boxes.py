@@ -22,7 +22,7 @@ from monai.data.meta_tensor import MetaTensor
 from numpy.typing import NDArray
 
 from ai.configuration import target
-from ai.contract import Detection, ModelInvalidOutput
+from ai.contract import Detection, Index, ModelInvalidOutput
 from ai.detections import MOST, Detected
 from ai.feed import LPS_TO_RAS
 
@@ -116,8 +116,25 @@ def detections_of_boxes(
     instances = np.zeros(grid[1], np.uint8)
     for number in range(len(order), 0, -1):
         _draw(instances, number, centres[number - 1], inverse)
-    found = tuple(Detection(_name(int(labels[n]), names), float(scores[n]), outlined=False) for n in order)
+    found = tuple(
+        Detection(_name(int(labels[n]), names), float(scores[n]), outlined=False, box=_corners(centre, inverse))
+        for n, centre in zip(order, centres, strict=True)
+    )
     return Detected(found, instances)
+
+
+def _corners(box: NDArray[np.float64], inverse: NDArray[np.float64]) -> tuple[Index, Index]:
+    """Lowest and highest (slice, row, column) of the source that a box in the image reaches."""
+    reached = _reached(box, inverse)
+    low, high = (tuple(map(float, end[::-1])) for end in (reached.min(axis=0), reached.max(axis=0)))
+    return low, high  # type: ignore[return-value]
+
+
+def _reached(box: NDArray[np.float64], inverse: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Corners of a box of the image in indices (column, row, slice) of the source, shape (8, 3)."""
+    back = np.linalg.inv(inverse)
+    corners = np.array(list(product(*box.T)))
+    return np.asarray(corners @ back[:3, :3].T + back[:3, 3], np.float64)
 
 
 def _tables(data: Mapping[str, Any]) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.int64]]:
@@ -170,9 +187,7 @@ def _in_index(boxes: NDArray[np.float64], form: BoxForm, affine: NDArray[np.floa
 
 def _draw(instances: NDArray[np.uint8], number: int, box: NDArray[np.float64], inverse: NDArray[np.float64]) -> None:
     """Fill the voxels of the source whose centres lie in the box; where it is smaller than a voxel, the nearest one."""
-    back = np.linalg.inv(inverse)
-    corners = np.array(list(product(*box.T)))
-    reached = corners @ back[:3, :3].T + back[:3, 3]
+    reached = _reached(box, inverse)
     shape = np.array(instances.shape)
     low = np.clip(np.floor(reached.min(axis=0)).astype(int), 0, shape)
     high = np.clip(np.ceil(reached.max(axis=0)).astype(int) + 1, low, shape)
@@ -182,7 +197,7 @@ def _draw(instances: NDArray[np.uint8], number: int, box: NDArray[np.float64], i
     inside = ((at >= box[0] - 1e-6) & (at <= box[1] + 1e-6)).all(axis=-1)
     instances[part][inside] = number
     if not inside.any():
-        centre = np.rint(back[:3, :3] @ box.mean(axis=0) + back[:3, 3]).astype(int)
+        centre = np.rint(reached.mean(axis=0)).astype(int)
         if ((centre >= 0) & (centre < shape)).all():
             instances[tuple(centre)] = number
 

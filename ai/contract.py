@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 Box = tuple[slice, slice, slice]
+Index = tuple[float, float, float]
 _NOWHERE: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
 
 
@@ -67,11 +68,15 @@ class Volume:
         Maps (slice, row, column, 1) to LPS patient coordinates in mm, at the voxel's centre (PS3.3 C.7.6.2.1.1).
     modality : str
         DICOM Modality (0008,0060).
+    is_single : bool
+        Whether it is one image that stands alone (a radiograph), of one slice; its affine is then its own, not the
+        patient's.
     """
 
     array: NDArray[np.float32]
     affine: NDArray[np.float64]
     modality: str = "CT"
+    is_single: bool = False
 
     @property
     def spacing_mm(self) -> tuple[float, float, float]:
@@ -115,12 +120,16 @@ class Detection:
         0.9, "part-solid": 0.1, "ground-glass": 0.0}}``. Empty for a model that only finds.
     outlined : bool
         Whether its mask is its outline; else it is the box that the model drew around it.
+    box : (3 floats, 3 floats), optional
+        Of a box its lowest and highest index (slice, row, column) on the grid of the volume, whole at the centres of
+        voxels. Where boxes overlap this is the whole of each, its mask only what the surer ones leave.
     """
 
     output: str
     score: float
     classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     outlined: bool = True
+    box: tuple[Index, Index] | None = None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -35,6 +35,7 @@ from ai.contract import (
     BundleError,
     Detection,
     Images,
+    Index,
     LabelMap,
     ModelCancelled,
     ModelCrashed,
@@ -449,7 +450,8 @@ class _Child:
 
 def _described(volume: Volume) -> dict[str, Any]:
     affine = [float(value) for value in volume.affine.ravel()]
-    return {"shape": list(volume.array.shape), "affine": affine, "modality": volume.modality}
+    shape = list(volume.array.shape)
+    return {"shape": shape, "affine": affine, "modality": volume.modality, "is_single": volume.is_single}
 
 
 def _scratch(account: str) -> Path:
@@ -496,7 +498,16 @@ def _detection(entry: Mapping[str, Any]) -> Detection:
     if not 0 <= score <= 1:
         raise ModelInvalidOutput("The model gave a detection a score that is no probability.")
     classes = {str(question): _shares(answers) for question, answers in entry["classes"].items()}
-    return Detection(str(entry["output"]), score, classes, bool(entry["outlined"]))
+    return Detection(str(entry["output"]), score, classes, bool(entry["outlined"]), _box(entry["box"]))
+
+
+def _box(corners: Any) -> tuple[Index, Index] | None:
+    if corners is None:
+        return None
+    low, high = ((float(k), float(j), float(i)) for k, j, i in corners)
+    if not all(map(math.isfinite, (*low, *high))):
+        raise ModelInvalidOutput("The model drew a box that lies nowhere.")
+    return low, high
 
 
 def _shares(answers: Mapping[str, Any]) -> dict[str, float]:

@@ -21,6 +21,7 @@ from dicom_node.domain.model import (
     ClassificationCard,
     Derived,
     DetectionCard,
+    ImageValues,
     Measure,
     ModelCard,
     OutputKind,
@@ -105,6 +106,7 @@ class _Part(Table):
     contrast: Contrast = Contrast.ANY
     min_age_years: float | None = Field(None, ge=0)
     max_age_years: float | None = Field(None, ge=0)
+    views: tuple[Text, ...] = ()
 
 
 class _Accepts(_Part):
@@ -152,6 +154,12 @@ def _to_choose_by(volume: dict[str, Wanted]) -> dict[str, Wanted]:
     return volume
 
 
+class _Images(Table):
+    """How single images are given to the model."""
+
+    values: ImageValues = ImageValues.MODALITY
+
+
 class Card(Table):
     """A card.toml as it is written."""
 
@@ -169,6 +177,7 @@ class Card(Table):
     detections: tuple[_Detection, ...] = ()
     classifications: tuple[_Classification, ...] = ()
     values: tuple[_Value, ...] = ()
+    images: _Images = Field(default_factory=_Images)
     changes: dict[Text, Plain] = Field(default_factory=dict)
     command: Command | None = None
     outputs: Annotated[tuple[OutputKind, ...], Field(min_length=1)] = (OutputKind.SEG, OutputKind.SR)
@@ -322,6 +331,7 @@ def model_card(card: Card, bundle: Path) -> ModelCard:
         values=tuple(ValueCard(v.output, _code(v.concept), _code(v.unit), v.decimals) for v in card.values),
         changes=dict(card.changes),
         command=command_card(card.command, card.version) if card.command is not None else None,
+        image_values=card.images.values,
     )
 
 

@@ -265,5 +265,6 @@ def _copied(uid: str, job: dict[str, Any], spool: Spool, place: Path) -> FolderR
         target = place / f"{result['kind']}.dcm"
         shutil.copyfile(spool.path(result["path"]), target)
         copied.append((result["kind"], target))
-    segments = {s["label"]: s["volume_ml"] for result in job["results"] for s in result["summary"].get("segments", ())}
+    told = [segment for result in job["results"] for segment in result["summary"].get("segments", ())]
+    segments = {segment["label"]: segment["volume_ml"] for segment in told if "volume_ml" in segment}
     return FolderRun(uid, tuple(copied), segments, job["steps_s"])

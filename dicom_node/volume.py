@@ -143,7 +143,7 @@ def read_instance(spool: Spool, instance: JobInstance) -> Dataset:
     GeometryError
         If it cannot be parsed.
     """
-    data = _bytes_of(spool, instance)
+    data = read_bytes(spool, instance)
     try:
         return dcmread(BytesIO(data))
     except Exception as error:  # whatever the parser says of broken bytes, they will not get better
@@ -157,7 +157,7 @@ def _read(
     reader: PlainReader | None = None,
 ) -> list[_Image]:
     """Read the slices of one file; of a single one the pixels, too, into their place."""
-    data = _bytes_of(spool, instance)
+    data = read_bytes(spool, instance)
     start = _data_set_offset(data, instance.sop_instance_uid)
     if reader is not None and place is not None:
         found = reader.read(data, start, instance.transfer_syntax_uid, instance.header, place)
@@ -191,7 +191,14 @@ class _InMemory:
         return self.data[self.start + position : self.start + position + length]
 
 
-def _bytes_of(spool: Spool, instance: JobInstance) -> bytes:
+def read_bytes(spool: Spool, instance: JobInstance) -> bytes:
+    """Read one file as it lies in the spool.
+
+    Raises
+    ------
+    SpoolError
+        If it is missing, unreadable, or not the bytes that were acknowledged.
+    """
     uid, data = instance.sop_instance_uid, spool.read(instance.path)
     if not is_digest_of(instance.digest, memoryview(data)[_data_set_offset(data, uid) :]):
         raise SpoolError(f"The file of instance {uid} is not what was received: its digest differs.")

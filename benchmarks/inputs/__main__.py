@@ -28,9 +28,11 @@ from benchmarks.inputs.node import Node
 from benchmarks.inputs.raw import data_set, with_meta
 from benchmarks.inputs.second import second_values, second_volume
 from dicom_node.domain.job import JobInstance
+from dicom_node.domain.study import holds_single_images
 from dicom_node.errors import NodeError
 from dicom_node.examination import examine_stored
 from dicom_node.pixels import StoredImage
+from dicom_node.single_image import load_image
 from dicom_node.spool import Spool
 from dicom_node.volume import load_volume
 
@@ -194,6 +196,9 @@ def _volume(instances: list[JobInstance], refusal: str | None, spool: Spool) -> 
     if verdict.refusal:
         return f"WRONG: the node found a volume, we do not: {verdict.refusal}"
     known = {instance.sop_instance_uid: instance for instance in instances}
+    if holds_single_images(instance.header for instance in instances):
+        sizes = [" x ".join(map(str, load_image(spool, known[uid]).shape)) for uid in verdict.slices]
+        return f"{len(sizes)} single: {', '.join(sizes)}"
     try:
         volume = load_volume(spool, [known[uid] for uid in verdict.slices])
     except NodeError as error:

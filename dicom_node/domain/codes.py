@@ -15,6 +15,7 @@ LOCAL_SCHEME_RESPONSIBLE = "dicom-node"
 
 # Units (UCUM)
 MILLIMETER = Code("mm", "UCUM", "millimeter")
+SQUARE_MILLIMETER = Code("mm2", "UCUM", "square millimeter")
 CUBIC_MILLIMETER = Code("mm3", "UCUM", "cubic millimeter")
 HOUNSFIELD_UNIT = Code("[hnsf'U]", "UCUM", "Hounsfield unit")
 PERCENT = Code("%", "UCUM", "Percent")
@@ -28,6 +29,7 @@ NOT_ATTEMPTED = Code("114007", "DCM", "Measurement not attempted")
 
 # What is measured
 VOLUME = Code("118565006", "SCT", "Volume")
+AREA = Code("42798000", "SCT", "Area")
 LONG_AXIS = Code("103339001", "SCT", "Long axis")
 SHORT_AXIS = Code("103340004", "SCT", "Short axis")
 DIAMETER = Code("81827009", "SCT", "Diameter")

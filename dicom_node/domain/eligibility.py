@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from dicom_node.domain.geometry import count
 from dicom_node.domain.header import numbers, texts
 from dicom_node.domain.person import age_years
 
@@ -49,6 +50,8 @@ class Accepts:
         there are any, none of the second may be.
     min_age_years, max_age_years : float, optional
         Age at the scan.
+    views : tuple of str
+        View Position (0018,5101) of single images: PA, AP, CC, MLO; empty is any.
     """
 
     modality: tuple[str, ...] = ()
@@ -65,6 +68,7 @@ class Accepts:
     contrast: Contrast = Contrast.ANY
     min_age_years: float | None = None
     max_age_years: float | None = None
+    views: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,6 +95,7 @@ class Scan:
     kernel: str | None = None
     contrast_agent: bool = False
     age_years: float | None = None
+    view: str | None = None
 
 
 def scan_of(
@@ -125,6 +130,7 @@ def scan_of(
         kernel="\\".join(texts(header, "ConvolutionKernel")) or None,
         contrast_agent=agent not in _NO_AGENT,
         age_years=age_years(header),
+        view="".join(texts(header, "ViewPosition")[:1]) or None,
     )
 
 
@@ -142,6 +148,8 @@ def why_unfit(accepts: Accepts, scan: Scan) -> str:
 def _of_kind(accepts: Accepts, scan: Scan) -> Iterator[str]:
     if accepts.modality and scan.modality not in accepts.modality:
         yield f"the series is {scan.modality or 'of no modality'}, made for {' or '.join(accepts.modality)}"
+    if accepts.views and scan.view not in accepts.views:
+        yield f"the image shows {scan.view or 'no view that it names'}, made for {' or '.join(accepts.views)}"
     if accepts.kernels and scan.kernel is None:
         yield "the images name no convolution kernel, made for some only"
     elif scan.kernel is not None and _is_refused(scan.kernel, accepts):
@@ -159,7 +167,7 @@ def _is_refused(kernel: str, accepts: Accepts) -> bool:
 
 def _of_size(accepts: Accepts, scan: Scan) -> Iterator[str]:
     if scan.slices < accepts.min_slices:
-        yield f"{scan.slices} slices, made for at least {accepts.min_slices}"
+        yield f"{count(scan.slices, 'slice')}, made for at least {accepts.min_slices}"
     yield from _most("slice spacing", scan.slice_spacing_mm, accepts.max_slice_spacing_mm)
     if accepts.max_slice_thickness_mm is not None and scan.slice_thickness_mm is None:
         yield f"the images state no slice thickness, made for up to {accepts.max_slice_thickness_mm:g} mm"

@@ -19,6 +19,7 @@ __all__ = [
     "CommandCard",
     "Derived",
     "DetectionCard",
+    "ImageValues",
     "Measure",
     "ModelCard",
     "OutputKind",
@@ -86,6 +87,13 @@ class Derived(StrEnum):
     TNM_T_SIZE = "tnm_t_size"
     BROCK = "brock"
     OPACIFICATION_GRADE = "opacification_grade"
+
+
+class ImageValues(StrEnum):
+    """What a model is given of a grey image that stands alone; white is high in either."""
+
+    MODALITY = "modality"  # after the Modality LUT, as MONAI's own reader would have
+    DISPLAY = "display"  # as on a display: after the VOI LUT or window, 0 black to 255 white
 
 
 @dataclass(frozen=True, slots=True)
@@ -241,3 +249,4 @@ class ModelCard:
     changes: Mapping[str, Any] = field(default_factory=dict)
     volume: Choice = field(default_factory=dict)
     command: CommandCard | None = None
+    image_values: ImageValues = ImageValues.MODALITY

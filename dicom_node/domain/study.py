@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -24,6 +24,7 @@ from dicom_node.domain.geometry import (
     usual_step_mm,
 )
 from dicom_node.domain.header import numbers, texts
+from dicom_node.domain.projection import examine_images, is_single_image
 from dicom_node.domain.volumes import PASSING, TELLS_APART, Choice, Part, several, split, take, told_apart
 from dicom_node.errors import GeometryError
 
@@ -163,6 +164,8 @@ def examine(
         UIDs of instances that are to be set aside, and why: somebody compared their pixels.
     """
     numbered = sorted(instances, key=_instance_number)
+    if holds_single_images(instance.header for instance in instances):
+        return Verdict(*examine_images([(one.sop_instance_uid, one.header) for one in numbered], expected_count))
     slices, aside = [], {}
     for instance in numbered:
         if reason := copies.get(instance.sop_instance_uid) or _no_slice(instance.header):
@@ -219,6 +222,12 @@ def chosen(verdict: Verdict, choice: Choice) -> Verdict:
 
 def _uids(slices: Sequence[Slice]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(s.sop_instance_uid for s in slices))
+
+
+def holds_single_images(headers: Iterable[Mapping[str, Any]]) -> bool:
+    """Whether the images of a series are no slices, but stand each alone: radiographs, photographs."""
+    kinds = [is_single_image(header) or (False if not _no_slice(header) else None) for header in headers]
+    return True in kinds and False not in kinds
 
 
 def planes_of(slices: Sequence[Slice]) -> list[Plane]:
@@ -361,7 +370,7 @@ def _twins(slices: Sequence[Slice], groups: Sequence[Sequence[Plane]]) -> tuple[
 
 def is_multi_frame(header: Mapping[str, Any]) -> bool:
     """Whether an instance holds slices as frames, by its SOP class or by their number."""
-    if _no_slice(header):
+    if _no_slice(header) or is_single_image(header):
         return False
     frames = numbers(header, "NumberOfFrames", 1)
     return any(map(_MULTI_FRAME.fullmatch, texts(header, "SOPClassUID"))) or bool(frames and frames[0] > 1)

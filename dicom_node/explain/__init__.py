@@ -5,7 +5,7 @@ Nothing here decides anything; it reads the rows of db/story.py and puts them in
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -164,12 +164,19 @@ def _results(rows: list[Row[Any]]) -> str:
     return f"{OutputKind.of(rows[0].kind).upper()}, {count(len(rows), 'object')}, {size / 1e6:.2f} MB"
 
 
+def _size(segment: Mapping[str, Any]) -> str:
+    """Volume; of what was marked in a single image its area, where that is known."""
+    if "area_mm2" not in segment:
+        return f"{segment.get('volume_ml', 0):.0f} ml"
+    return f"{segment['area_mm2']:.0f} mm2" if segment["area_mm2"] else ""
+
+
 def _result(row: Row[Any]) -> str:
     text = f"{row.kind.upper()} {row.sop_instance_uid}, {row.size / 1e6:.2f} MB"
     summary = row.summary or {}
     segments = [s for s in summary.get("segments") or () if "detected" not in s]
     if segments:
-        text += ": " + ", ".join(f"{s.get('label')} {s.get('volume_ml', 0):.0f} ml" for s in segments)
+        text += ": " + ", ".join(f"{s.get('label')} {_size(s)}".rstrip() for s in segments)
     if row.kind != "sr":
         return text  # one of the objects says the rest
     before = [f"takes the place of the report {uid}" for uid in (summary.get("replaces") or {}).values()]

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
 from pydicom.dataset import Dataset
 
-from dicom_node.domain.delivery import ResultObject, numbered
+from dicom_node.domain.delivery import ResultObject
 from dicom_node.domain.encoding import Encoding, encoded
 from dicom_node.domain.finding import Findings, Quality, Segment
 from dicom_node.domain.job import FailedJob, Job
@@ -20,9 +20,10 @@ from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis, Marks
 from dicom_node.results.anatomy import prove_anatomy
 from dicom_node.results.captures import build_captures
+from dicom_node.results.draft import Draft, stored
 from dicom_node.results.frames import Framed
 from dicom_node.results.gsps import build_gsps
-from dicom_node.results.header import Equipment, Origin, equipment_of, file_bytes
+from dicom_node.results.header import Equipment, Origin, equipment_of
 from dicom_node.results.key_images import build_key_images
 from dicom_node.results.kos import build_kos
 from dicom_node.results.notice import build_notice_pdf, build_notice_sc
@@ -147,7 +148,7 @@ def build_results(
     summary = _summary(findings) | ({"not_as": not_as} if not_as else {})
     if job.predecessors:
         summary["replaces"] = {document.kind: document.sop_instance_uid for document in job.predecessors}
-    return tuple(_stored(draft, job.id, summary, spool) for draft in drafts)
+    return tuple(stored(draft, job.id, summary, spool) for draft in drafts)
 
 
 def build_report(
@@ -183,11 +184,11 @@ def build_report(
     try:
         origin = Origin.of_received(failed.job, card, header, failed.job.instances[:MOST_LISTED], equipment)
         builders = {kind: build for kind, build in _NOTICES.items() if kind is OutputKind.SR or kind in forms}
-        drafts = [_Draft.of(kind, build(origin, failed)) for kind, build in builders.items()]
+        drafts = [Draft.of(kind, build(origin, failed)) for kind, build in builders.items()]
     except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
         raise ResultError(f"The report cannot be written: {error}") from error
     summary = {"negative": False, "segments": [], "not_analysed": failed.failure.value}
-    return tuple(_stored(draft, failed.job.id, summary, spool) for draft in drafts)
+    return tuple(stored(draft, failed.job.id, summary, spool) for draft in drafts)
 
 
 def build_rejections(
@@ -221,30 +222,12 @@ def build_rejections(
     for number, group in enumerate((each for each in outdated if not each.why_left), start=1):
         try:
             document = build_rejection(job, card, header, equipment, group.objects, number)
-            draft = _Draft.of(OutputKind.REJECTION, document, number)
+            draft = Draft.of(OutputKind.REJECTION, document, number)
         except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
             raise ResultError(f"The older results cannot be rejected: {error}") from error
         rejects = [each.sop_instance_uid for each in group.objects]
-        made.append(_stored(draft, job.id, {**summary, "rejects": rejects}, spool, group.destinations))
+        made.append(stored(draft, job.id, {**summary, "rejects": rejects}, spool, group.destinations))
     return tuple(made)
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class _Draft:
-    """A result that is built and not yet proved."""
-
-    kind: OutputKind
-    result: Dataset
-    data: bytes
-    number: int = 1
-
-    @classmethod
-    def of(cls, kind: OutputKind, made: Dataset | Framed, number: int = 1) -> _Draft:
-        return cls(kind, made.head if isinstance(made, Framed) else made, file_bytes(made), number)
-
-    @property
-    def name(self) -> str:
-        return numbered(self.kind, self.number)
 
 
 def _wanted(encodings: Collection[Encoding]) -> tuple[Encoding, ...]:
@@ -257,15 +240,15 @@ def _drafts(
     kinds: Collection[OutputKind],
     encodings: Sequence[Encoding],
     not_as: MutableMapping[str, str],
-) -> list[_Draft]:
-    drafts: list[_Draft] = []
-    segs: Mapping[Encoding, _Draft] = {}
+) -> list[Draft]:
+    drafts: list[Draft] = []
+    segs: Mapping[Encoding, Draft] = {}
     for kind, build in BUILDERS.items():
         if kind not in kinds:
             continue
         started = monotonic()
         for number, made in enumerate(_listed(_build(kind, build, analysis)), start=1):
-            drafts.append(_Draft.of(kind, made, number))
+            drafts.append(Draft.of(kind, made, number))
             analysis = analysis.after(drafts[-1].result)
             if kind is OutputKind.SEG:
                 segs = _encoded(analysis, encodings, not_as)
@@ -284,9 +267,9 @@ def _listed(made: Made) -> Sequence[Dataset | Framed]:
 
 def _encoded(
     analysis: Analysis, encodings: Sequence[Encoding], not_as: MutableMapping[str, str]
-) -> dict[Encoding, _Draft]:
+) -> dict[Encoding, Draft]:
     """Write the segmentation in further encodings; note why it cannot have one."""
-    made: dict[Encoding, _Draft] = {}
+    made: dict[Encoding, Draft] = {}
     for encoding in encodings:
         kind = encoded(OutputKind.SEG, encoding)
         try:
@@ -295,11 +278,11 @@ def _encoded(
             not_as[encoding.value] = str(reason)
             continue
         assert isinstance(written, Dataset | Framed)  # the BINARY one was
-        made[encoding] = _Draft.of(kind, written)
+        made[encoding] = Draft.of(kind, written)
     return made
 
 
-def _reports(analysis: Analysis, segs: Mapping[Encoding, _Draft]) -> Iterator[_Draft]:
+def _reports(analysis: Analysis, segs: Mapping[Encoding, Draft]) -> Iterator[Draft]:
     """Write the report once more for each encoding: what it points at has to be where it is sent."""
     own = analysis.origin.uid(OutputKind.SR.value)
     before = replace(analysis, made=tuple(result for result in analysis.made if result.SOPInstanceUID != own))
@@ -307,10 +290,10 @@ def _reports(analysis: Analysis, segs: Mapping[Encoding, _Draft]) -> Iterator[_D
         kind = encoded(OutputKind.SR, encoding)
         report = _build(kind, build_sr, before.encoded(encoding, seg.result))
         assert isinstance(report, Dataset)
-        yield _Draft.of(kind, report)
+        yield Draft.of(kind, report)
 
 
-def _prove(drafts: Sequence[_Draft], analysis: Analysis, spool: Spool) -> None:
+def _prove(drafts: Sequence[Draft], analysis: Analysis, spool: Spool) -> None:
     """Let out nothing that contradicts its source; keep it for whoever looks into it."""
     try:
         prove_anatomy(analysis)
@@ -328,25 +311,6 @@ def _build(kind: OutputKind, build: Builder, analysis: Analysis) -> Made:
         return build(analysis)
     except (ValueError, TypeError, AttributeError, KeyError) as error:
         raise ResultError(f"The {kind.name} cannot be written: {error}") from error
-
-
-def _stored(
-    draft: _Draft, job_id: str, summary: dict[str, Any], spool: Spool, only_for: tuple[str, ...] | None = None
-) -> ResultObject:
-    path, size, sha256 = spool.write(f"results/{job_id}", f"{draft.name}.dcm", draft.data)
-    return ResultObject(
-        kind=draft.kind,
-        sop_class_uid=str(draft.result.SOPClassUID),
-        sop_instance_uid=str(draft.result.SOPInstanceUID),
-        series_instance_uid=str(draft.result.SeriesInstanceUID),
-        transfer_syntax_uid=str(draft.result.file_meta.TransferSyntaxUID),
-        path=path,
-        size=size,
-        sha256=sha256,
-        summary=summary,
-        number=draft.number,
-        only_for=only_for,
-    )
 
 
 def _summary(findings: Findings) -> dict[str, Any]:

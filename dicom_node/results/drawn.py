@@ -74,10 +74,11 @@ def _write(
     for x, y, name in sorted(names, key=lambda each: each[1]):
         below = max(y, below + 15)  # two names do not lie on each other
         room = font(13).getlength(plain(name))
-        _say(pen, (min(x, width - room - 4), below), plain(name), 13, "lm")
-    _say(pen, (4, 3), f"AI result, image {number}", 12, "la")
-    _say(pen, (width / 2, height - 4), NOT_FOR_DIAGNOSIS, 12, "md")
+        say(pen, (min(x, width - room - 4), below), plain(name), 13, "lm")
+    say(pen, (4, 3), f"AI result, image {number}", 12, "la")
+    say(pen, (width / 2, height - 4), NOT_FOR_DIAGNOSIS, 12, "md")
 
 
-def _say(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, anchor: str) -> None:
+def say(pen: ImageDraw.ImageDraw, at: tuple[float, float], text: str, size: int, anchor: str) -> None:
+    """Write on a picture, in letters that are read on bright and on dark."""
     pen.text(at, text, AMBER, font(size), anchor=anchor, stroke_width=2, stroke_fill="black")

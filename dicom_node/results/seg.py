@@ -124,7 +124,7 @@ def _head(analysis: Analysis, encoding: Encoding) -> Dataset:
         source_images=as_single(origin.slices[:1]),
         pixel_array=pixels,
         segmentation_type=encoding.name,
-        segment_descriptions=[_describe(origin, segment) for segment in segments],
+        segment_descriptions=[describe(origin, segment) for segment in segments],
         transfer_syntax_uid=ExplicitVRLittleEndian if encoding is Encoding.BINARY else RLELossless,
         content_label=content_label(origin),
         content_description=fit(f"{origin.card.title} {RESEARCH_ONLY}", LO_LENGTH),
@@ -171,7 +171,8 @@ def _crop(analysis: Analysis, segment: Segment) -> Crop:
     return crop
 
 
-def _describe(origin: Origin, segment: Segment) -> hd.seg.SegmentDescription:
+def describe(origin: Origin, segment: Segment) -> hd.seg.SegmentDescription:
+    """Say what a segment is, and which model made it."""
     algorithm = hd.AlgorithmIdentificationSequence(
         name=fit(origin.card.name, LO_LENGTH),
         version=origin.algorithm_version,

@@ -130,8 +130,8 @@ def slice_headers(
     """
     with config.disable_value_validation():
         first = volume.datasets[0]
-        shared = _lossy(volume.datasets, instances)
-        shared.update(_scanner(patient))
+        shared = lossy_flags(volume.datasets, instances)
+        shared.update(scanner_of(patient))
         spacing = DS(round(volume.spacing_mm[0], 6), auto_format=True)
         shared.SpacingBetweenSlices = spacing
         shared.SliceThickness = first.get("SliceThickness") or spacing
@@ -152,7 +152,7 @@ def received_headers(job: Job, received: Sequence[JobInstance], patient: Dataset
         The cleaned header: which scanner it was.
     """
     with config.disable_value_validation():
-        shared = _scanner(patient)
+        shared = scanner_of(patient)
         shared.StudyInstanceUID, shared.SeriesInstanceUID = job.study_instance_uid, job.series_instance_uid
         headers = []
         for instance in received:
@@ -164,7 +164,7 @@ def received_headers(job: Job, received: Sequence[JobInstance], patient: Dataset
         return tuple(headers)
 
 
-def _scanner(patient: Dataset) -> Dataset:
+def scanner_of(patient: Dataset) -> Dataset:
     """Which scanner it was, and no patient: `complete` puts the patient in."""
     shared = Dataset()
     for keyword in TYPE_2:
@@ -185,7 +185,7 @@ def _slice_header(header: Dataset, shared: Dataset) -> Dataset:
     return copy
 
 
-def _lossy(headers: Sequence[Dataset], instances: Sequence[JobInstance]) -> Dataset:
+def lossy_flags(headers: Sequence[Dataset], instances: Sequence[JobInstance]) -> Dataset:
     """Lossy compression is for ever: one lossy slice marks the result (PS3.3 C.7.6.1.1.5)."""
     flags = Dataset()
     syntax_of = {instance.sop_instance_uid: instance.transfer_syntax_uid for instance in instances}

@@ -24,7 +24,7 @@ from dicom_node.results.header import code, series_description
 from dicom_node.results.library import image_library
 from dicom_node.results.words import BOX, CALCULATED, because, certainty, nothing_found
 
-_OUTCOMES = {  # (something was found, all of the model ran): PS3.16 CID 6047
+OUTCOMES = {  # (something was found, all of the model ran): PS3.16 CID 6047
     (True, True): codes.cid6047.AllAlgorithmsSucceededWithFindings,
     (False, True): codes.cid6047.AllAlgorithmsSucceededWithoutFindings,
     (True, False): codes.cid6047.NotAllAlgorithmsSucceededWithFindings,
@@ -50,10 +50,10 @@ def build_sr(analysis: Analysis) -> Dataset:
     origin, findings = analysis.origin, analysis.findings
     summary = summary_group(
         origin,
-        _OUTCOMES[analysis.said, not analysis.not_run],
+        OUTCOMES[analysis.said, not analysis.not_run],
         _comments(analysis),
         findings.qualities,
-        [_measurement(each) for each in findings.measurements],
+        [numeric(each) for each in findings.measurements],
     )
     return document(
         origin,
@@ -88,7 +88,7 @@ def _segment_group(analysis: Analysis, segment: Segment) -> Group | VolumeGroup:
         "finding_type": code(segment.type),
         "finding_category": code(segment.category),
         "finding_sites": sites([segment]),
-        "measurements": [*map(_measurement, segment.measurements), *_certainty(segment)],
+        "measurements": [*map(numeric, segment.measurements), *certainty_of(segment)],
         "qualitative_evaluations": qualities(segment.qualities),
         "algorithm_id": algorithm(analysis.origin),
     }
@@ -117,7 +117,7 @@ def _about(segment: Segment) -> list[str]:
     return [*said, CALCULATED] if said or segment.qualities else []
 
 
-def _measurement(measurement: Measurement) -> hd.sr.Measurement:
+def numeric(measurement: Measurement) -> hd.sr.Measurement:
     """Make one NUM; the 0 that highdicom wants where there is no value goes in `_empty_unmeasured`."""
     return hd.sr.Measurement(
         name=code(measurement.name),
@@ -128,7 +128,7 @@ def _measurement(measurement: Measurement) -> hd.sr.Measurement:
     )
 
 
-def _certainty(segment: Segment) -> list[hd.sr.Measurement]:
+def certainty_of(segment: Segment) -> list[hd.sr.Measurement]:
     """Give the detector's score: how likely it is what it is called (PS3.16 annex D). Not 111047, likely cancer."""
     if segment.score is None:
         return []

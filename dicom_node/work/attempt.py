@@ -6,20 +6,25 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
 
+from pydicom import Dataset
+
 from ai.contract import BundleError, Images, ModelCancelled, ModelError, ModelInvalidOutput, Prediction
 from ai.contract import Volume as Pixels
 from ai.process import ModelProcess
+from dicom_node.domain.delivery import ResultObject
 from dicom_node.domain.eligibility import why_unfit
 from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.finding import NotRun
 from dicom_node.domain.job import Canceled, Failed, Job, JobInstance, Outcome, RetryLater, Succeeded, Trace
 from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.domain.outdated import Outdated
+from dicom_node.domain.study import holds_single_images
 from dicom_node.errors import ModelFailed, NodeError, NotEligible
 from dicom_node.results import Equipment, build_rejections, build_results
 from dicom_node.spool import Spool
 from dicom_node.volume import Volume, load_volume
 from dicom_node.work.findings import findings_from
+from dicom_node.work.images import analyse_images
 from dicom_node.work.scan import describe
 
 # The names of the model's own steps, as a user reads them.
@@ -58,6 +63,9 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
     try:
         card = _card(job, node)
         _refuse_other_modality(job, card)
+        if holds_single_images(instance.header for instance in job.instances):
+            results, header, prediction = analyse_images(job, card, node, steps_s)
+            return _with_rejections(job, card, node, results, header, _trace(steps_s, prediction))
         started = monotonic()
         volume = load_volume(node.spool, job.instances, card.volume)
         steps_s["read"] = monotonic() - started
@@ -75,10 +83,7 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         wanted = (encodings, node.also, node.if_silent)
         out = node.out or node.spool
         results = build_results(job, card, volume, findings, prediction, node.equipment, out, steps_s, *wanted)
-        outdated = node.outdated()
-        said = results[0].summary if results else {}
-        results += build_rejections(job, card, volume.datasets[0], node.equipment, outdated, out, said)
-        return Succeeded(results, _trace(steps_s, prediction), outdated)
+        return _with_rejections(job, card, node, results, volume.datasets[0], _trace(steps_s, prediction))
     except ModelCancelled:
         return Canceled()
     except ModelError as error:
@@ -87,6 +92,21 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         return _failed(job, failed, replace(_trace(steps_s, prediction), printed=error.printed))
     except NodeError as error:  # each class says whether a retry can help
         return _failed(job, error, _trace(steps_s, prediction))
+
+
+def _with_rejections(
+    job: Job,
+    card: ModelCard,
+    node: WorkNode,
+    results: tuple[ResultObject, ...],
+    header: Dataset,
+    trace: Trace,
+) -> Succeeded:
+    """Add what rejects the results that these take the place of."""
+    outdated = node.outdated()
+    said = results[0].summary if results else {}
+    results += build_rejections(job, card, header, node.equipment, outdated, node.out or node.spool, said)
+    return Succeeded(results, trace, outdated)
 
 
 def _card(job: Job, node: WorkNode) -> ModelCard:

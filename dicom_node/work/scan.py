@@ -15,6 +15,7 @@ from dicom_node.volume import Volume
 _ASKED_FOR = (
     *("Modality", "SliceThickness", "ConvolutionKernel", "ContrastBolusAgent"),
     *("PatientAge", "PatientBirthDate", "PatientSex", "SmokingStatus", "StudyDate"),
+    "ViewPosition",
 )
 
 
@@ -26,8 +27,13 @@ def describe(volume: Volume) -> Scan:
 
 
 def header_of(volume: Volume) -> dict[str, Any]:
-    """Read what is asked for from the first slice; a value that cannot be read counts as absent."""
-    return read_header(volume.datasets[0], _ASKED_FOR)
+    """Read what is asked for from the first slice."""
+    return asked_for(volume.datasets[0])
+
+
+def asked_for(header: Dataset) -> dict[str, Any]:
+    """Read what is asked for; a value that cannot be read counts as absent."""
+    return read_header(header, _ASKED_FOR)
 
 
 def family_history(volume: Volume) -> bool | None:

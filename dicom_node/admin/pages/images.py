@@ -11,6 +11,7 @@ from dicom_node.admin.desk import desk_of
 from dicom_node.admin.guard import needs
 from dicom_node.admin.trail import given_out
 from dicom_node.db import browse
+from dicom_node.domain.model import OutputKind
 from dicom_node.domain.people import Right
 from dicom_node.errors import NotFoundError
 from dicom_node.picture import WINDOWS, overlay_png, read_overlay, slice_png
@@ -38,11 +39,16 @@ def overlay(
     desk = desk_of(request)
     with desk.reading() as tx:
         slices = browse.slices_of(tx, job_id)
-        seg = browse.results_of(tx, job_id).get("seg")
-    if seg is None or not 0 <= number < len(slices):
+        results = browse.results_of(tx, job_id)
+    if not 0 <= number < len(slices):
+        raise NotFoundError("there is no such overlay")
+    uid = slices[number].sop_instance_uid
+    segs = [desk.spool.path(one.path) for name, one in results.items() if OutputKind.of(name) is OutputKind.SEG]
+    drawn = [one for one in map(read_overlay, segs) if uid in one.frames or len(segs) == 1]
+    if not drawn:
         raise NotFoundError("there is no such overlay")
     shown = frozenset(int(n) for n in segments.split(",") if n.isdecimal()) if segments else None
-    return _png(overlay_png(read_overlay(desk.spool.path(seg.path)), slices[number].sop_instance_uid, shown))
+    return _png(overlay_png(drawn[0], uid, shown))
 
 
 @router.get("/jobs/{job_id}/picture/{number}.png")

@@ -20,6 +20,7 @@ from dicom_node.admin.trail import viewed
 from dicom_node.db import browse, pauses, story
 from dicom_node.db.listing import JobFilter, list_jobs
 from dicom_node.domain.job import JobState
+from dicom_node.domain.model import OutputKind
 from dicom_node.domain.people import Right
 from dicom_node.errors import NotFoundError, SpoolError
 from dicom_node.explain import tell
@@ -125,7 +126,7 @@ def _read(tx: Connection, desk: Desk, one: dict[str, Any]) -> dict[str, Any]:
     slices = browse.slices_of(tx, one["id"])
     results = {result["kind"]: result for result in one["results"]}
     report = _report(desk, results)
-    overlay = _overlay(desk, results)
+    overlays = _overlays(desk, results)
     path = slices[0].path if slices else browse.first_path(tx, one["series_id"])
     return {
         "story": tell(tx, story.read_series(tx, one["series_id"])),
@@ -134,25 +135,27 @@ def _read(tx: Connection, desk: Desk, one: dict[str, Any]) -> dict[str, Any]:
         "progress": progress_of(tx, [one]).get(one["id"]),
         "patient": _patient(desk, path),
         "slices": len(slices),
-        "start": _start(slices, overlay),
+        "start": _start(slices, overlays),
         "windows": WINDOWS,
-        "segments": _segments(results, overlay, slices),
-        "marks": _marks(slices, overlay),
+        "segments": _segments(results, overlays, slices),
+        "marks": _marks(slices, overlays),
         "of_scan": _of_scan(results),
         "pictures": _pictures(desk, results),
         "report": report,
         "report_text": as_text(report),
         "others": sorted(name for name in desk.catalog.models if name != one["model"]),
         "is_over": JobState(one["state"]).is_final,
-        "gone": bool(results) and not report and overlay is None,
+        "gone": bool(results) and not report and not overlays,
     }
 
 
-def _overlay(desk: Desk, results: dict[str, Any]) -> Overlay | None:
+def _overlays(desk: Desk, results: dict[str, Any]) -> list[Overlay]:
+    """Read the segmentations: one of a volume, or one for each of several single images."""
     try:
-        return read_overlay(desk.spool.path(results["seg"]["path"])) if "seg" in results else None
+        segs = [result for name, result in results.items() if OutputKind.of(name) is OutputKind.SEG]
+        return [read_overlay(desk.spool.path(seg["path"])) for seg in segs]
     except SpoolError:
-        return None
+        return []
 
 
 def _report(desk: Desk, results: dict[str, Any]) -> tuple[ReportLine, ...]:
@@ -212,31 +215,30 @@ def _text(ds: Any, keyword: str) -> str:
         return ""
 
 
-def _start(slices: list[Any], overlay: Overlay | None) -> int:
+def _start(slices: list[Any], overlays: list[Overlay]) -> int:
     """Open the stack where most segments are, in the middle of them; without any in its middle."""
-    if overlay is None:
-        return len(slices) // 2
-    marked = [n for n, one in enumerate(slices) if one.sop_instance_uid in overlay.frames]
+    marked = _marks(slices, overlays)
     return marked[len(marked) // 2] if marked else len(slices) // 2
 
 
-def _marks(slices: list[Any], overlay: Overlay | None) -> list[int]:
-    if overlay is None:
-        return []
-    return [n for n, one in enumerate(slices) if one.sop_instance_uid in overlay.frames]
+def _marks(slices: list[Any], overlays: list[Overlay]) -> list[int]:
+    return [n for n, one in enumerate(slices) if any(one.sop_instance_uid in each.frames for each in overlays)]
 
 
-def _segments(results: dict[str, Any], overlay: Overlay | None, slices: list[Any]) -> list[dict[str, Any]]:
+def _segments(results: dict[str, Any], overlays: list[Overlay], slices: list[Any]) -> list[dict[str, Any]]:
     """Join what was measured with how it is drawn, and where: ``at`` is the slice in the middle of it."""
     places = {one.sop_instance_uid: n for n, one in enumerate(slices)}
     summaries = (result["summary"] for result in results.values())
     summary: dict[str, Any] = next((one for one in summaries if one.get("segments")), {})
-    drawn = {segment.number: segment for segment in overlay.segments} if overlay else {}
     found = []
     for segment in summary.get("segments", ()):
+        own = slices[segment["image"] - 1].sop_instance_uid if 0 < segment.get("image", 0) <= len(slices) else ""
+        overlay = next((each for each in overlays if not own or own in each.frames), None)
+        drawn = {each.number: each for each in overlay.segments} if overlay else {}
         shown = drawn.get(segment.get("number", 0))
         marked = sorted(places[uid] for uid in shown.slices if uid in places) if shown else []
-        found.append({**segment, "color": _hex(shown), "at": marked[len(marked) // 2] if marked else None})
+        at = marked[len(marked) // 2] if marked else segment["image"] - 1 if own else None
+        found.append({**segment, "color": _hex(shown), "at": at})
     return found
 
 

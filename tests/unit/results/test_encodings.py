@@ -22,7 +22,7 @@ from dicom_node.results import BUILDERS
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.frames import rle_pixels
 from dicom_node.results.header import complete, copy_body_part, file_bytes, instance_attributes
-from dicom_node.results.seg import ENCODERS, _describe
+from dicom_node.results.seg import ENCODERS, describe
 from dicom_node.spool import Spool
 from dicom_node.work.findings import findings_from
 from tests.unit.results.case import (
@@ -98,7 +98,7 @@ def written_by_highdicom(analysis: Analysis, encoding: Encoding) -> Dataset:
         source_images=origin.slices,
         pixel_array=pixels,
         segmentation_type=encoding.name,
-        segment_descriptions=[_describe(origin, segment) for segment in segments],
+        segment_descriptions=[describe(origin, segment) for segment in segments],
         transfer_syntax_uid=ExplicitVRLittleEndian if encoding is Encoding.BINARY else RLELossless,
         content_label=ours.head.ContentLabel,
         content_description=ours.head.ContentDescription,
