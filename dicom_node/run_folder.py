@@ -9,7 +9,7 @@ from __future__ import annotations
 import shutil
 import tempfile
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -45,11 +45,15 @@ _META_LENGTH = 12  # (0002,0000) UL: File Meta Information Group Length, itself 
 
 @dataclass(frozen=True, slots=True)
 class FolderRun:
-    """What became of one series. `problem` is empty when it has results; `skipped`: the model is for other series."""
+    """What became of one series. `problem` is empty when it has results; `skipped`: the model is for other series.
+
+    `sizes` are of what was found, `said` what is said of the whole scan or of single images.
+    """
 
     series_instance_uid: str
     results: tuple[tuple[str, Path], ...] = ()
-    volumes_ml: dict[str, float] = field(default_factory=dict)
+    sizes: dict[str, str] = field(default_factory=dict)
+    said: tuple[str, ...] = ()
     steps_s: dict[str, float] = field(default_factory=dict)
     problem: str = ""
     skipped: bool = False
@@ -266,5 +270,14 @@ def _copied(uid: str, job: dict[str, Any], spool: Spool, place: Path) -> FolderR
         shutil.copyfile(spool.path(result["path"]), target)
         copied.append((result["kind"], target))
     told = [segment for result in job["results"] for segment in result["summary"].get("segments", ())]
-    segments = {segment["label"]: segment["volume_ml"] for segment in told if "volume_ml" in segment}
-    return FolderRun(uid, tuple(copied), segments, job["steps_s"])
+    sizes = {segment["label"]: _size(segment) for segment in told if segment["voxels"] or "volume_ml" in segment}
+    summary: dict[str, Any] = next((result["summary"] for result in job["results"]), {})
+    said = tuple(f"{one['name']}: {one['value']}" for one in summary.get("qualities", ()))
+    return FolderRun(uid, tuple(copied), sizes, said, job["steps_s"])
+
+
+def _size(segment: Mapping[str, Any]) -> str:
+    """How large it is; of what was found in a single image the area where it is known, else the pixels."""
+    if "volume_ml" in segment:
+        return f"{segment['volume_ml']:,.1f} ml"
+    return f"{segment['area_mm2']:,.1f} mm2" if segment["area_mm2"] else f"{segment['voxels']:,} pixels"

@@ -281,6 +281,8 @@ def _record_closing(tx: Connection, series: ClosedSeries, verdict: Verdict) -> N
         closed["volumes"] = verdict.facts["volumes"]
     if series.source:
         closed["source"] = series.source
+    if verdict.facts.get("single"):
+        closed["single"] = True
     aside = Counter(reason for _, reason in verdict.set_aside)
     if aside:
         closed["set_aside"] = [f"{n} x {reason}" for reason, n in aside.items()]

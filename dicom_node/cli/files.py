@@ -150,9 +150,11 @@ def _print(one: FolderRun) -> None:
     click.echo(click.style(f"series {one.series_instance_uid}", bold=True))
     for kind, path in one.results:
         click.echo(f"  {kind.upper():4} {path}")
-    for label, volume_ml in one.volumes_ml.items():
-        click.echo(f"  {label}: {volume_ml:,.1f} ml")
-    if one.results and not one.volumes_ml:
+    for label, size in one.sizes.items():
+        click.echo(f"  {label}: {size}")
+    for said in one.said:
+        click.echo(f"  {said}")
+    if one.results and not one.sizes and not one.said:
         click.echo("  nothing found")
     if one.steps_s:
         click.echo("  " + ", ".join(f"{step} {seconds:.1f} s" for step, seconds in one.steps_s.items()))

@@ -63,6 +63,7 @@ def examine_images(numbered: Sequence[tuple[str, Mapping[str, Any]]], expected_c
     received = len({uid for uid, _ in numbered})
     facts: dict[str, Any] = {
         "slices": len(images),
+        "single": True,
         "complete": expected_count is None or received >= expected_count,
     }
     refusal = None

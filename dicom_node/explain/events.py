@@ -58,7 +58,7 @@ def _complete(row: Row[Any], detail: dict[str, Any]) -> str:
     text = f"complete, revision {detail['revision']}: {detail['closed']}"
     if detail.get("source"):
         text += f" (source {detail['source']})"
-    text += f"; {count(detail['slices'], 'slice')}"
+    text += f"; {count(detail['slices'], 'single image' if detail.get('single') else 'slice')}"
     if volumes := detail.get("volumes"):
         text += f" in {len(volumes)} volumes: {'; '.join(volumes[:6])}{'; ...' if len(volumes) > 6 else ''}"
     if detail.get("slice_spacing_mm"):

@@ -97,7 +97,9 @@ def test_two_views_come_back_with_what_was_marked_in_each(node: RunningNode, ort
         seg = by_source[str(view.SOPInstanceUID)]
         assert np.array_equal(seg.pixel_array > 0, marks(view.Rows, view.Columns))
         assert seg.PatientID == view.PatientID
-    assert "Bright, image 2 (R MLO)" in node.ask("explain", job["id"])
+    story = node.ask("explain", job["id"])
+    assert "2 single images" in story
+    assert "Bright, image 2 (R MLO)" in story
 
 
 def _source(seg: Dataset) -> str:

@@ -40,16 +40,16 @@ def draw_image(image: AnalysedImage) -> NDArray[np.uint8]:
     for region in image.present:
         rgb[outline(region.mask)] = region.segment.color_rgb
     picture = Image.fromarray(rgb)
-    pen = ImageDraw.Draw(picture)
+    pen, size = ImageDraw.Draw(picture), max(12, picture.height // 60)
     for boxed in image.boxes:
         left, top, right, bottom = boxed.corners
         pen.rectangle((left, top, right - 1, bottom - 1), outline=boxed.segment.color_rgb, width=2)
-        say(pen, (left + 3, top + 2), plain(boxed.segment.label), 12, "la")
+        say(pen, (left + 3, top + 2), plain(boxed.segment.label), size, "la")
     lines = [f"AI result, {image.name[0].lower()}{image.name[1:]}"]
     lines += [f"{each.name.meaning}: {each.value.meaning}" for each in image.qualities]
     for n, line in enumerate(lines):
-        say(pen, (4, 3 + 15 * n), plain(line), 12, "la")
-    say(pen, (picture.width / 2, picture.height - 4), NOT_FOR_DIAGNOSIS, 12, "md")
+        say(pen, (4, 3 + 1.25 * size * n), plain(line), size, "la")
+    say(pen, (picture.width / 2, picture.height - 4), NOT_FOR_DIAGNOSIS, size, "md")
     return np.array(picture)
 
 

@@ -8,17 +8,20 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from io import BytesIO
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import highdicom as hd
 import numpy as np
 import pytest
+from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom.uid import JPEGLSLossless, generate_uid
 
 from ai.bundle import Bundle
 from ai.contract import Images, Prediction
 from ai.process import ModelProcess
+from dicom_node.admin.pages import job as page
 from dicom_node.domain.eligibility import Accepts
 from dicom_node.domain.finding import Code
 from dicom_node.domain.job import Failed, Job, Succeeded
@@ -31,6 +34,7 @@ from dicom_node.domain.model import (
     SegmentCard,
 )
 from dicom_node.domain.study import Slice, examine
+from dicom_node.picture import overlay_png, read_overlay
 from dicom_node.results import Equipment
 from dicom_node.results.text import as_text, report_lines
 from dicom_node.single_image import Spacing, load_image
@@ -319,6 +323,32 @@ def test_each_image_of_a_mammogram_has_an_answer_of_its_own(
 
 
 SIDE_CODE = hd.sr.CodedConcept(SIDE.value, SIDE.scheme, SIDE.meaning)
+
+
+def test_the_page_of_a_job_shows_each_image_with_what_is_on_it(
+    models: Mapping[str, Bundle], spool: Spool, tmp_path: Path
+) -> None:
+    same: dict[str, Any] = {"study": generate_uid(), "series": generate_uid()}
+    files = [
+        single_image(tmp_path, "DX", number=1, **same),
+        single_image(tmp_path, "DX", number=2, **same, Rows=90, Columns=84),
+    ]
+    card = replace(SEGMENTS, segments=SEGMENTS.segments[:1])
+
+    outcome = attempt(spool, files, card, models["segments"])
+
+    slices = [SimpleNamespace(sop_instance_uid=str(dcmread(file).SOPInstanceUID)) for file in files]
+    results = {result.name: {"summary": result.summary, "path": result.path} for result in outcome.results}
+    overlays = [read_overlay(spool.path(result.path)) for result in outcome.results if result.kind is OutputKind.SEG]
+    assert page._marks(slices, overlays) == [0, 1]
+    assert [(one["label"], one["at"]) for one in page._segments(results, overlays, slices)] == [
+        ("Block, image 1 (U PA)", 0),
+        ("Block, image 2 (U PA)", 1),
+    ]
+    assert [
+        Image.open(BytesIO(overlay_png(one, each.sop_instance_uid))).size
+        for one, each in zip(overlays, slices, strict=True)
+    ] == [(83, 61), (84, 90)]
 
 
 @pytest.mark.parametrize("kind", ["US", "OP"])

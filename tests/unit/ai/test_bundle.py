@@ -77,6 +77,17 @@ def test_an_answer_on_another_grid_comes_back_to_the_source(
         assert _centre_mm(left, volume) == pytest.approx((33, -35, 705), abs=1.5)
 
 
+@pytest.mark.parametrize("saver", ["SaveImaged", "SaveClassificationd"])
+def test_what_writes_files_is_left_out(saver: str, tmp_path: Path) -> None:
+    table = {"filename": "answers.csv"} if saver == "SaveClassificationd" else {}
+    writes = {"_target_": saver, "keys": "pred", "output_dir": str(tmp_path / "written"), **table}
+    folder = write_bundle(tmp_path / saver.lower(), postprocessing=[INVERT, ARGMAX, writes])
+
+    Bundle.load(folder).predict(two_blobs(np.eye(3)[:, ::-1], (5.0, 5.0, 5.0)))
+
+    assert not (tmp_path / "written").exists()
+
+
 def test_the_same_volume_gives_the_same_bytes(sides: Bundle) -> None:
     volume = two_blobs(np.stack((_S, _P, _L), axis=1), (3.0, 2.0, 2.0))
 

@@ -29,7 +29,7 @@ def test_radiographs_are_taken_in_the_order_of_their_numbers() -> None:
     found = verdict(radiograph(2), radiograph(1))
 
     assert (found.slices, found.refusal, found.set_aside) == (("1.9.2", "1.9.1"), None, ())
-    assert found.facts == {"slices": 2, "complete": True, "rows": 2001, "columns": 512}
+    assert found.facts == {"slices": 2, "single": True, "complete": True, "rows": 2001, "columns": 512}
 
 
 @pytest.mark.parametrize(
