@@ -28,6 +28,7 @@ from dicom_node.volume import load_volume
 from tests.ct import small_ct
 from tests.stored import spool_files
 
+_PIXELS = 2 * 512 * 512
 Read = Callable[[], NDArray[Any]]
 
 
@@ -53,12 +54,22 @@ def _readers(paths: list[Path], folder: Path) -> dict[str, Read]:
     spool = Spool(folder, reserve_mib=0)
     spool.prepare()
     instances = spool_files(spool, paths)
-    return {
+    is_plain = paths[0].stat().st_size > _PIXELS
+    return ({"bytes alone": lambda: _bytes_alone(paths)} if is_plain else {}) | {
         "dicom-node": lambda: load_volume(spool, instances).array,
         "its slow way": lambda: load_volume(spool, instances, plain=False).array,
         "pydicom": lambda: np.stack([_rescaled(path) for path in paths]),
         "SimpleITK (GDCM)": lambda: _itk(paths),
     }
+
+
+def _bytes_alone(paths: list[Path]) -> NDArray[np.float32]:
+    """Do what cannot be left out of it: read files, find nothing, check nothing, and make numbers of the last bytes."""
+    volume = np.empty((len(paths), 512, 512), np.float32)
+    for place, path in zip(volume, paths, strict=True):
+        stored = np.frombuffer(path.read_bytes()[-_PIXELS:], "<u2").reshape(512, 512)
+        np.add(stored, np.float32(-1024), out=place)
+    return volume
 
 
 def _rescaled(path: Path) -> NDArray[np.float32]:

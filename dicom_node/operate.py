@@ -47,7 +47,7 @@ def retry(
 
 
 def route(tx: Connection, text: str, *, actor: str = "operator") -> list[str]:
-    """Have the rules asked again about series that have no job, as they are when the assembler does it.
+    """Have the rules asked again about series without a job that could run, as they are when the assembler does it.
 
     Parameters
     ----------

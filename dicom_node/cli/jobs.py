@@ -178,7 +178,7 @@ def resend(settings_file: Path, job: str, destination: str) -> None:
 @with_settings
 @click.argument("identifier")
 def route(settings_file: Path, identifier: str) -> None:
-    """Ask the rules again about a series that has no job, after a rule was changed.
+    """Ask the rules again about a series that has no job but refused ones, after a rule or a card was changed.
 
     IDENTIFIER is an accession number, a patient ID, or the UID of a study or series. The running node takes a changed
     rule by itself, within seconds; its log and `audit list` tell.

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, func, select, update
+from sqlalchemy import Connection, Row, exists, func, or_, select, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
@@ -17,6 +17,7 @@ from dicom_node.db.origin import HOW, origin_of, take_again
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.completeness import why_closed, why_lacking
 from dicom_node.domain.header import numbers
+from dicom_node.domain.job import JobState
 from dicom_node.domain.study import Verdict
 
 _LONGEST_REASON = 200
@@ -142,9 +143,14 @@ def postpone_series(tx: Connection, series_id: str, until: datetime, reason: str
 
 
 def reopen_series(tx: Connection, series_id: str, *, actor: str) -> bool:
-    """Have a complete series closed anew at once, so that it is routed again; False when it is not, or has a job."""
-    of_revision = (t.job.c.series_id == _s.id, t.job.c.series_revision == _s.revision)
-    free = (_s.state == _COMPLETE, _s.images_deleted_at.is_(None), ~exists().where(*of_revision))
+    """Have a complete series closed anew at once, so that it is routed again.
+
+    False when it is not complete, or has a job that is more than a refusal from the start.
+    """
+    j = t.job.c
+    more = or_(j.state != JobState.FAILED.value, j.attempt > 0)
+    ran = exists().where(j.series_id == _s.id, j.series_revision == _s.revision, more)
+    free = (_s.state == _COMPLETE, _s.images_deleted_at.is_(None), ~ran)
     now = utc_now()
     again = update(t.series).where(_s.id == series_id, *free).values(state=_RECEIVING, settle_at=now)
     if tx.execute(again).rowcount != 1:

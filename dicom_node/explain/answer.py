@@ -44,7 +44,7 @@ def _receiving(series: Row[Any]) -> str:
 def _job_answer(tx: Connection, job: Row[Any], rows: story.SeriesRows) -> str:
     name = job.id[:8]
     if job.state == JobState.FAILED:
-        again = _after_failure(job)
+        again = _after_failure(job, rows.series)
         told = _told(tx, job, [d for d in rows.deliveries if d.job_id == job.id])
         return f"No result of {job.model}: {bare(job.error or 'the job failed')}{again}. {told}".rstrip()
     if job.state == JobState.CANCELED:
@@ -70,7 +70,10 @@ def _another_rule(series: Row[Any]) -> str:
     return f"; if one should have, change it and do `dicom-node route {uid}`"
 
 
-def _after_failure(job: Row[Any]) -> str:
+def _after_failure(job: Row[Any], series: Row[Any]) -> str:
+    if not job.slices and (series.verdict or {}).get("volumes"):
+        uid = series.accession_number or series.series_instance_uid
+        return f"; change the card, start the node again and do `dicom-node route {uid}`"
     if not job.slices:
         return "; send the series again as a whole and it is looked at anew: what was missing is taken in"
     if job.failure == Failure.NOT_ELIGIBLE:

@@ -11,9 +11,11 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import generate_uid
 
+from dicom_node import operate
 from dicom_node.assemble import Assembler
 from dicom_node.catalog import Catalog
 from dicom_node.domain.rule import Rule
+from dicom_node.errors import ConflictError
 from dicom_node.explain import explain
 from tests.ct import with_attributes
 from tests.integration.test_assemble import CT, Site, card, open_site
@@ -26,7 +28,8 @@ def site(tmp_path: Path) -> Iterator[Site]:
 
 def closed_with(site: Site, *paths: Path, **choices: dict[str, float | str]) -> None:
     """Store files and close their series, with a model and a rule for each choice."""
-    site.store(paths)
+    if paths:
+        site.store(paths)
     site.pass_time(3600)
     models = {name: replace(card(name), volume=choice) for name, choice in choices.items()}
     rules = tuple(Rule(name, name, (), (CT,)) for name in choices)
@@ -71,6 +74,23 @@ def test_each_model_gets_the_volume_that_its_card_takes(site: Site) -> None:
     lines = [line.text for line in story.lines]
     assert any("16 slices in 2 volumes: ConvolutionKernel none (8 slices); ConvolutionKernel B70f" in x for x in lines)
     assert any(line.endswith("of several volumes ConvolutionKernel B70f") for line in lines)
+
+
+def test_a_refused_series_is_looked_at_again_once_the_card_says_which(site: Site) -> None:
+    paths = both(site, EchoTime="40")
+    closed_with(site, *paths, lung={})
+    uid = site.one().series_instance_uid
+    with site.engine.begin() as tx:
+        (story,) = explain(tx, uid)
+    assert story.answer.split(". Its rule")[0].endswith("start the node again and do `dicom-node route ACC0001`")
+    with site.engine.begin() as tx:
+        operate.route(tx, uid)
+    closed_with(site, lung={"EchoTime": 40.0})
+    refused, job = site.jobs()
+    assert (refused.state, job.state, job.series_revision) == ("failed", "scheduled", 2)
+    assert job.slices == uids_of(paths[8:])
+    with site.engine.begin() as tx, pytest.raises(ConflictError, match="has a job already"):
+        operate.route(tx, uid)
 
 
 def repeat(site: Site, change: Callable[[Dataset], None]) -> tuple[list[Path], Path]:
