@@ -9,13 +9,14 @@ import imagecodecs
 import numpy as np
 import pytest
 from pydicom import Dataset, dcmread
-from pydicom.encaps import generate_frames
+from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.utils import pixel_array
-from pydicom.uid import ImplicitVRLittleEndian
+from pydicom.uid import ImplicitVRLittleEndian, JPEGLossless
 
 from dicom_node.pixels import StoredImage
 from tests.ct import small_ct
 from tests.enhanced import as_enhanced
+from tests.peers.tools import dcmtk
 
 DATA = Path(__file__).parents[1] / "data"
 
@@ -69,3 +70,31 @@ def test_a_frame_of_many_is_read_alone(tmp_path: Path) -> None:
         assert np.array_equal(image.stored_values(frame), dcmread(paths[k]).pixel_array)
     with pytest.raises(ValueError, match="insufficient pixel data"):
         image.stored_values(5)
+
+
+@pytest.mark.parametrize("bits", [8, 10, 12, 16])
+@pytest.mark.parametrize("predictor", range(1, 8))
+def test_jpeg_lossless_with_every_predictor_gives_what_was_encoded(tmp_path: Path, predictor: int, bits: int) -> None:
+    noise = np.random.default_rng(bits).integers(0, 2**bits, (61, 47), dtype=np.uint16)
+
+    def change(number: int, ds: Dataset) -> Dataset:
+        ds.BitsStored, ds.HighBit = bits, bits - 1
+        ds.PixelData = noise.tobytes() + b"\0\0" * (noise.size % 2)
+        return ds
+
+    (path,) = small_ct(tmp_path, slices=1, rows=61, columns=47, change=change)
+    dcmtk("dcmcjpeg", "+el", "+sv", str(predictor), str(path), str(path))
+    assert dcmread(path).file_meta.TransferSyntaxUID == JPEGLossless
+    assert np.array_equal(StoredImage.of(path.read_bytes()).stored_values(), noise)
+
+
+def test_a_jpeg_stream_without_its_end_is_refused(tmp_path: Path) -> None:
+    (path,) = small_ct(tmp_path, slices=1)
+    dcmtk("dcmcjpeg", "+e1", str(path), str(path))
+    ds = dcmread(path)
+    stream = next(generate_frames(ds.PixelData, number_of_frames=1)).rstrip(b"\0")
+    for cut in (stream[: len(stream) // 2], stream[:-2]):
+        ds.PixelData = encapsulate([cut])
+        ds.save_as(path)
+        with pytest.raises(ValueError, match="without its end"):
+            StoredImage.of(path.read_bytes()).stored_values()

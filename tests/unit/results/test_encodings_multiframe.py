@@ -117,8 +117,7 @@ def test_probabilities_lie_on_the_frames_that_they_were_given_for(made: Made) ->
 def test_highdicom_finds_the_same_volume_in_the_same_place(made: Made, kind: str) -> None:
     seg = hd.seg.segread(BytesIO(made.built.files[kind]))
     for number, mask in enumerate(made.masks.values(), start=1):
-        options = {"rescale_fractional": False} if kind == "seg-fractional" else {}
-        theirs = seg.get_volume(segment_numbers=[number], **options)
+        theirs = seg.get_volume(segment_numbers=[number], rescale_fractional=False)
         array, affine = theirs.array[..., 0], theirs.affine
         if affine[2, 0] * made.case.volume.affine[2, 0] < 0:
             array, affine = array[::-1], affine @ np.array([[-1, 0, 0, len(array) - 1], *np.eye(4)[1:]])
