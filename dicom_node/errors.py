@@ -6,6 +6,7 @@
     |- ConfigurationError           a setting, rule, card or destination is wrong; names file and key    (exit status 2)
     |- NotFoundError                an operator named something that is not there                        (exit status 1)
     |- ConflictError                an operator asked for a step that the state forbids                  (exit status 1)
+    |- RequestError                 an operator asked for something that cannot be; the text says why    (exit status 1)
     |- StoreError                   an instance that was not stored; carries the DIMSE status
     |  |- OutOfResources            0xA700  disk full, database away: the peer shall send again
     |  |- DataSetMismatch           0xA900  data set and command disagree
@@ -55,6 +56,10 @@ class NotFoundError(NodeError):
 
 class ConflictError(NodeError):
     """The state of a job or delivery forbids what the operator asked for."""
+
+
+class RequestError(NodeError):
+    """What an operator asks for cannot be done by anybody: a list without numbers, hours that are none."""
 
 
 class StoreError(NodeError):

@@ -1,17 +1,25 @@
-"""What a person may do: run a job again or with another model, cancel it, send its results again, hold a queue.
+"""What a person may do: run a job again or with another model, cancel it, send its results again, ask studies back.
 
 Each leaves an audit event.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from sqlalchemy import Connection
 
 from dicom_node.catalog import Catalog
-from dicom_node.db import deliveries, interventions, pauses, story
+from dicom_node.db import deliveries, interventions, pauses, retrievals, story
 from dicom_node.db.series import reopen_series
+from dicom_node.domain.night import Hours
+from dicom_node.domain.retrieval import MOST_ITEMS, Kind, problem_of
 from dicom_node.engine import JOBS, Enqueuer, queue_of
-from dicom_node.errors import ConfigurationError, ConflictError, NotFoundError
+from dicom_node.errors import ConfigurationError, ConflictError, NotFoundError, RequestError
+from dicom_node.settings import Settings
+
+# How a destination of each kind can be asked for studies, the usual way first
+WAYS = {"dimse": ("move", "get"), "stow": ("wado",)}
 
 
 def retry(
@@ -185,3 +193,81 @@ def queue_named(name: str, catalog: Catalog) -> str:
         known = ", ".join((JOBS, *catalog.destinations))
         raise NotFoundError(f"there is no queue {name!r}; there is: {known}")
     return queue_of(name)
+
+
+def retrieve(
+    tx: Connection,
+    settings: Settings,
+    source: str,
+    items: Sequence[tuple[Kind, str]],
+    *,
+    how: str = "",
+    called: str = "",
+    hours: str = "",
+    per_minute: float | None = None,
+    actor: str,
+) -> tuple[str, list[str]]:
+    """Have studies asked back from a destination that answers queries.
+
+    Parameters
+    ----------
+    items : sequence of (Kind, str)
+        Accession numbers or Study Instance UIDs; each counts once.
+    how, called, hours : str
+        By ``move``, ``get`` or ``wado``; to which of our AE titles; only at night, ``22:00-06:00``. Empty for what is
+        usual.
+
+    Returns
+    -------
+    (str, list of str)
+        The id of the batch, and why nothing may come of it as things are.
+
+    Raises
+    ------
+    NotFoundError
+        When there is no such destination.
+    RequestError
+        When it cannot be asked like that, or a value is none.
+    """
+    section = settings.destinations.get(source)
+    if section is None:
+        known = ", ".join(settings.destinations) or "none"
+        raise NotFoundError(f"{settings.file}: there is no [destinations.{source}]; there is: {known}")
+    ways = WAYS.get(section.kind, ())
+    if not ways or (how and how not in ways):
+        raise RequestError(f"{source} is of kind {section.kind}: {' or '.join(ways) or 'it cannot be asked'}")
+    titles = settings.receive.called_ae or (settings.node.ae_title,)
+    if called and called not in titles:
+        raise RequestError(f"{called} is no title of ours ({', '.join(titles)})")
+    _check_items(items)
+    try:
+        hours = str(Hours.read(hours)) if hours else ""
+    except ValueError as error:
+        raise RequestError(str(error)) from None
+    how = how or ways[0]
+    batch = retrievals.add_batch(
+        tx, source, how, items, called_ae=called or titles[0], hours=hours, per_minute=per_minute, actor=actor
+    )
+    return batch, _cautions(settings, source, how)
+
+
+def _check_items(items: Sequence[tuple[Kind, str]]) -> None:
+    problems = [problem for kind, value in items if (problem := problem_of(kind, value))]
+    if problems:
+        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
+        raise RequestError("; ".join(problems[:5]) + more)
+    if not items:
+        raise RequestError("name what to retrieve: accession numbers, or study UIDs")
+    if len(items) > MOST_ITEMS:
+        raise RequestError(f"{len(items)} studies are too many for one batch: at most {MOST_ITEMS}")
+
+
+def _cautions(settings: Settings, source: str, how: str) -> list[str]:
+    found = []
+    ae_title = str(getattr(settings.destinations[source], "ae_title", ""))
+    known = settings.receive.accept_any_peer or any(peer.ae_title == ae_title for peer in settings.receive.peers)
+    if how == "move" and not known:
+        found.append(f"{ae_title} is not in receive.peers: what it sends us is rejected")
+    if not settings.retrieve.enabled:
+        found.append("retrieve.enabled is false: `dicom-node fetch` has to run for it")
+    return found

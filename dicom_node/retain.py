@@ -18,6 +18,7 @@ from dicom_node.db import retention as db
 from dicom_node.db.announcements import forget_announcements
 from dicom_node.db.engine import transaction, utc_now
 from dicom_node.db.retention import Amount, Kind
+from dicom_node.db.retrievals import forget_batches
 from dicom_node.db.sweeps import held, note_end
 from dicom_node.db.unstored import forget_unstored
 from dicom_node.engine import Enqueuer
@@ -60,6 +61,7 @@ class Done:
     files: int = 0
     results: int = 0
     orphans: int = 0
+    retrievals: int = 0
     rows: int = 0
     engine_rows: int = 0
     for_disk: int = 0
@@ -106,6 +108,8 @@ class Retention:
             with transaction(self._engine) as tx:
                 forget_unstored(tx, utc_now() - UNSTORED_FOR)
                 forget_announcements(tx, utc_now() - UNSTORED_FOR)
+                if before := _ago(self._settings.retrievals_days):
+                    done.retrievals = forget_batches(tx, before)
             done.orphans = self._spool.sweep_results(self._wanted, ORPHANED_AFTER_S)
             self._spool.delete_empty_hours()
             with transaction(self._engine) as tx:

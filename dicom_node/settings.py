@@ -342,6 +342,7 @@ class Retain(_Section):
     failed_days: Days = 90.0
     results_days: Days = 90.0
     rows_days: Days = 730.0
+    retrievals_days: Days = 90.0
     engine_days: Days = 7.0
     free_mib: int = Field(4096, ge=0)
     every_s: Seconds = 600.0

@@ -15,6 +15,7 @@ from dicom_node.errors import (
     NodeError,
     NotFoundError,
     ProviderAway,
+    RequestError,
     SignInRefused,
     SpoolError,
 )
@@ -24,6 +25,7 @@ STATUS: dict[type[NodeError], int] = {
     ConflictError: 409,
     ConfigurationError: 409,
     GeometryError: 422,
+    RequestError: 422,
     DeliveryError: 502,
     ProviderAway: 502,
     SignInRefused: 403,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,8 +11,7 @@ import click
 from dicom_node.cli.command import Command, actor, as_json_text, console, database, read_settings, with_settings
 
 if TYPE_CHECKING:
-    from dicom_node.domain.retrieval import BatchState, Kind
-    from dicom_node.settings import Settings
+    from dicom_node.domain.retrieval import BatchState
 
 _batch = click.argument("batch")
 
@@ -58,32 +56,27 @@ def start(
     model runs. A C-MOVE comes to our own receiver, so the archive has to know our AE title, host and port, and be one
     of receive.peers. The batch is worked off by `dicom-node fetch`, which `serve` runs where retrieve.enabled says so.
     """
-    from dicom_node.db import retrievals
-    from dicom_node.domain.night import Hours
-    from dicom_node.domain.retrieval import Kind
+    from dicom_node import operate
+    from dicom_node.domain.retrieval import Kind, values_of
 
     settings = read_settings(settings_file)
-    items = [(Kind.ACCESSION, one) for one in (*_column(accessions, "accession"), *accession)]
-    items += [(Kind.STUDY, one) for one in (*_column(studies, "study"), *study)]
-    _check(items)
-    try:
-        hours = str(Hours.read(hours)) if hours else ""
-    except ValueError as error:
-        raise click.BadParameter(str(error), param_hint="--night") from None
-    how = _how(settings, source, how)
-    titles = settings.receive.called_ae or (settings.node.ae_title,)
-    called = called or titles[0]
-    if called not in titles:
-        raise click.BadParameter(f"{called} is no title of ours ({', '.join(titles)})", param_hint="--to")
+    items = [(Kind.ACCESSION, one) for one in (*values_of(accessions or (), "accession"), *accession)]
+    items += [(Kind.STUDY, one) for one in (*values_of(studies or (), "study"), *study)]
     with database(settings) as tx:
-        batch = retrievals.add_batch(
-            tx, source, how, items, called_ae=called, hours=hours, per_minute=per_minute, actor=actor()
+        batch, cautions = operate.retrieve(
+            tx,
+            settings,
+            source,
+            items,
+            how=how or "",
+            called=called,
+            hours=hours,
+            per_minute=per_minute,
+            actor=actor(),
         )
     click.echo(f"retrieval {batch[:8]}: {len(dict.fromkeys(items))} items from {source}")
-    if how == "move" and (stranger := _stranger(settings, source)):
-        click.echo(f"dicom-node: {stranger} is not in receive.peers: what it sends us is rejected", err=True)
-    if not settings.retrieve.enabled:
-        click.echo("dicom-node: retrieve.enabled is false: `dicom-node fetch` has to run for it", err=True)
+    for caution in cautions:
+        click.echo(f"dicom-node: {caution}", err=True)
 
 
 @retrieve.command("list", cls=Command, example="dicom-node retrieve list")
@@ -168,47 +161,3 @@ def _change(settings_file: Path, batch: str, state: BatchState) -> str:
 
     with database(read_settings(settings_file)) as tx:
         return retrievals.change_batch(tx, batch, state, actor=actor())[:8]
-
-
-def _how(settings: Settings, source: str, how: str | None) -> str:
-    from dicom_node.errors import NotFoundError
-
-    section = settings.destinations.get(source)
-    if section is None:
-        known = ", ".join(settings.destinations) or "none"
-        raise NotFoundError(f"{settings.file}: there is no [destinations.{source}]; there is: {known}")
-    ways = {"dimse": ("move", "get"), "stow": ("wado",)}.get(section.kind, ())
-    if not ways or (how and how not in ways):
-        raise click.BadParameter(f"{source} is of kind {section.kind}: {' or '.join(ways) or 'it cannot be asked'}")
-    return how or ways[0]
-
-
-def _stranger(settings: Settings, source: str) -> str:
-    """Name the AE title of a source that may not send to us; empty when it may."""
-    ae_title = str(getattr(settings.destinations[source], "ae_title", ""))
-    known = settings.receive.accept_any_peer or any(peer.ae_title == ae_title for peer in settings.receive.peers)
-    return "" if known else ae_title
-
-
-def _check(items: list[tuple[Kind, str]]) -> None:
-    from dicom_node.domain.retrieval import problem_of
-
-    problems = [problem for kind, value in items if (problem := problem_of(kind, value))]
-    if problems:
-        more = f", and {len(problems) - 5} more" if len(problems) > 5 else ""
-        raise click.BadParameter("; ".join(problems[:5]) + more)
-    if not items:
-        raise click.UsageError("name what to retrieve: --accessions, --studies, --accession or --study")
-
-
-def _column(file: Any, word: str) -> list[str]:
-    """Read a list: one value a line, or of a CSV with a head the column whose name holds the word."""
-    if file is None:
-        return []
-    rows = [[cell.strip().strip('"') for cell in re.split(r"[,;\t]", line)] for line in file if line.strip()]
-    if not rows:
-        return []
-    head = [re.sub(r"[^a-z]", "", cell.lower().lstrip("\ufeff")) for cell in rows[0]]
-    named = [n for n, cell in enumerate(head) if word in cell and "date" not in cell and "description" not in cell]
-    column = named[0] if named else 0
-    return [row[column] for row in rows[1 if named else 0 :] if len(row) > column and row[column]]

@@ -8,7 +8,7 @@ from datetime import datetime
 from typing import Any
 from uuid import uuid4
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, delete, func, insert, select, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
@@ -87,6 +87,11 @@ def is_running(tx: Connection, batch: str) -> bool:
     return tx.scalar(select(_r.state).where(_r.id == batch)) == BatchState.RUNNING.value
 
 
+def is_canceled(tx: Connection, batch: str) -> bool:
+    """Whether a batch was canceled, or is gone."""
+    return tx.scalar(select(_r.state).where(_r.id == batch)) in (None, BatchState.CANCELED.value)
+
+
 def note_attempt(tx: Connection, item: Row[Any]) -> None:
     """Note that an item is tried, before it is."""
     tx.execute(_one(item).values(attempt=_i.attempt + 1, updated_at=utc_now()))
@@ -149,7 +154,33 @@ def find_batch(tx: Connection, text: str) -> Row[Any]:
 
 def list_batches(tx: Connection, limit: int = 50) -> list[dict[str, Any]]:
     """List batches, newest first, each with the number of items in each state."""
-    rows = tx.execute(select(t.retrieval).order_by(_r.created_at.desc()).limit(limit)).all()
+    return _counted(tx, select(t.retrieval).order_by(_r.created_at.desc()).limit(limit))
+
+
+def read_batch(tx: Connection, batch: str) -> dict[str, Any]:
+    """Read a batch by its whole id, as `list_batches` lists it."""
+    return _counted(tx, select(t.retrieval).where(_r.id == batch))[0]
+
+
+def forget_batches(tx: Connection, before: datetime) -> int:
+    """Delete the rows of batches that ended before a time; how many batches. The audit trail stays."""
+    ended = select(_r.id).where(_r.finished_at < before)
+    tx.execute(delete(t.retrieval_item).where(_i.retrieval_id.in_(ended)))
+    return tx.execute(delete(t.retrieval).where(_r.finished_at < before)).rowcount
+
+
+def is_under_way(item: Row[Any]) -> bool:
+    """Whether an item is being asked for, as far as the database knows."""
+    return bool(item.state == _WAITING and item.attempt and item.due_at <= item.updated_at)
+
+
+def list_items(tx: Connection, batch: str) -> Sequence[Row[Any]]:
+    """List the items of a batch in their order."""
+    return tx.execute(select(t.retrieval_item).where(_i.retrieval_id == batch).order_by(_i.position)).all()
+
+
+def _counted(tx: Connection, query: Select[Any]) -> list[dict[str, Any]]:
+    rows = tx.execute(query).all()
     of_these = _i.retrieval_id.in_([row.id for row in rows])
     counted = select(_i.retrieval_id, _i.state, func.count().label("n"), func.sum(_i.instances).label("instances"))
     by_batch: dict[str, dict[str, int]] = {row.id: {"instances": 0} for row in rows}
@@ -157,11 +188,6 @@ def list_batches(tx: Connection, limit: int = 50) -> list[dict[str, Any]]:
         by_batch[one.retrieval_id][one.state] = one.n
         by_batch[one.retrieval_id]["instances"] += int(one.instances or 0)
     return [{**row._mapping, "items": by_batch[row.id]} for row in rows]
-
-
-def list_items(tx: Connection, batch: str) -> Sequence[Row[Any]]:
-    """List the items of a batch in their order."""
-    return tx.execute(select(t.retrieval_item).where(_i.retrieval_id == batch).order_by(_i.position)).all()
 
 
 def _one(item: Row[Any]) -> Any:

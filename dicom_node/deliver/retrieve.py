@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
+from threading import Event, Thread
 from typing import Any
 
 from pydicom.dataset import Dataset
@@ -66,6 +68,9 @@ from dicom_node.errors import DeliveryError
 FIND = StudyRootQueryRetrieveInformationModelFind
 MOVE = StudyRootQueryRetrieveInformationModelMove
 GET = StudyRootQueryRetrieveInformationModelGet
+_LOOK_S = 0.5
+PATIENCE_S = 10.0  # with an archive that was told to stop; then the association is aborted
+_MESSAGE_ID = 1
 WARNING = 0xB000  # some of the sub-operations failed
 PERMANENT = {0xA900, 0x0122, 0x0211}
 _WORDS = {
@@ -175,25 +180,38 @@ def find_studies(source: DimseDestination, kind: Kind, value: str) -> list[str]:
     return list(dict.fromkeys(str(one.get("StudyInstanceUID", "")) for one in same if one.get("StudyInstanceUID")))
 
 
-def move(source: DimseDestination, study: str, to: str, allowed_s: float) -> Came:
+def move(source: DimseDestination, study: str, to: str, allowed_s: float, keep_on: Callable[[], bool]) -> Came:
     """Have a study sent to one of our AE titles.
 
     Parameters
     ----------
     allowed_s : float
         How long the archive may say nothing.
+    keep_on : callable
+        Looked at all the time: once it says no, the archive is told to stop (C-CANCEL).
 
     Raises
     ------
     DeliveryError
         When it does not answer, or sends none or not all.
     """
-    with associated(source, [build_context(MOVE, _PLAIN)]) as conversation:
-        last = _run(conversation, lambda: conversation.assoc.send_c_move(_of(study), to, MOVE), "C-MOVE", allowed_s)
+    with associated(source, [build_context(MOVE, _PLAIN)]) as conversation, _stoppable(conversation, MOVE, keep_on):
+        last = _run(
+            conversation,
+            lambda: conversation.assoc.send_c_move(_of(study), to, MOVE, msg_id=_MESSAGE_ID),
+            "C-MOVE",
+            allowed_s,
+        )
     return _judge(source, "C-MOVE", last, to)
 
 
-def get(source: DimseDestination, study: str, store: Callable[[Arrived], int], allowed_s: float) -> Came:
+def get(
+    source: DimseDestination,
+    study: str,
+    store: Callable[[Arrived], int],
+    allowed_s: float,
+    keep_on: Callable[[], bool],
+) -> Came:
     """Have a study sent on the association that asks for it.
 
     Parameters
@@ -202,6 +220,8 @@ def get(source: DimseDestination, study: str, store: Callable[[Arrived], int], a
         Stores an instance; its C-STORE status.
     allowed_s : float
         How long the archive may say nothing.
+    keep_on : callable
+        As for `move`.
 
     Raises
     ------
@@ -219,8 +239,16 @@ def get(source: DimseDestination, study: str, store: Callable[[Arrived], int], a
     contexts += [build_context(uid, some) for uid in IMAGES for some in _ENCODINGS]
     contexts += [build_context(uid, _PLAIN) for uid in OTHERS]
     roles = [build_role(uid, scp_role=True) for uid in (*IMAGES, *OTHERS)]
-    with associated(source, contexts, [(evt.EVT_C_STORE, take)], roles) as conversation:
-        last = _run(conversation, lambda: conversation.assoc.send_c_get(_of(study), GET), "C-GET", allowed_s)
+    with (
+        associated(source, contexts, [(evt.EVT_C_STORE, take)], roles) as conversation,
+        _stoppable(conversation, GET, keep_on),
+    ):
+        last = _run(
+            conversation,
+            lambda: conversation.assoc.send_c_get(_of(study), GET, msg_id=_MESSAGE_ID),
+            "C-GET",
+            allowed_s,
+        )
     return _judge(source, "C-GET", last, "")
 
 
@@ -228,6 +256,28 @@ def _of(study: str) -> Dataset:
     ds = Dataset()
     ds.QueryRetrieveLevel, ds.StudyInstanceUID = "STUDY", study
     return ds
+
+
+@contextmanager
+def _stoppable(conversation: Conversation, service: UID, keep_on: Callable[[], bool]) -> Iterator[None]:
+    """Tell the archive to stop what it was asked for, once nobody wants it any more (PS3.4 C.4.2.1.3)."""
+    ended = Event()
+
+    def watch() -> None:
+        while not ended.wait(_LOOK_S):
+            if not keep_on():
+                conversation.assoc.send_c_cancel(_MESSAGE_ID, query_model=service)
+                if not ended.wait(PATIENCE_S):
+                    conversation.assoc.abort()
+                return
+
+    watching = Thread(target=watch, name="keep on", daemon=True)
+    watching.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        watching.join()
 
 
 def _run(

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from enum import StrEnum
 
 LONGEST = 64
+MOST_ITEMS = 20_000
 _WILD = set("*?\\")
 
 
@@ -31,6 +34,17 @@ class Kind(StrEnum):
 
     ACCESSION = "accession number"
     STUDY = "study UID"
+
+
+def values_of(lines: Iterable[str], word: str) -> list[str]:
+    """Read a list: one value a line, or of a CSV with a head the column whose name holds the word."""
+    rows = [[cell.strip().strip('"') for cell in re.split(r"[,;\t]", line)] for line in lines if line.strip()]
+    if not rows:
+        return []
+    head = [re.sub(r"[^a-z]", "", cell.lower().lstrip("\ufeff")) for cell in rows[0]]
+    named = [n for n, cell in enumerate(head) if word in cell and "date" not in cell and "description" not in cell]
+    column = named[0] if named else 0
+    return [row[column] for row in rows[1 if named else 0 :] if len(row) > column and row[column]]
 
 
 def problem_of(kind: Kind, value: str) -> str:

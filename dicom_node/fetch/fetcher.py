@@ -9,10 +9,12 @@ from __future__ import annotations
 import logging
 import time
 from datetime import datetime, timedelta
+from functools import partial
 from threading import Event as StopEvent
 from typing import Any
 
 from sqlalchemy import Engine, Row
+from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.catalog import destination
 from dicom_node.db import retrievals
@@ -48,6 +50,8 @@ class Fetcher:
         self._holder = f"{this_host()}/fetch-{slot}"
         self._next: dict[str, float] = {}  # batch -> monotonic time before which no item of it is begun
         self._stop = StopEvent()
+        self._look_at = 0.0  # monotonic time of the next look at whether the batch under way was canceled
+        self._is_canceled = False
 
     def run(self, stop: StopEvent) -> None:
         """Work until `stop`."""
@@ -95,11 +99,14 @@ class Fetcher:
         if batch.per_minute:
             self._next[batch.id] = time.monotonic() + 60.0 / batch.per_minute
         commit(self._engine, lambda tx: retrievals.note_attempt(tx, item))
+        self._look_at, self._is_canceled = 0.0, False
         try:
             studies, instances = self._fetch(batch, item)
         except Interrupted:
             return False
         except DeliveryError as error:
+            if not self._is_wanted(batch):
+                return False  # it was told to stop, and did
             self._failed(batch, item, error)
             return True
         came = retrievals.Came(studies, instances)
@@ -123,9 +130,8 @@ class Fetcher:
         for study in studies:
             if not self._keep_on(batch):
                 raise Interrupted
-            fetch = Fetch(
-                source, batch.called_ae, self._storage, self._engine, allowed_s, lambda: not self._stop.is_set()
-            )
+            wanted = partial(self._is_wanted, batch)
+            fetch = Fetch(source, batch.called_ae, self._storage, self._engine, allowed_s, wanted)
             instances += fetch.study(batch.how, study, utc_now())
         return len(studies), instances
 
@@ -134,6 +140,21 @@ class Fetcher:
             return False
         with reading(self._engine) as tx:
             return retrievals.is_running(tx, batch.id)
+
+    def _is_wanted(self, batch: Row[Any]) -> bool:
+        """Whether what is under way is to be finished: a batch that is held finishes it, one that is canceled not."""
+        if self._stop.is_set():
+            return False
+        clock = time.monotonic()
+        if clock >= self._look_at:
+            self._look_at = clock + LOOK_S
+            try:
+                with reading(self._engine) as tx:
+                    self._is_canceled = retrievals.is_canceled(tx, batch.id)
+            except SQLAlchemyError as error:
+                if not is_away(error):
+                    raise
+        return not self._is_canceled
 
     def _failed(self, batch: Row[Any], item: Row[Any], error: DeliveryError) -> None:
         settings, attempt, reason = self._settings.retrieve, item.attempt + 1, str(error)

@@ -55,7 +55,7 @@ class Fetch:
     called_ae : str
         The title of ours that it comes to.
     keep_on : callable
-        Whether to go on, asked between instances.
+        Whether to go on, asked all the time; the archive is told to stop when not.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ class Fetch:
         """
         if how == "move":
             assert isinstance(self._source, DimseDestination)
-            return retrieve.move(self._source, study, self._called_ae, self._allowed_s).completed
+            return retrieve.move(self._source, study, self._called_ae, self._allowed_s, self._keep_on).completed
         sender = self._sender(now)
         try:
             return self._get(sender, study) if how == "get" else self._wado(sender, study)
@@ -105,7 +105,7 @@ class Fetch:
             return self._store(sender, *uids, one.data, study)
 
         try:
-            return retrieve.get(self._source, study, take, self._allowed_s).completed
+            return retrieve.get(self._source, study, take, self._allowed_s, self._keep_on).completed
         except DeliveryError as error:
             if self._reason:
                 raise DeliveryError(f"{error}; the first that was refused here: {self._reason}", retry=True) from error

@@ -43,7 +43,7 @@ def retry(request: Request, job: str, key: Key = "") -> shapes.Scheduled:
     def act(tx: Connection) -> shapes.Scheduled:
         return shapes.Scheduled(job=operate.retry(tx, job, desk.catalog, attempts, desk.enqueuer, actor=actor))
 
-    return _once(request, key, None, act, shapes.Scheduled)
+    return once(request, key, None, act, shapes.Scheduled)
 
 
 @router.post("/jobs/{job}/rerun", status_code=202, tags=["jobs"])
@@ -56,7 +56,7 @@ def rerun(request: Request, job: str, asked: shapes.Rerun, key: Key = "") -> sha
         new = operate.rerun(tx, job, asked.model, desk.catalog, attempts, desk.enqueuer, actor=actor)
         return shapes.Scheduled(job=new)
 
-    return _once(request, key, asked, act, shapes.Scheduled)
+    return once(request, key, asked, act, shapes.Scheduled)
 
 
 @router.post("/jobs/{job}/cancel", tags=["jobs"])
@@ -68,7 +68,7 @@ def cancel(request: Request, job: str, key: Key = "") -> shapes.Canceled:
         full, canceled, dropped = operate.cancel(tx, job, actor=actor)
         return shapes.Canceled(job=full, canceled=canceled, deliveries=dropped)
 
-    return _once(request, key, None, act, shapes.Canceled)
+    return once(request, key, None, act, shapes.Canceled)
 
 
 @router.post("/jobs/{job}/resend", status_code=202, tags=["jobs"])
@@ -81,7 +81,7 @@ def resend(request: Request, job: str, asked: shapes.Resend | None = None, key: 
         sent = operate.resend(tx, job, desk.enqueuer, destination=destination, actor=actor)
         return shapes.Resent(job=job, deliveries=list(sent))
 
-    return _once(request, key, asked, act, shapes.Resent)
+    return once(request, key, asked, act, shapes.Resent)
 
 
 @router.post("/series/{series}/route", status_code=202, tags=["series"])
@@ -92,7 +92,7 @@ def route(request: Request, series: str, key: Key = "") -> shapes.Routed:
     def act(tx: Connection) -> shapes.Routed:
         return shapes.Routed(series=operate.route(tx, series, actor=actor))
 
-    return _once(request, key, None, act, shapes.Routed)
+    return once(request, key, None, act, shapes.Routed)
 
 
 @router.post("/destinations/{name}/echo", tags=["destinations"])
@@ -112,7 +112,7 @@ def pause(request: Request, name: str, asked: shapes.Pause | None = None, key: K
         operate.pause(tx, name, desk.catalog, reason=reason, actor=actor)
         return queue_as_it_is(tx, name)
 
-    return _once(request, key, asked, act, shapes.Queue)
+    return once(request, key, asked, act, shapes.Queue)
 
 
 @router.post("/queues/{name}/resume", tags=["queues"])
@@ -124,10 +124,10 @@ def resume(request: Request, name: str, key: Key = "") -> shapes.Queue:
         operate.resume(tx, name, desk.catalog, actor=actor)
         return queue_as_it_is(tx, name)
 
-    return _once(request, key, None, act, shapes.Queue)
+    return once(request, key, None, act, shapes.Queue)
 
 
-def _once(request: Request, key: str, asked: BaseModel | None, act: Callable[[Connection], S], shape: type[S]) -> S:
+def once(request: Request, key: str, asked: BaseModel | None, act: Callable[[Connection], S], shape: type[S]) -> S:
     """Do it in one transaction with the keeping of its answer; or give the answer that was kept."""
     account = visitor_of(request).account_id
     told = digest(f"{request.method} {request.url.path} {asked.model_dump_json() if asked else ''}")

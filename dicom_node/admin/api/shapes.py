@@ -8,6 +8,7 @@ from typing import Annotated, Any, Generic, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
 from dicom_node.admin.trial import LONGEST_REPLAY, LONGEST_RULE
+from dicom_node.domain.retrieval import MOST_ITEMS
 
 T = TypeVar("T")
 
@@ -426,3 +427,59 @@ class Resent(BaseModel):
 
     job: str
     deliveries: list[str]
+
+
+class Retrieval(_Shape):
+    """A batch of studies that are asked back from an archive. `items`: how many are in each state, and instances."""
+
+    id: str
+    source: str
+    how: Literal["move", "get", "wado"]
+    called_ae: str
+    hours: str
+    per_minute: float | None
+    state: Literal["running", "paused", "canceled", "done"]
+    actor: str
+    created_at: datetime
+    finished_at: datetime | None
+    items: dict[str, int]
+
+
+class RetrievalItem(_Shape):
+    """One study of it, by what it was asked for."""
+
+    kind: str
+    value: str
+    state: Literal["waiting", "done", "failed", "canceled"]
+    attempt: int
+    studies: int
+    instances: int
+    reason: str
+    updated_at: datetime
+
+
+class RetrievalWithItems(Retrieval):
+    """A batch, and what became of each item."""
+
+    listed: list[RetrievalItem]
+
+
+class NewRetrieval(BaseModel):
+    """What to ask for, and how; what is left out is as usual."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    source: Line
+    accessions: Annotated[list[Line], Field(max_length=MOST_ITEMS)] = []
+    studies: Annotated[list[Line], Field(max_length=MOST_ITEMS)] = []
+    how: Literal["", "move", "get", "wado"] = ""
+    called_ae: Line = ""
+    hours: Line = ""
+    per_minute: Annotated[float | None, Field(gt=0)] = None
+
+
+class StartedRetrieval(BaseModel):
+    """The id of a new batch, and why nothing may come of it as things are."""
+
+    retrieval: str
+    cautions: list[str]
