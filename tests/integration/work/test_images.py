@@ -16,7 +16,8 @@ import numpy as np
 import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
-from pydicom.uid import JPEGLSLossless, generate_uid
+from pydicom.encaps import encapsulate
+from pydicom.uid import JPEGBaseline8Bit, JPEGLSLossless, generate_uid
 
 from ai.bundle import Bundle
 from ai.contract import Images, Prediction
@@ -361,6 +362,34 @@ def test_a_colour_image_is_given_as_red_green_and_blue(
 
     assert np.array_equal(segment(seg, "Bar") | segment(seg, "Block"), marks())
     assert complaints(spool_bytes(spool, "seg"), spool_bytes(spool, "captures"), sources=[file]) == []
+
+
+def test_a_jpeg_in_brightness_and_differences_of_colour_is_red_green_and_blue(spool: Spool, tmp_path: Path) -> None:
+    file = single_image(tmp_path, "US", Rows=64, Columns=96)
+    ds = dcmread(file)
+    rgb, encoded = ds.pixel_array, BytesIO()
+    Image.fromarray(rgb).save(encoded, "JPEG", quality=95)
+    ds.PixelData = encapsulate([encoded.getvalue()])
+    ds["PixelData"].VR, ds["PixelData"].is_undefined_length = "OB", True
+    ds.PhotometricInterpretation, ds.file_meta.TransferSyntaxUID = "YBR_FULL_422", JPEGBaseline8Bit
+    ds.save_as(file, enforce_file_format=True)
+    (instance,) = spool_files(spool, [file])
+
+    planes = load_image(spool, instance).planes
+
+    assert list(planes) == ["R", "G", "B"]
+    for n, plane in enumerate(planes.values()):
+        assert np.abs(plane - rgb[..., n]).mean() < 5
+
+
+def test_another_attempt_writes_the_same_bytes(models: Mapping[str, Bundle], spool: Spool, tmp_path: Path) -> None:
+    files = [single_image(tmp_path, "MG")]
+
+    first = attempt(spool, files, SEGMENTS, models["segments"])
+    second = attempt(spool, files, SEGMENTS, models["segments"])
+
+    assert [one.kind for one in first.results] == list(EVERY)
+    assert [one.sha256 for one in first.results] == [one.sha256 for one in second.results]
 
 
 def test_views_that_a_model_was_not_made_for_are_not_run_and_the_report_says_so(
