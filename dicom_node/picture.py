@@ -18,6 +18,7 @@ from pydicom.pixels.utils import iter_pixels, pixel_array
 
 from dicom_node.codestream import check_frame
 from dicom_node.errors import GeometryError, SpoolError
+from dicom_node.pixels import one_frame
 from dicom_node.spool import Spool
 
 # (centre, width) in Hounsfield units; the names are those that people use.
@@ -220,8 +221,7 @@ def _frames(seg: Dataset) -> dict[str, tuple[tuple[int, int], ...]]:
 
 @lru_cache(maxsize=64)
 def _frame(path: Path, index: int) -> NDArray[Any]:
-    frame: NDArray[Any] = pixel_array(path, index=index, raw=True)
-    return frame
+    return one_frame(path, index)
 
 
 def _paint(rgba: NDArray[np.uint8], mask: NDArray[np.bool_], color: tuple[int, int, int]) -> None:

@@ -6,6 +6,7 @@ import struct
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from io import BytesIO
+from pathlib import Path
 from typing import Any
 
 import imagecodecs
@@ -155,3 +156,26 @@ def with_sign(decoded: NDArray[Any], bits: int, representation: int | None) -> N
         return decoded & ((1 << bits) - 1) if unused > 0 else decoded
     signed = (decoded << unused) if unused else decoded
     return signed.view(f"i{decoded.dtype.itemsize}") >> unused
+
+
+def one_frame(stored: Dataset | Path, index: int) -> NDArray[Any]:
+    """Decode one frame of a segmentation or another object of several frames.
+
+    The bits of a frame may begin within a byte (PS3.5 8.1.1): wherever rows times columns are no multiple of eight.
+    pydicom decodes such a frame only together with all others.
+
+    Parameters
+    ----------
+    stored : pydicom.Dataset or pathlib.Path
+    index : int
+        From 0.
+    """
+    header = dcmread(stored, stop_before_pixels=True) if isinstance(stored, Path) else stored
+    size = int(header.Rows) * int(header.Columns)
+    if header.BitsAllocated != 1 or size % 8 == 0 or header.file_meta.TransferSyntaxUID.is_compressed:
+        return pixel_array(stored, index=index, raw=True)
+    whole = dcmread(stored) if isinstance(stored, Path) else stored
+    first = index * size
+    held = np.frombuffer(whole.PixelData, np.uint8)[first // 8 : (first + size + 7) // 8]
+    bits = np.unpackbits(held, bitorder="little")[first % 8 : first % 8 + size]
+    return bits.reshape(int(header.Rows), int(header.Columns))

@@ -38,6 +38,11 @@ def add_phantom(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--dicom", type=Path, metavar="FOLDER", help="CT series to write, with truth_seg.dcm and truth_sr.dcm"
     )
+    parser.add_argument(
+        "--dataset", type=Path, metavar="FOLDER",
+        help="data set to train on, of --cases scans with their lungs, drawn from --seed on",
+    )  # fmt: skip
+    parser.add_argument("--cases", type=int, default=10, metavar="N", help="scans of --dataset (default: 10)")
     parser.add_argument("--study-date", default="20200101", metavar="YYYYMMDD", help="part of what makes the UIDs")
     parser.add_argument("--device", default="cpu", help="torch device (default: cpu)")
     parser.set_defaults(run=run_phantom)
@@ -51,8 +56,11 @@ def run_phantom(chosen: argparse.Namespace) -> None:
     ValueError
         If nothing was asked for, the spacing is not one or three values, or the scan cannot be read.
     """
+    if chosen.dataset:
+        _write_dataset(chosen)
+        return
     if not any((chosen.out, chosen.labels, chosen.dicom, chosen.truth)):
-        raise ValueError("Nothing to write: give -o, --labels, --truth or --dicom.")
+        raise ValueError("Nothing to write: give -o, --labels, --truth, --dicom or --dataset.")
     made = _inserted(chosen) if chosen.insert else _drawn(chosen)
     _write(made, chosen)
     for number, nodule in enumerate(made.nodules, start=1):
@@ -141,6 +149,30 @@ def _write(made: _Made, chosen: argparse.Namespace) -> None:
         chosen.truth.write_text(json.dumps([asdict(nodule) for nodule in made.nodules], indent=1) + "\n")
     if chosen.dicom:
         _write_dicom(made, chosen)
+
+
+def _write_dataset(chosen: argparse.Namespace) -> None:
+    """Write scans as a task of the Medical Segmentation Decathlon; both lungs are one structure."""
+    from ai.data.nifti import write_nifti
+
+    for part in ("imagesTr", "labelsTr"):
+        (chosen.dataset / part).mkdir(parents=True, exist_ok=True)
+    listed = []
+    for seed in range(chosen.seed, chosen.seed + chosen.cases):
+        made = _drawn(argparse.Namespace(**{**vars(chosen), "seed": seed}))
+        image, label = f"imagesTr/chest_{seed}.nii.gz", f"labelsTr/chest_{seed}.nii.gz"
+        write_nifti(made.volume.array, made.volume.affine, chosen.dataset / image)
+        write_nifti((made.lungs > 0).astype(np.uint8), made.volume.affine, chosen.dataset / label)
+        listed.append({"image": image, "label": label, "source": "synthetic"})
+        print(f"{image}  {made.comment}", flush=True)
+    about = {
+        "name": "Synthetic lungs",
+        "modality": {"0": "CT"},
+        "labels": {"0": "background", "1": "lung"},
+        "numTraining": len(listed),
+        "training": listed,
+    }
+    (chosen.dataset / "dataset.json").write_text(json.dumps(about, indent=1) + "\n")
 
 
 def _write_dicom(made: _Made, chosen: argparse.Namespace) -> None:

@@ -14,7 +14,7 @@ from pydicom.uid import UID, CTImageStorage, ExplicitVRLittleEndian
 from ai.contract import Volume
 from ai.phantom.scanner import ScannerPlan
 
-MANUFACTURER = "dicom-node"
+MANUFACTURER = "dicom-node phantom"  # not the node itself, which never works on what it made
 MODEL_NAME = "python -m ai phantom"
 SYNTHETIC = "Synthetic: no patient. The truth was drawn with the image, not read from it."
 _IMPLEMENTATION = "2.25.207216372411583498426236712384723871232"

@@ -13,7 +13,7 @@ from pydicom.encaps import encapsulate, generate_frames
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ImplicitVRLittleEndian, JPEGLossless
 
-from dicom_node.pixels import StoredImage
+from dicom_node.pixels import StoredImage, one_frame
 from tests.ct import small_ct
 from tests.enhanced import as_enhanced
 from tests.peers.tools import dcmtk
@@ -98,3 +98,20 @@ def test_a_jpeg_stream_without_its_end_is_refused(tmp_path: Path) -> None:
         ds.save_as(path)
         with pytest.raises(ValueError, match="without its end"):
             StoredImage.of(path.read_bytes()).stored_values()
+
+
+@pytest.mark.parametrize("read_it", [False, True])
+def test_a_frame_of_bits_that_begins_within_a_byte_is_found(tmp_path: Path, *, read_it: bool) -> None:
+    masks = np.random.default_rng(0).integers(0, 2, (5, 7, 9), dtype=np.uint8)
+    ds = dcmread(small_ct(tmp_path, slices=1)[0])
+    ds.Rows, ds.Columns, ds.NumberOfFrames = 7, 9, 5
+    ds.BitsAllocated = ds.BitsStored = 1
+    ds.HighBit = ds.PixelRepresentation = 0
+    packed = np.packbits(masks.ravel(), bitorder="little").tobytes()
+    ds.PixelData = packed + b"\0" * (len(packed) % 2)
+    file = tmp_path / "seg.dcm"
+    ds.save_as(file)
+
+    found = [one_frame(dcmread(file) if read_it else file, index) for index in range(5)]
+
+    assert np.array_equal(found, masks)

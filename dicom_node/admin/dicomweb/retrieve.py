@@ -12,7 +12,6 @@ import numpy as np
 from fastapi import APIRouter, Depends, HTTPException, Request
 from pydicom import Dataset, dcmread
 from pydicom.encaps import get_frame
-from pydicom.pixels.utils import pixel_array
 from pydicom.uid import UID, ExplicitVRLittleEndian
 from starlette.responses import Response, StreamingResponse
 
@@ -27,6 +26,7 @@ from dicom_node.db.objects import StoredObject
 from dicom_node.domain.people import Right
 from dicom_node.errors import GeometryError, NotFoundError, SpoolError
 from dicom_node.picture import slice_png
+from dicom_node.pixels import one_frame
 
 router = APIRouter(prefix="/dicom-web", include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
 
@@ -176,7 +176,7 @@ def _attributes(desk: Desk, one: StoredObject) -> dict[str, Any]:
 
 def _decoded(ds: Dataset, index: int) -> bytes:
     try:
-        frame = pixel_array(ds, index=index, raw=True)
+        frame = one_frame(ds, index)
     except Exception as error:
         raise SpoolError(f"The pixels cannot be decoded: {type(error).__name__}.") from error
     if ds.BitsAllocated == 1:
