@@ -193,6 +193,8 @@ def destination(name: str, section: AnyDestination, settings: Settings) -> Desti
                 ae_title=ae_title,
                 calling_ae=calling,
                 tls=tls_client(section.tls) if section.tls else None,
+                user=section.user,
+                passcode=section.passcode.get_secret_value(),
             )
         case StowSettings():
             return StowDestination(

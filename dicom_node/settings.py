@@ -168,6 +168,7 @@ class ReceiveTls(_Section):
     certificates: Annotated[tuple[KeyPair, ...], Field(min_length=1)]
     client_certificates: Literal["required", "optional", "none"] = "required"
     ca: Path | None = None
+    crl: Path | None = None
     minimum: Literal["1.2", "1.3"] = "1.2"
 
     @model_validator(mode="after")
@@ -176,6 +177,8 @@ class ReceiveTls(_Section):
             raise ValueError(
                 'give ca, the certificates of those who may vouch for peers, or say client_certificates = "none"'
             )
+        if self.client_certificates == "none" and self.crl is not None:
+            raise ValueError("crl without client certificates: there is nothing to revoke")
         return self
 
 
@@ -571,7 +574,18 @@ class DimseSettings(DestinationSettings):
     port: Port = 104
     ae_title: AE
     calling_ae: AE | None = None
+    user: str = Field("", max_length=1024)
+    passcode: SecretStr = SecretStr("")
+    passcode_in_clear: bool = False
     tls: DimseTls | None = None
+
+    @model_validator(mode="after")
+    def _identified(self) -> Self:
+        if self.passcode.get_secret_value() and not self.user:
+            raise ValueError("passcode needs the user that it belongs to")
+        if self.passcode.get_secret_value() and self.tls is None and not self.passcode_in_clear:
+            raise ValueError("passcode would cross the network in clear: give tls, or say passcode_in_clear = true")
+        return self
 
 
 class StowSettings(DestinationSettings):

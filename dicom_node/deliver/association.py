@@ -17,7 +17,7 @@ from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
 from pynetdicom.pdu import A_ABORT_RQ
-from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation
+from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation, UserIdentityNegotiation
 from pynetdicom.presentation import PresentationContext
 
 from dicom_node.domain.delivery import DimseDestination, TlsClient
@@ -217,7 +217,7 @@ def _request(
             ae_title=destination.ae_title,
             max_pdu=MAX_PDU,
             tls_args=destination.tls and (line, destination.tls.server_name or destination.host),  # type: ignore[arg-type]
-            ext_neg=list(roles),
+            ext_neg=[*roles, *_identity(destination)],
             evt_handlers=[
                 (evt.EVT_ACSE_SENT, line.created),
                 (evt.EVT_CONN_OPEN, line.opened),
@@ -228,6 +228,18 @@ def _request(
         )
     except OSError as error:
         raise DeliveryError(f"the host of {_name(destination)} cannot be found: {error}", retry=True) from error
+
+
+def _identity(destination: DimseDestination) -> list[UserIdentityNegotiation]:
+    """Say who we are, where somebody wants to know: by name, or by name and passcode (PS3.7 D.3.3.7)."""
+    if not destination.user:
+        return []
+    identity = UserIdentityNegotiation()
+    identity.user_identity_type = 2 if destination.passcode else 1
+    identity.primary_field = destination.user.encode()
+    if destination.passcode:
+        identity.secondary_field = destination.passcode.encode()
+    return [identity]
 
 
 class _Socket(ssl.SSLSocket):
@@ -288,9 +300,12 @@ def _rejected(destination: DimseDestination, assoc: Association) -> DeliveryErro
     """Explain a rejection (PS3.8 table 9-21). Even a permanent one is tried again: an administrator can lift it."""
     answer = assoc.acceptor.primitive
     assert answer is not None  # is_rejected says that an A-ASSOCIATE-RJ arrived
+    identified = f"; are user and passcode of {destination.user} right?" if destination.user else ""
     advice = {
         (1, 3): f"; register the calling AE title {destination.calling_ae} there",
         (1, 7): f"; is the called AE title {destination.ae_title} right?",
+        (1, 1): identified,
+        (2, 1): identified,
     }.get((answer.result_source or 0, answer.diagnostic or 0), "")
     kind = "for now" if answer.result == 2 else "permanently, as it says"
     return DeliveryError(

@@ -127,7 +127,10 @@ class TlsClient:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DimseDestination(Destination):
-    """A PACS that takes objects by C-STORE, over TLS where `tls` says how."""
+    """A PACS that takes objects by C-STORE, over TLS where `tls` says how.
+
+    `user` and `passcode` are who we say we are (PS3.7 D.3.3.7); empty for nobody.
+    """
 
     kind = "dimse"
 
@@ -136,6 +139,8 @@ class DimseDestination(Destination):
     ae_title: AETitle
     calling_ae: AETitle
     tls: TlsClient | None = None
+    user: str = ""
+    passcode: str = field(default="", repr=False)
 
     @property
     def where(self) -> str:

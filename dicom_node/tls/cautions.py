@@ -23,6 +23,8 @@ def cautions(settings: Settings) -> Iterator[str]:
     if receive.passcodes_in_clear and any(peer.user for peer in receive.peers) and receive.has_clear_text:
         yield "receive.passcodes_in_clear: passcodes of peers cross the network in clear text"
     for name, destination in settings.destinations.items():
+        if isinstance(destination, DimseSettings) and destination.passcode_in_clear and destination.tls is None:
+            yield f"destinations.{name}.passcode_in_clear: its passcode crosses the network in clear text"
         if isinstance(destination, DimseSettings) and destination.tls and destination.tls.accept_any_certificate:
             yield f"destinations.{name}.tls.accept_any_certificate: results are encrypted, for whoever answers"
     for peer in receive.peers:
@@ -37,16 +39,20 @@ def certificate_trouble(settings: Settings) -> str:
     tls = settings.receive.tls
     if tls is None:
         return ""
-    from dicom_node.tls.server import first_to_expire  # it loads a library that only TLS needs
+    from dicom_node.tls.certificate import read_revocations  # it loads a library that only TLS needs
+    from dicom_node.tls.server import first_to_expire
 
     try:
         check_tls(settings)
         first = first_to_expire(tls)
+        lists = read_revocations(tls.crl) if tls.crl else []
     except ConfigurationError as error:
         return f"{error.problems[0]}; receivers that run go on with the files from before"
     except (OSError, ValueError):  # it went in this moment
         return "receive.tls: the files are being changed"
     now = datetime.now(UTC)
+    if late := next((one for one in lists if one.until is not None and one.until <= now), None):
+        return f"receive.tls.crl: the list of {late.issuer} is out of date: no certificate that it vouches for is taken"
     if first.not_after > now + SOON:
         return ""
     tense = "has ended on" if first.not_after <= now else "ends on"

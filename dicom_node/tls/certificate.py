@@ -83,6 +83,34 @@ def read_certificates(file: Path) -> list[Certificate]:
     return [_describe(one) for one in x509.load_pem_x509_certificates(file.read_bytes())]
 
 
+@dataclass(frozen=True, slots=True)
+class Revocations:
+    """A list of the certificates that an authority has revoked. `until`: when the next is due; None where it is silent.
+
+    A list that is out of date counts as none.
+    """
+
+    issuer: str
+    count: int
+    until: datetime | None
+
+
+def read_revocations(file: Path) -> list[Revocations]:
+    """Read every revocation list of a PEM file.
+
+    Raises
+    ------
+    OSError, ValueError
+        If the file cannot be read, or holds no list.
+    """
+    end = b"-----END X509 CRL-----"
+    blocks = [block + end for block in file.read_bytes().split(end) if b"BEGIN X509 CRL" in block]
+    if not blocks:
+        raise ValueError("no revocation list")
+    lists = [x509.load_pem_x509_crl(block[block.index(b"-----BEGIN") :]) for block in blocks]
+    return [Revocations(one.issuer.rfc4514_string(), len(one), one.next_update_utc) for one in lists]
+
+
 def bare_fingerprint(text: str) -> str:
     """Write a fingerprint as `openssl x509 -fingerprint` prints it, or with our prefix, without either's ornaments."""
     return text.strip().lower().removeprefix(FINGERPRINT).replace(":", "")

@@ -10,8 +10,8 @@ from pathlib import Path
 
 from dicom_node.errors import ConfigurationError
 from dicom_node.settings import KeyPair, ReceiveTls
-from dicom_node.tls.certificate import Certificate, read_certificates
-from dicom_node.tls.profile import keep_profile, trust
+from dicom_node.tls.certificate import Certificate, read_certificates, read_revocations
+from dicom_node.tls.profile import heed, keep_profile, trust
 
 _WANTED = {"required": ssl.CERT_REQUIRED, "optional": ssl.CERT_OPTIONAL, "none": ssl.CERT_NONE}
 
@@ -59,7 +59,7 @@ def first_to_expire(tls: ReceiveTls) -> Certificate:
 def files_of(tls: ReceiveTls) -> list[Path]:
     """List every file that a context is made of."""
     named = [path for pair in tls.certificates for path in (pair.certificate, pair.key)]
-    return [path for path in (*named, tls.ca) if path is not None]
+    return [path for path in (*named, tls.ca, tls.crl) if path is not None]
 
 
 def _end(certificate: Certificate) -> datetime:
@@ -86,6 +86,11 @@ def _read(tls: ReceiveTls) -> tuple[list[tuple[KeyPair, Certificate]], list[str]
             trust(ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER), tls.ca)
         except OSError as error:
             problems.append(_cannot(f"{tls.ca}, the certificates that may vouch for peers,", error))
+    if tls.crl is not None:
+        try:
+            read_revocations(tls.crl)
+        except (OSError, ValueError) as error:
+            problems.append(_cannot(f"{tls.crl}, the certificates that were revoked,", error))
     return pairs, problems
 
 
@@ -95,7 +100,7 @@ def _cannot(what: str, error: Exception) -> str:
         return f"{what} cannot be used: {'the key belongs to another certificate' if mismatch else error.reason}"
     if isinstance(error, OSError):
         return f"{error.filename or what} cannot be read: {error.strerror}"
-    return f"{what} cannot be used: it holds no certificate in PEM"
+    return f"{what} cannot be used: it holds no {'revocation list' if 'revoked' in what else 'certificate'} in PEM"
 
 
 def _load(context: ssl.SSLContext, pair: KeyPair) -> None:
@@ -117,6 +122,8 @@ def _context(tls: ReceiveTls, pairs: Sequence[KeyPair]) -> ssl.SSLContext:
     context.verify_mode = _WANTED[tls.client_certificates]
     if tls.ca is not None:
         trust(context, tls.ca)
+    if tls.crl is not None:
+        heed(context, tls.crl)
     return context
 
 

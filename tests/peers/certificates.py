@@ -66,6 +66,19 @@ class Authority:
         identity.key.chmod(0o600)
         return identity
 
+    def revoke(self, *revoked: Identity, ended: bool = False) -> Path:
+        """Write the list of the certificates that it has revoked; `ended` makes it one that is out of date."""
+        now = datetime.now(UTC)
+        made = x509.CertificateRevocationListBuilder().issuer_name(self._name)
+        made = made.last_update(now - timedelta(days=2)).next_update(now + timedelta(days=-1 if ended else 1))
+        for one in revoked:
+            number = x509.load_pem_x509_certificate(one.certificate.read_bytes()).serial_number
+            gone = x509.RevokedCertificateBuilder().serial_number(number).revocation_date(now - timedelta(days=1))
+            made = made.add_revoked_certificate(gone.build())
+        file = self._folder / "revoked.pem"
+        file.write_bytes(made.sign(self._key, SHA256()).public_bytes(Encoding.PEM))
+        return file
+
 
 def _begin(subject: x509.Name, issuer: x509.Name, key: Key, ends_in: timedelta) -> x509.CertificateBuilder:
     now = datetime.now(UTC)

@@ -237,3 +237,21 @@ def test_send_files_goes_on_after_a_refused_file_and_stops_when_the_association_
     assert (refused.status, stored.status, lost.status, unsent.status) == (0xC000, 0x0000, None, None)
     assert "aborted" in lost.problem
     assert unsent.problem.startswith("not sent")
+
+
+def test_a_destination_may_hear_who_we_are(scp: MakeScp) -> None:
+    heard: list[tuple[int, bytes, bytes]] = []
+
+    def judge(event: Any) -> tuple[bool, None]:
+        heard.append((event.user_id_type, event.primary_field, event.secondary_field))
+        return event.secondary_field != b"wrong", None
+
+    peer = scp(handlers=[(evt.EVT_USER_ID, judge)])
+    there = destination(peer.port)
+    echo(there)
+    echo(replace(there, user="ainode"))
+    echo(replace(there, user="ainode", passcode="geheim"))
+    with pytest.raises(DeliveryError, match=r"are user and passcode of ainode right\?"):
+        echo(replace(there, user="ainode", passcode="wrong"))
+    assert heard == [(1, b"ainode", b""), (2, b"ainode", b"geheim"), (2, b"ainode", b"wrong")]
+    assert "geheim" not in repr(replace(there, passcode="geheim"))

@@ -25,7 +25,7 @@ from dicom_node.settings import ReceiveTls
 from dicom_node.tls.server import server_context
 from tests.integration.receive.conftest import Running, Start
 from tests.integration.receive.objects import ct
-from tests.integration.receive.scu import Rejected, Scu
+from tests.integration.receive.scu import Aborted, Rejected, Scu
 from tests.node import free_port
 from tests.peers.certificates import Authority, Identity
 from tests.peers.tools import dcmtk
@@ -310,6 +310,36 @@ def test_new_files_count_without_a_restart_and_broken_ones_change_nothing(
     assert not node.events("no TLS with a peer")
 
 
+def test_a_revoked_certificate_is_refused_from_the_next_list_on(
+    hospital: Hospital, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(credentials, "LOOK_S", 0.0)
+    other = hospital.ca.issue("ct2", "ct2.test", "127.0.0.1", rsa_key=True)
+    lists = hospital.ca.revoke(other)
+    node = hospital.start(hospital.ca.issue("rsa", "ainode.test", "127.0.0.1", rsa_key=True), tls={"crl": str(lists)})
+
+    def is_let_in(shows: Identity) -> bool:
+        try:
+            with hospital.scu(shows) as scu:
+                return scu.associate().echo() == 0x0000
+        except (OSError, Aborted):
+            return False
+
+    assert is_let_in(hospital.scanner)
+    assert not is_let_in(other)
+    assert refused(node) == ["its certificate is not taken: certificate revoked"]
+    tls = ["+tls", str(other.key), str(other.certificate), "+cf", str(hospital.ca.file)]
+    where = ["-aet", "SCANNER", "-aec", "AINODE", "127.0.0.1", str(hospital.port)]
+    dcmtk("echoscu", *tls, *where, succeeds=False)
+    hospital.ca.revoke(hospital.scanner)
+    assert not is_let_in(hospital.scanner)
+    assert is_let_in(other)
+    dcmtk("echoscu", *tls, *where)
+    hospital.ca.revoke(ended=True)
+    assert not is_let_in(other)
+    node.soon(lambda: "its certificate is not taken: CRL has expired" in refused(node))
+
+
 def _everybody_reads_the_key(hospital: Hospital) -> dict[str, Any]:
     hospital.ours.key.chmod(0o644)
     return {}
@@ -323,6 +353,10 @@ def _no_such_file(hospital: Hospital) -> dict[str, Any]:
     return {"certificates": [{"certificate": "/nowhere.pem"}]}
 
 
+def _no_list_in_crl(hospital: Hospital) -> dict[str, Any]:
+    return {"crl": str(hospital.ca.file)}
+
+
 def _no_certificates_in_ca(hospital: Hospital) -> dict[str, Any]:
     return {"ca": str(hospital.ours.key)}
 
@@ -333,6 +367,7 @@ def _no_certificates_in_ca(hospital: Hospital) -> dict[str, Any]:
         (_everybody_reads_the_key, "can be read by everybody"),
         (_key_of_another, "the key belongs to another certificate"),
         (_no_such_file, "/nowhere.pem cannot be read: No such file"),
+        (_no_list_in_crl, "that were revoked, cannot be used: it holds no revocation list in PEM"),
         (_no_certificates_in_ca, "may vouch for peers, cannot be used"),
     ],
 )

@@ -6,6 +6,8 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from dicom_node.settings import Settings
 from dicom_node.tls.cautions import cautions
 from tests.peers.certificates import Authority
@@ -47,3 +49,19 @@ def test_a_certificate_that_ends_and_files_that_broke_are_told(tmp_path: Path) -
     running.receive.tls.certificates[0].certificate.write_text("half a fi")
     (broken,) = cautions(running)
     assert "holds no certificate in PEM; receivers that run go on" in broken
+
+
+def test_a_list_that_is_out_of_date_and_a_passcode_in_clear_are_told(tmp_path: Path) -> None:
+    ca = Authority(tmp_path)
+    pair = ca.issue("ainode", ends_in=timedelta(days=90)).as_setting()
+    tls = {"ca": str(ca.file), "certificates": [pair], "crl": str(ca.revoke(ended=True))}
+    section: dict[str, Any] = {"host": "p", "ae_title": "P", "user": "us", "passcode": "secret"}
+    receive = {"tls": tls}
+    file = tmp_path / "s.toml"
+    (late,) = cautions(Settings.model_validate({"file": file, "receive": receive}))
+    assert late.startswith("receive.tls.crl: the list of CN=Test CA is out of date")
+    with pytest.raises(ValueError, match="would cross the network in clear"):
+        Settings.model_validate({"file": file, "destinations": {"pacs": section}})
+    section = {**section, "passcode_in_clear": True}
+    (told,) = cautions(Settings.model_validate({"file": file, "destinations": {"pacs": section}}))
+    assert told.startswith("destinations.pacs.passcode_in_clear: ")
