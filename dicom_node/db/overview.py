@@ -113,6 +113,19 @@ def processes(tx: Connection, since: datetime) -> Sequence[Row[Any]]:
     ).all()
 
 
+def senders(tx: Connection, limit: int) -> Sequence[Row[Any]]:
+    """Read who has sent with which software, who sent last first."""
+    a = t.association.c
+    who = a.calling_ae, a.called_ae, a.peer_address, a.implementation
+    counted = (
+        func.count().label("associations"),
+        func.sum(a.stored).label("stored"),
+        func.sum(a.refused).label("refused"),
+    )
+    last = func.max(a.started_at).label("last_at")
+    return tx.execute(select(*who, *counted, last).group_by(*who).order_by(last.desc()).limit(limit)).all()
+
+
 def by_model(tx: Connection, since: datetime) -> dict[str, dict[str, int]]:
     """Count the jobs made since a time, by model and state."""
     counted: dict[str, dict[str, int]] = {}

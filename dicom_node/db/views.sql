@@ -336,6 +336,20 @@ FROM (
 ) ranked
 GROUP BY model, model_version, source_ae, scanner;
 
+CREATE VIEW v_peer AS
+SELECT
+    a.calling_ae,
+    a.called_ae,
+    a.peer_address,
+    a.implementation,
+    COUNT(*) AS associations,
+    SUM(a.stored) AS stored,
+    SUM(a.refused) AS refused,
+    MIN(a.started_at) AS first_at,
+    MAX(a.started_at) AS last_at
+FROM association a
+GROUP BY a.calling_ae, a.called_ae, a.peer_address, a.implementation;
+
 CREATE VIEW v_node AS
 SELECT
     n.executor_id,

@@ -80,6 +80,8 @@ def test_every_question_is_answered(node: Operated, tmp_path: Path) -> None:
     assert "slices at least 5: no, 3" in unwanted["reason"]
     by = {(r["source_ae"], r["completed"], r["failed"]) for r in found["How much was done each day?"]}
     assert by == {("CT1", 1, 0), ("CT2", 0, 1)}
+    (peer,) = found["Who sends, and with which software?"]  # all of it came by one association
+    assert (peer["calling_ae"], peer["implementation"], peer["associations"]) == ("CT1", "TEST", 1)
     (latency,) = found["Median and 95th percentile of all models, last week"]
     assert (latency["scanner"], latency["jobs"]) == ("CT scanner 1", 1)
     assert latency["work_median_s"] == latency["work_p95_s"] == latency["work_longest_s"] >= 0

@@ -24,6 +24,7 @@ from dicom_node.metrics.gpu import read_gpus
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
 _WAITS_LONG = timedelta(minutes=30)
+_SENDERS = 20
 _NEEDED = ("work", "deliver")  # the roles that say that they live
 
 
@@ -36,6 +37,7 @@ def system(request: Request) -> Response:
         counts = overview.counts(tx, utc_now() - DAY)
         processes = overview.processes(tx, utc_now() - DAY)
         held, answers = paused(tx), echoes(tx)
+        senders = overview.senders(tx, _SENDERS)
     alive = {row.role for row in processes if row.state == "alive"}
     worries = [f"no process of the role {role} is alive" for role in _NEEDED if role not in alive]
     if desk.spool.is_full():
@@ -56,6 +58,7 @@ def system(request: Request) -> Response:
         reserve=desk.spool.reserve_mib * 1024 * 1024,
         counts=counts,
         processes=processes,
+        senders=senders,
         paused=held,
         gpus=read_gpus(),
         echoes={name: answers.get(name) for name in desk.catalog.destinations},
