@@ -223,7 +223,14 @@ def test_what_is_outlined_lies_on_the_pixels_that_are_bright(
     reference = seg.PerFrameFunctionalGroupsSequence[0].DerivationImageSequence[0].SourceImageSequence[0]
     assert reference.ReferencedSOPInstanceUID == source.SOPInstanceUID
     assert "FrameOfReferenceUID" not in seg
-    assert complaints(spool_bytes(spool, "seg"), spool_bytes(spool, "sr"), sources=[file]) == []
+
+
+def test_what_is_made_of_a_single_image_is_valid(models: Mapping[str, Bundle], spool: Spool, tmp_path: Path) -> None:
+    file = single_image(tmp_path / "in", "MG")
+
+    made = made_of(attempt(spool, [file], SEGMENTS, models["segments"]), spool)
+
+    assert complaints(*(spool_bytes(spool, name) for name in made), sources=[file]) == []
 
 
 def spool_bytes(spool: Spool, name: str) -> bytes:
