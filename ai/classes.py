@@ -60,9 +60,11 @@ def values_in_answer(answer: Any, names: Sequence[str]) -> dict[str, float]:
 
 
 def _numbers(answer: Any) -> np.ndarray[tuple[int], np.dtype[np.float64]]:
-    if not isinstance(answer, torch.Tensor):
+    if isinstance(answer, torch.Tensor):
+        answer = answer.detach().cpu().numpy()
+    if not isinstance(answer, np.ndarray):
         raise ModelInvalidOutput("The model's answer is no row of numbers.")
-    array = answer.detach().cpu().numpy().astype(np.float64)
+    array = answer.astype(np.float64)
     if array.size != max(array.shape, default=0) or array.size == 0:
         raise ModelInvalidOutput(f"The model's answer has the shape {tuple(array.shape)}; it should be one row.")
     if not np.isfinite(array).all():

@@ -34,6 +34,7 @@ from ai.process import ModelProcess
 from ai.understand import Understanding, understand
 
 _TIMEOUT_S = 900.0
+_EARLIER = "†"
 _SPACING_MM = (2.5, 1.5, 1.5)
 _SHAPE = (40, 96, 80)
 
@@ -42,7 +43,7 @@ def main() -> None:
     """Try the bundles and write the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("zoo", type=Path, help="the folder with the bundles")
-    parser.add_argument("names", nargs="*", help="bundles to try; all without it")
+    parser.add_argument("names", nargs="*", help="bundles to try, others keep their rows on the page; all without it")
     parser.add_argument("-o", "--out", type=Path, help="a Markdown file to write, once every bundle was tried")
     asked = parser.parse_args()
     folders = sorted(folder for folder in asked.zoo.iterdir() if (folder / "configs").is_dir())
@@ -58,8 +59,19 @@ def main() -> None:
             if begun:
                 begun.write_text(json.dumps({name: asdict(row) for name, row in rows.items()}), encoding="utf-8")
     if begun:
-        asked.out.write_text(_page([rows[folder.name] for folder in folders]), encoding="utf-8")
-        begun.unlink()
+        lines = _kept(asked.out) if asked.names else {}
+        lines |= {name: str(row) for name, row in rows.items()}
+        asked.out.write_text(_page([lines[name] for name in sorted(lines)]), encoding="utf-8")
+        begun.unlink(missing_ok=True)
+
+
+def _kept(page: Path) -> dict[str, str]:
+    """Rows of an earlier run, each marked as such."""
+    lines = page.read_text(encoding="utf-8").splitlines() if page.is_file() else []
+    rows = [line for line in lines if line.startswith("| ") and not line.startswith("| bundle ")]
+    return {
+        row.split()[1]: row if f" {_EARLIER} | " in row else row.replace(" | ", f" {_EARLIER} | ", 1) for row in rows
+    }
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,15 +207,16 @@ def _last_line(text: str) -> str:
     return (text.strip().splitlines() or ["it died"])[-1][:200]
 
 
-def _page(rows: list[Row]) -> str:
+def _page(rows: list[str]) -> str:
     facts = machine_facts("cpu")
-    ran = sum(row.ran for row in rows)
+    ran = sum("| yes |" in row for row in rows)
+    earlier = [f"Rows marked {_EARLIER} are of an earlier run, perhaps of other versions.", ""]
     versions = f"MONAI {monai.__version__}, PyTorch {torch.__version__.split('+')[0]}"
     return "\n".join(
         [
             "# The MONAI Model Zoo in this node",
             "",
-            "Written by `python benchmarks/model_zoo.py` in one run; not edited by hand. Each bundle unmodified, with",
+            "Written by `python benchmarks/model_zoo.py`; not edited by hand. Each bundle unmodified, with",
             f"random weights from its own network definition, on {' x '.join(map(str, _SHAPE))} generated voxels",
             "(a 2-D model on single images): whether it is understood, loads, runs, and answers on the grid of what it",
             f"was shown. Time and memory are of this small input on {facts['processor']}, shared with others;",
@@ -211,9 +224,10 @@ def _page(rows: list[Row]) -> str:
             "",
             f"{ran} of {len(rows)} bundles run unmodified.",
             "",
+            *(earlier if any(f" {_EARLIER} | " in row for row in rows) else ()),
             "| bundle | takes | gives | ran | what comes back, or why not | load | run | memory |",
             "|---|---|---|---|---|---|---|---|",
-            *map(str, rows),
+            *rows,
             "",
         ]
     )

@@ -169,6 +169,7 @@ def classes(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     ("after", "shares"),
     [
         ([{"_target_": "Activationsd", "keys": "pred", "sigmoid": True}], (0.7, 0.54)),
+        ([{"_target_": "ToNumpyd", "keys": "pred"}], (0.85, 0.15)),
         ([{"_target_": "AsDiscreted", "keys": ["pred", "label"], "argmax": [True, False], "to_onehot": 2}], (1.0, 0.0)),
         ([{"_target_": "AsDiscreted", "keys": "pred", "argmax": True}], (1.0, 0.0)),
     ],
