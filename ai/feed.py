@@ -42,7 +42,8 @@ def feed(images: Images, wanted: Input) -> Iterator[Fed]:
     Parameters
     ----------
     images : Volume, or mapping of str to Volume
-        Several by their roles; all are brought to the grid of the first. A colour image has the roles R, G and B.
+        Several by their roles; all are brought to the grid of the first that is given, whichever the bundle names
+        first. A colour image has the roles R, G and B.
     wanted : Input
         What the bundle takes.
 
@@ -56,7 +57,8 @@ def feed(images: Images, wanted: Input) -> Iterator[Fed]:
     BundleError
         If an image is missing.
     """
-    volumes = _on_one_grid(_chosen(images, wanted))
+    first = images if isinstance(images, Volume) else next(iter(images.values()))
+    volumes = [_resampled(volume, first) for volume in _chosen(images, wanted)]
     if wanted.dimensions != 2 and volumes[0].is_single:
         raise BundleError("The model works on volumes; this is a single image.")
     per_key = [[volume] for volume in volumes] if len(wanted.keys) > 1 else [volumes]
@@ -85,13 +87,8 @@ def _chosen(images: Images, wanted: Input) -> list[Volume]:
     return [only] * len(_COLOURS) if wanted.has_colour else [only]
 
 
-def _on_one_grid(volumes: Sequence[Volume]) -> list[Volume]:
-    """Resample the others to the grid of the first, by their places in the patient; outside of them is their least."""
-    first = volumes[0]
-    return [first, *(_resampled(volume, first) for volume in volumes[1:])]
-
-
 def _resampled(volume: Volume, onto: Volume) -> Volume:
+    """Bring a volume to the grid of another, by its place in the patient; outside of it is its least value."""
     if volume.array.shape == onto.array.shape and np.allclose(volume.affine, onto.affine, atol=1e-3):
         return volume
     index = np.linalg.inv(volume.affine) @ onto.affine

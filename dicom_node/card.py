@@ -8,9 +8,9 @@ import re
 import tomllib
 from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, TypeVar
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, field_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from ai.digest import bundle_digest, weights_digest
 from dicom_node.domain.eligibility import Accepts, Contrast
@@ -31,6 +31,7 @@ from dicom_node.domain.model import (
 from dicom_node.domain.nodule import Attenuation, Margin
 from dicom_node.domain.volumes import TELLS_APART, Wanted
 from dicom_node.program import Command, command_card, command_problems, is_program, program_file
+from dicom_node.settings import explain
 
 CARD = "card.toml"
 
@@ -65,10 +66,35 @@ Plain = Annotated[
 Pattern = Annotated[str, Field(min_length=1), AfterValidator(_regular_expression)]
 
 
+M = TypeVar("M", bound=BaseModel)
+
+
 class Table(BaseModel):
     """One table of a TOML file, without keys that nobody knows."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+def read_table(file: Path, model: type[M], problems: list[str]) -> M | None:
+    """Read a TOML file as a table of this kind; None, with what is wrong in `problems`, when it is none."""
+    try:
+        return parse_table(file.read_text(encoding="utf-8"), file, model, problems)
+    except UnicodeDecodeError as error:
+        problems.append(f"{file}: not valid TOML: {error}")
+    except OSError as error:
+        problems.append(f"{file}: cannot be read: {error.strerror}")
+    return None
+
+
+def parse_table(text: str, file: Path, model: type[M], problems: list[str]) -> M | None:
+    """Read the text of a TOML file, as `read_table`."""
+    try:
+        return model.model_validate(tomllib.loads(text))
+    except ValidationError as error:
+        problems += [f"{file}: {problem}" for problem in explain(error)]
+    except (tomllib.TOMLDecodeError, RecursionError) as error:
+        problems.append(f"{file}: not valid TOML: {error}")
+    return None
 
 
 class _Code(Table):  # PS3.3 8.8: code value and scheme are SH, the meaning is LO

@@ -5,28 +5,23 @@ Everything that is wrong is reported at once, each problem with its file and key
 
 from __future__ import annotations
 
-import ipaddress
-import math
 import tomllib
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
-
-from pydantic import BaseModel, Field, ValidationError
-from pydicom.datadict import dictionary_VR, keyword_dict, tag_for_keyword
+from typing import Any
 
 import ai
-from dicom_node.card import CARD, Card, Name, Table, Text, card_problems, model_card, nearest
+from dicom_node.card import CARD, Card, card_problems, model_card, nearest, read_table
 from dicom_node.domain.delivery import Destination, DimseDestination, FolderDestination, StowDestination, TlsClient
-from dicom_node.domain.job import Priority
 from dicom_node.domain.model import ModelCard
 from dicom_node.domain.proof import ProofPolicy
-from dicom_node.domain.rule import FACTS, Condition, Operator, Rule, Scalar
+from dicom_node.domain.rule import Operator, Rule
 from dicom_node.domain.uids import AETitle
 from dicom_node.errors import ConfigurationError
 from dicom_node.pins import Pin, read_pins
+from dicom_node.rule_file import RuleFile, make_rule
 from dicom_node.settings import (
     AnyDestination,
     DimseSettings,
@@ -34,29 +29,10 @@ from dicom_node.settings import (
     FolderSettings,
     Settings,
     StowSettings,
-    explain,
 )
 
 BUNDLED = Path(ai.__file__).parent / "bundles"
 
-_NUMBERS = {"DS", "IS", "FL", "FD", "SL", "SS", "SV", "UL", "US", "UV", "US or SS"}
-_UNCOMPARABLE = {"SQ", "OB", "OD", "OF", "OL", "OV", "OW", "OB or OW", "UN", "AT"}
-_NUMERIC_FACTS = {"slices", "slice_spacing_mm"}
-# Names, addresses, identifiers and birth dates of people are compared but never shown.
-_PERSONAL_VR = {"PN", "DA", "DT"}
-_PERSONAL_WORDS = ("Patient", "Person", "Physician", "Operator")
-_IMPERSONAL = {
-    "StudyDate",
-    "SeriesDate",
-    "AcquisitionDate",
-    "ContentDate",
-    "PatientPosition",
-    "PatientSex",
-    "PatientAge",
-}
-_IMPERSONAL |= {"ImagePositionPatient", "ImageOrientationPatient", "PatientOrientation", "PatientSize", "PatientWeight"}
-
-M = TypeVar("M", bound=BaseModel)
 Fingerprint = tuple[tuple[str, int, int, int], ...]  # of each file: name, i-node, size, time of the last change (ns)
 
 
@@ -68,17 +44,6 @@ class Catalog:
     models: Mapping[str, ModelCard]
     destinations: Mapping[str, Destination]
     rule_files: Fingerprint | None = None  # as they were before the rules were read; None: they come from no file
-
-
-class _RuleFile(Table):
-    name: Name | None = None
-    enabled: bool = True
-    model: Text
-    destinations: tuple[Text, ...] = ()
-    shadow: bool = False
-    priority: Literal["stat", "high", "routine", "low"] = "routine"
-    report_failures: bool = True
-    when: Annotated[dict[str, Any], Field(min_length=1)]
 
 
 def load_catalog(settings: Settings) -> Catalog:
@@ -133,31 +98,11 @@ def rule_problems(settings: Settings) -> list[str]:
     return problems
 
 
-def parse_rule(text: str, name: str = "as written") -> tuple[Rule | None, list[str]]:
-    """Read a rule from the text of a rule file, which need not be one.
-
-    Parameters
-    ----------
-    name : str
-        What the rule is called when the text does not say it.
-
-    Returns
-    -------
-    (Rule or None, list of str)
-        The rule, and what is wrong with it; None when it cannot be read at all.
-    """
-    problems: list[str] = []
-    file = Path(name)
-    found = _parse(text, file, _RuleFile, problems)
-    rule = _rule(found, file, problems) if found else None
-    return rule, [problem.removeprefix(f"{file}: ") for problem in problems]
-
-
 def rule_files(settings: Settings) -> dict[str, Path]:
     """Find the file of each rule, by the name of the rule; what cannot be read is left out."""
     files = {}
     for file in sorted(settings.rules.glob("*.toml")):
-        found = _read(file, _RuleFile, [])
+        found = read_table(file, RuleFile, [])
         if found is not None:
             files[found.name or file.stem[:64]] = file
     return files
@@ -232,7 +177,7 @@ def find_bundles(settings: Settings) -> list[Path]:
 def check_card(bundle: Path) -> list[str]:
     """Say what is wrong with the card of one bundle, each problem with its file and key."""
     problems: list[str] = []
-    card = _read(bundle / CARD, Card, problems)
+    card = read_table(bundle / CARD, Card, problems)
     if card is not None:
         problems += [f"{bundle / CARD}: {problem}" for problem in card_problems(card, bundle)]
     return problems
@@ -247,7 +192,7 @@ def read_card(bundle: Path) -> Card:
         If it cannot be read.
     """
     problems: list[str] = []
-    card = _read(bundle / CARD, Card, problems)
+    card = read_table(bundle / CARD, Card, problems)
     if card is None:
         raise ConfigurationError(problems)
     return card
@@ -256,7 +201,7 @@ def read_card(bundle: Path) -> Card:
 def usable_card(bundle: Path) -> ModelCard | None:
     """Make the card of one bundle; None when there is none, or something is wrong with it."""
     problems: list[str] = []
-    card = _read(bundle / CARD, Card, problems)
+    card = read_table(bundle / CARD, Card, problems)
     return None if card is None or card_problems(card, bundle) else model_card(card, bundle)
 
 
@@ -264,7 +209,7 @@ def rule_models(settings: Settings) -> dict[str, str]:
     """Tell which model each rule that is switched on names."""
     named = {}
     for file in sorted(settings.rules.glob("*.toml")):
-        found = _read(file, _RuleFile, [])
+        found = read_table(file, RuleFile, [])
         if found is not None and found.enabled:
             named[found.name or file.stem[:64]] = found.model
     return named
@@ -274,9 +219,9 @@ def rule_sop_classes(settings: Settings) -> frozenset[str]:
     """Give the SOP classes that rules name which are switched on; whoever names one wants it to be sent."""
     named: set[str] = set()
     for file in sorted(settings.rules.glob("*.toml")):
-        found = _read(file, _RuleFile, [])
-        if found is not None and found.enabled and "SOPClassUID" in found.when:
-            conditions = _rule(found, file, []).conditions
+        found = read_table(file, RuleFile, [])
+        if found is not None and found.enabled:
+            conditions = make_rule(found, file, []).all_conditions
             wanted = (c for c in conditions if c.key == "SOPClassUID" and c.operator is Operator.ONE_OF)
             named |= {str(uid) for condition in wanted for uid in condition.operands}
     return frozenset(named)
@@ -301,7 +246,7 @@ def _models(settings: Settings, problems: list[str]) -> tuple[dict[str, ModelCar
         if _is_off(file, pins):
             off.add(_name_on(file))
             continue
-        card = _read(file, Card, problems)
+        card = read_table(file, Card, problems)
         if card is None:
             continue
         if card.name in cards:
@@ -346,10 +291,10 @@ def _rules(
         return ()
     rules: dict[str, Rule] = {}
     for file in sorted(settings.rules.glob("*.toml")):
-        found = _read(file, _RuleFile, problems)
+        found = read_table(file, RuleFile, problems)
         if found is None:
             continue
-        rule = _rule(found, file, problems)
+        rule = make_rule(found, file, problems)
         if rule.name in rules:
             problems.append(f"{file}: name: another rule file has the name {rule.name!r} already")
         rules[rule.name] = rule
@@ -362,135 +307,7 @@ def _rules(
     return tuple(rules.values())
 
 
-def _rule(found: _RuleFile, file: Path, problems: list[str]) -> Rule:
-    conditions: list[Condition] = []
-    for key, wanted in found.when.items():
-        try:
-            conditions += _conditions(key, wanted)
-        except ValueError as error:
-            problems.append(f"{file}: when.{key}: {error}")
-    if not found.destinations and not found.shadow:
-        problems.append(f"{file}: destinations: name at least one, or say shadow = true to keep results and send none")
-    return Rule(
-        name=found.name or file.stem[:64],
-        model=found.model,
-        destinations=() if found.shadow else tuple(dict.fromkeys(found.destinations)),
-        shadow=found.shadow,
-        conditions=tuple(conditions),
-        priority=Priority[found.priority.upper()],
-        enabled=found.enabled,
-        report_failures=found.report_failures,
-    )
-
-
-def _conditions(key: str, wanted: object) -> list[Condition]:
-    """Conditions on one key; raises ValueError with what is wrong with it."""
-    kind = _kind(key)
-    if not isinstance(wanted, dict):
-        wanted = {Operator.ONE_OF.value: wanted}
-    if not wanted:
-        raise ValueError(f"give a value, a list of values or a table of {_operators()}")
-    shown = not _is_personal(key)
-    return [Condition(key, *_comparison(key, name, operand, kind), shown) for name, operand in wanted.items()]
-
-
-def _kind(key: str) -> str:
-    """``number``, ``bool`` or ``text``: what the key's values are."""
-    if key in FACTS:
-        return "number" if key in _NUMERIC_FACTS else "bool" if key == "complete" else "text"
-    tag = tag_for_keyword(key)
-    if tag is None:
-        raise ValueError(f"is neither a DICOM keyword nor a fact of the series{nearest(key, {*keyword_dict, *FACTS})}")
-    vr = dictionary_VR(tag)
-    if vr in _UNCOMPARABLE:
-        raise ValueError(f"holds no value that a rule can compare (VR {vr})")
-    return "number" if vr in _NUMBERS else "text"
-
-
-def _comparison(key: str, name: str, operand: object, kind: str) -> tuple[Operator, tuple[Scalar, ...]]:
-    try:
-        operator = Operator(name)
-    except ValueError:
-        raise ValueError(f"there is no comparison {name!r}; use {_operators()}") from None
-    operands = tuple(operand) if isinstance(operand, list) else (operand,)
-    if not operands:
-        raise ValueError(f"{name}: the list is empty, so nothing would ever match")
-    if any(not isinstance(o, (str, int, float, bool)) for o in operands):
-        raise ValueError(f"{name}: only text, numbers and true or false can be compared")
-    _check_operands(key, operator, operands, kind)
-    return operator, operands
-
-
-def _check_operands(key: str, operator: Operator, operands: tuple[Any, ...], kind: str) -> None:
-    if operator is Operator.WITHIN:
-        _check_networks(key, operands)
-        return
-    of_type = {str: "text", bool: "true or false"}
-    kinds = {of_type.get(type(o), "number") for o in operands}
-    match operator:
-        case Operator.EXISTS:
-            wanted, single = "true or false", True
-        case Operator.AT_LEAST | Operator.AT_MOST:
-            if kind != "number":
-                raise ValueError(f"{operator.value}: the values of this key are not numbers")
-            wanted, single = "number", True
-        case Operator.CONTAINS | Operator.MATCHES:
-            wanted, single = "text", False
-        case _:
-            wanted, single = {"bool": "true or false"}.get(kind, kind), False
-            if kind == "text":
-                kinds.discard("number")  # "AccessionNumber = 5" says what it means
-                kinds.add("text")
-    if kinds != {wanted} or (single and len(operands) > 1):
-        raise ValueError(f"{operator.value}: give {'one ' if single else ''}{wanted}")
-    if any(isinstance(o, float) and not math.isfinite(o) for o in operands):
-        raise ValueError(f"{operator.value}: the number has to be finite")
-
-
-def _check_networks(key: str, operands: tuple[Any, ...]) -> None:
-    if key != "address":
-        raise ValueError("within: only address can lie in a network")
-    for operand in operands:
-        try:
-            ipaddress.ip_network(str(operand), strict=False)
-        except ValueError:
-            raise ValueError(f"within: {operand!r} is no network; write 10.0.0.0/24, or one address") from None
-
-
-def _is_personal(key: str) -> bool:
-    if key in FACTS or key in _IMPERSONAL:
-        return False
-    tag = tag_for_keyword(key)
-    return tag is not None and (
-        dictionary_VR(tag) in _PERSONAL_VR or tag >> 16 == 0x0010 or any(word in key for word in _PERSONAL_WORDS)
-    )
-
-
-def _operators() -> str:
-    return ", ".join(operator.value for operator in Operator)
-
-
 def _unknown(file: Path, key: str, what: str, names: Iterable[str], known: Iterable[str]) -> list[str]:
     there = set(known)
     has = f"; there is {', '.join(sorted(there))}" if there else "; there is none"
     return [f"{file}: {key}: there is no {what} {n!r}{nearest(n, there) or has}" for n in names if n not in there]
-
-
-def _read(file: Path, model: type[M], problems: list[str]) -> M | None:
-    try:
-        return _parse(file.read_text(encoding="utf-8"), file, model, problems)
-    except UnicodeDecodeError as error:
-        problems.append(f"{file}: not valid TOML: {error}")
-    except OSError as error:
-        problems.append(f"{file}: cannot be read: {error.strerror}")
-    return None
-
-
-def _parse(text: str, file: Path, model: type[M], problems: list[str]) -> M | None:
-    try:
-        return model.model_validate(tomllib.loads(text))
-    except ValidationError as error:
-        problems += [f"{file}: {problem}" for problem in explain(error)]
-    except (tomllib.TOMLDecodeError, RecursionError) as error:
-        problems.append(f"{file}: not valid TOML: {error}")
-    return None

@@ -15,6 +15,7 @@ from dicom_node.admin.desk import Desk
 from dicom_node.db import browse, overview
 from dicom_node.db.engine import utc_now
 from dicom_node.db.series import closed_since, read_closed
+from dicom_node.domain.candidate import Candidate, choose
 from dicom_node.domain.rule import FACTS, ORIGIN, Match, Rule, Values
 from dicom_node.errors import ConflictError, NotFoundError
 from dicom_node.examination import examine_stored
@@ -43,10 +44,12 @@ class Replay:
     ----------
     gained, lost : int
         Series that match now and did not by the rule of the same name as it is, and the other way round.
+    studies : int or None
+        Of a rule that wants several series, in how many studies every role is filled; None of another.
     new_jobs : int
-        Of the series that match, those that have no job of this model.
+        Of the series that match, or of these studies, those that have no job of this model.
     model_s : float or None
-        Time the model would have computed for all that match, in seconds, from its own history; None without one.
+        Time the model would have computed for all of them, in seconds, from its own history; None without one.
     history : int
         Of how many attempts.
     truncated : bool
@@ -56,6 +59,7 @@ class Replay:
     days: int
     looked_at: int
     matched: int
+    studies: int | None
     gained: int
     lost: int
     new_jobs: int
@@ -106,19 +110,39 @@ def replay(tx: Connection, desk: Desk, rule: Rule, days: int) -> Replay:
     matched = [one for one in asked if one.match.matched]
     computing = overview.model_seconds(tx, rule.model)
     done = {job.series_id for job in _jobs(tx, matched) if job.model == rule.model}
+    would = [[one.row.id] for one in matched] if not rule.inputs else _filled(rule, matched)
     changed = sorted(asked, key=lambda one: (one.match.matched == one.matched_before, not one.match.matched))
     return Replay(
         days=days,
         looked_at=len(asked),
         matched=len(matched),
+        studies=len(would) if rule.inputs else None,
         gained=sum(not one.matched_before for one in matched),
         lost=sum(one.matched_before and not one.match.matched for one in asked),
-        new_jobs=sum(one.row.id not in done for one in matched),
-        model_s=computing[0] * len(matched) if computing else None,
+        new_jobs=sum(done.isdisjoint(one) for one in would),
+        model_s=computing[0] * len(would) if computing else None,
         history=computing[1] if computing else 0,
         truncated=len(rows) > MOST_REPLAYED,
         shown=tuple(changed[:MOST_SHOWN]),
     )
+
+
+def _filled(rule: Rule, matched: Sequence[Replayed]) -> list[list[str]]:
+    """Of each study that fills every role of a rule, the series that fit one. Which was acquired first is not known."""
+    studies: dict[str, list[Replayed]] = {}
+    for one in matched:
+        studies.setdefault(one.row.study_id, []).append(one)
+    filled = []
+    for series in studies.values():
+        candidates = [_candidate(one.row, role) for one in series for role in one.match.roles]
+        if len(choose(rule.inputs, candidates)) == len(rule.inputs):
+            filled.append([one.row.id for one in series])
+    return filled
+
+
+def _candidate(row: Row[Any], role: str) -> Candidate:
+    spacing = (row.verdict or {}).get("slice_spacing_mm")
+    return Candidate(row.id, row.series_instance_uid, row.revision, role, (), spacing, "", 0, refusal=row.refusal)
 
 
 def _ask(row: Row[Any], rule: Rule, as_is: Sequence[Rule], desk: Desk) -> Replayed:

@@ -41,13 +41,14 @@ from dicom_node.db.series import (
     write_no_job_reason,
     write_verdict,
 )
+from dicom_node.db.studies import due_waits, lock_study_of, wait_for_series_anew
 from dicom_node.db.unstored import find_unstored
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.header import texts
 from dicom_node.domain.study import Verdict
 from dicom_node.examination import examine_stored
 from dicom_node.loop import HostClock, run_every
-from dicom_node.route import route_again, route_series
+from dicom_node.route import StudyDesk, decide_overdue, route_again, route_series
 from dicom_node.rulebook import SETTLED_S, Rulebook
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
@@ -93,7 +94,7 @@ class Assembler:
             if (sources := self._sources.asking(name))
         ]
         self._clock = clock or HostClock()
-        self._not_before: dict[str, float] = {}  # series that could not be closed -> monotonic time of the next try
+        self._not_before: dict[str, float] = {}  # what could not be closed -> monotonic time of the next try
 
     def run(self, stop: StopEvent) -> None:
         """Sweep until `stop`; beside that, delete files that no row has named for a day."""
@@ -106,7 +107,7 @@ class Assembler:
         cleaning.join(timeout=5)
 
     def sweep(self) -> int:
-        """Close every series that is due.
+        """Close every series that is due, and decide on the studies that waited long enough for one.
 
         Returns
         -------
@@ -118,15 +119,32 @@ class Assembler:
         with transaction(self._engine) as tx:
             compare_announcements(tx, utc_now())
             due, again = due_series(tx, utc_now()), came_again(tx)
-        for series_id in filter(self._may_try, again):
-            self._try(series_id, self._ask_again)
-        return sum(self._try(series_id, self._close) for series_id in due if self._may_try(series_id))
+        for series_id in again:
+            self._try(f"series {series_id}", self._ask_again, series_id)
+        closed = sum(self._try(f"series {series_id}", self._close, series_id) for series_id in due)
+        self._decide_overdue()
+        return closed
+
+    def _decide_overdue(self) -> None:
+        with transaction(self._engine) as tx:
+            waits = due_waits(tx, utc_now())
+        for wait in waits:
+            self._try(f"the wait of study {wait.study_id} for rule {wait.rule}", self._decide, wait.study_id, wait.rule)
+
+    def _decide(self, study_id: str, rule: str) -> bool:
+        catalog = self._rulebook.catalog
+        desk = StudyDesk(catalog.rules, catalog.models, self._enqueuer, self._settings.work.max_attempts)
+        with transaction(self._engine) as tx:
+            return decide_overdue(tx, study_id, rule, desk, utc_now())
 
     def _look_at_clock(self) -> None:
         """Let no series be closed too early, or much too late, because the host's clock was set."""
         jumped_s = self._clock.jumped_s()
         with transaction(self._engine) as tx:
-            count = wait_anew(tx, utc_now(), most_skew=MOST_SKEW, all_of_them=jumped_s > MOST_SKEW.total_seconds())
+            forward = jumped_s > MOST_SKEW.total_seconds()
+            count = wait_anew(tx, utc_now(), most_skew=MOST_SKEW, all_of_them=forward)
+            if abs(jumped_s) > MOST_SKEW.total_seconds():
+                wait_for_series_anew(tx, utc_now())
         self._clock.accept()
         if count:
             logger.warning("the clock of this machine was set (%+.0f s): %d series wait anew", jumped_s, count)
@@ -154,19 +172,19 @@ class Assembler:
         self._spool.sweep_incoming()
         self._spool.sweep_orphans(known, older_than_s=_ORPHANED_AFTER_S)
 
-    def _may_try(self, series_id: str) -> bool:
-        return time.monotonic() >= self._not_before.get(series_id, 0.0)
-
-    def _try(self, series_id: str, step: Callable[[str], bool]) -> bool:
+    def _try(self, what: str, act: Callable[..., bool], *args: str) -> bool:
+        """Do what nothing else may be held up by; what fails is tried again later."""
+        if time.monotonic() < self._not_before.get(what, 0.0):
+            return False
         try:
-            done = step(series_id)
-        except (OperationalError, InterfaceError):  # the database is away: no series can be closed
+            done = act(*args)
+        except (OperationalError, InterfaceError):  # the database is away: nothing can be done
             raise
         except Exception:  # what nobody foresaw of one series must not hold up the others
-            logger.exception("series %s cannot be closed or routed; next try in %.0f s", series_id, _TRY_AGAIN_S)
-            self._not_before[series_id] = time.monotonic() + _TRY_AGAIN_S
+            logger.exception("%s cannot be closed or routed; next try in %.0f s", what, _TRY_AGAIN_S)
+            self._not_before[what] = time.monotonic() + _TRY_AGAIN_S
             return False
-        self._not_before.pop(series_id, None)
+        self._not_before.pop(what, None)
         return done
 
     def _close(self, series_id: str) -> bool:
@@ -179,6 +197,7 @@ class Assembler:
 
     def _close_now(self, series_id: str) -> bool:
         with transaction(self._engine) as tx:
+            lock_study_of(tx, series_id)  # before the series, as everybody does who decides about a study
             series = close_series(tx, series_id, utc_now())
             if series is None:
                 return False
@@ -207,6 +226,7 @@ class Assembler:
     def _ask_again(self, series_id: str) -> bool:
         """Ask the rules about a series that came again, called by another AE title than before."""
         with transaction(self._engine) as tx:
+            lock_study_of(tx, series_id)
             series, origin = read_closed(tx, series_id), take_again(tx, series_id)
             if series is None or origin is None or _is_ours(tx, series):
                 return False

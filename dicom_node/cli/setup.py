@@ -48,9 +48,11 @@ def check(settings_file: Path, echo: bool) -> None:
     Exit status 2 when something is wrong, with one line for each problem, naming file and key.
     """
     from dicom_node.app import check_catalog
+    from dicom_node.models.roles import role_problems
 
     settings = read_settings(settings_file)
     catalog, problems = check_catalog(settings)
+    problems += role_problems(catalog) if catalog is not None else []
     problems += _machine_problems(settings)
     for problem in problems:
         click.echo(f"dicom-node: {problem}", err=True)

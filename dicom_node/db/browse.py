@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Select, literal, select, tuple_
+from sqlalchemy import ColumnElement, Connection, Row, Select, literal, or_, select, tuple_
 
 from dicom_node.db import tables as t
 from dicom_node.db.holders import with_proof
@@ -137,8 +137,10 @@ def series_of_study(tx: Connection, study_instance_uid: str) -> Rows:
 
 
 def jobs_of_series(tx: Connection, series_ids: Sequence[str]) -> Rows:
-    """Read the jobs of some series, newest first."""
-    return tx.execute(select(t.job).where(_j.series_id.in_(series_ids)).order_by(_j.created_at.desc())).all()
+    """Read the jobs that work on some series, alone or among others, newest first."""
+    as_input = select(t.job_input.c.job_id).where(t.job_input.c.series_id.in_(series_ids))
+    mine = or_(_j.series_id.in_(series_ids), _j.id.in_(as_input))
+    return tx.execute(select(t.job).where(mine).order_by(_j.created_at.desc())).all()
 
 
 def attempts_of(tx: Connection, job_id: str) -> Rows:

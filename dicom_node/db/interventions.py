@@ -9,7 +9,7 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.engine import utc_now
-from dicom_node.db.inputs import copy_inputs
+from dicom_node.db.inputs import copy_inputs, read_inputs
 from dicom_node.db.jobs import JobQueue
 from dicom_node.db.reports import cancel_report
 from dicom_node.db.shortened import starts_with
@@ -216,14 +216,36 @@ def _refuse_run(tx: Connection, job: Row[Any], model: str) -> None:
             f"{series.revision}; retry the newest job of the series"
         )
     if not job.slices:
-        raise ConflictError(f"job {job.id} cannot run: {series.refusal or 'its series is no volume'}")
+        raise ConflictError(f"job {job.id} cannot run: {series.refusal or job.error or 'its series is no volume'}")
     if series.images_deleted_at is not None:
         raise ConflictError(
             f"job {job.id} cannot run: the images were deleted on {series.images_deleted_at:%Y-%m-%d} (retention); "
             "have the series sent again"
         )
+    _refuse_inputs(tx, job)
     other = select(t.job.c.id).where(
         t.job.c.series_id == job.series_id, t.job.c.model == model, t.job.c.state.in_(_OPEN)
     )
     if running := tx.scalar(other.limit(1)):
         raise ConflictError(f"job {running} runs the same model on the same series already")
+
+
+def _refuse_inputs(tx: Connection, job: Row[Any]) -> None:
+    """Refuse a job on several series that are no longer those that it saw, or of which others were chosen since."""
+    if not (inputs := read_inputs(tx, job.id)):
+        return
+    later = select(t.job.c.id).where(t.job.c.supersedes == job.id, t.job.c.rule == job.rule)
+    if (taken := tx.scalar(later.limit(1))) is not None:
+        raise ConflictError(f"job {taken} has taken the place of job {job.id}; retry that one")
+    for one in inputs:
+        series = tx.execute(select(t.series).where(t.series.c.id == one.series_id)).one()
+        if series.revision != one.series_revision:
+            raise ConflictError(
+                f"job {job.id} saw revision {one.series_revision} of the series in role {one.role}, which is at "
+                f"revision {series.revision}; retry the newest job of the study"
+            )
+        if series.images_deleted_at is not None:
+            raise ConflictError(
+                f"job {job.id} cannot run: the images of {one.role} were deleted on {series.images_deleted_at:%Y-%m-%d}"
+                " (retention); have the series sent again"
+            )

@@ -43,7 +43,8 @@ def list_jobs(tx: Connection, which: JobFilter) -> list[dict[str, Any]]:
     -------
     list of dict
         As ``dicom-node jobs --json`` prints them: the job's columns, ``patient_id``, ``accession_number``, the UIDs,
-        ``steps_s`` of the last attempt, and lists of ``results`` and ``deliveries``. Times are aware datetimes.
+        ``steps_s`` of the last attempt, and lists of ``inputs`` (of a job on several series), ``results`` and
+        ``deliveries``. Times are aware datetimes.
     """
     rows = tx.execute(_query(which)).all()
     ids = [row.id for row in rows]
@@ -56,10 +57,18 @@ def list_jobs(tx: Connection, which: JobFilter) -> list[dict[str, Any]]:
         .where(t.delivery.c.job_id.in_(ids))
         .order_by(t.delivery.c.destination, t.delivery.c.position),
     )
+    inputs = _by_job(
+        tx,
+        select(t.job_input, t.series.c.series_instance_uid, t.series.c.series_description)
+        .join(t.series, t.series.c.id == t.job_input.c.series_id)
+        .where(t.job_input.c.job_id.in_(ids))
+        .order_by(t.job_input.c.position),
+    )
     return [
         {
             **_pick(row, _JOB),
             "steps_s": dict(attempts[row.id, row.attempt].steps_s or {}) if (row.id, row.attempt) in attempts else {},
+            "inputs": [_pick(one, _INPUT) for one in inputs[row.id]],
             "results": [_pick(result, _RESULT) for result in results[row.id]],
             "deliveries": [_pick(delivery, _DELIVERY) for delivery in deliveries[row.id]],
         }
@@ -80,6 +89,7 @@ _JOB = (
     *("patient_id", "accession_number", "study_instance_uid", "series_instance_uid", "series_description"),
 )
 _ORDER = (t.job.c.created_at.desc(), t.job.c.run_no.desc(), t.job.c.id)
+_INPUT = ("role", "series_id", "series_instance_uid", "series_description", "series_revision")
 _RESULT = ("kind", "sop_instance_uid", "sop_class_uid", "series_instance_uid", "path", "size", "summary")
 _DELIVERY = (
     *("id", "destination", "kind", "sop_instance_uid", "state", "attempt"),
@@ -96,7 +106,7 @@ def _query(which: JobFilter) -> Any:
         (which.patient, study.patient_id == which.patient),
         (which.accession, study.accession_number == which.accession),
         (which.study, study.study_instance_uid == which.study),
-        (which.series, series.series_instance_uid == which.series),
+        (which.series, or_(series.series_instance_uid == which.series, job.id.in_(_with_input(which.series)))),
         (which.model, job.model == which.model),
     ]
     if which.after is not None:
@@ -122,6 +132,13 @@ def _query(which: JobFilter) -> Any:
         .order_by(*_ORDER)
         .limit(which.limit)
     )
+
+
+def _with_input(series_instance_uid: str) -> Any:
+    """Jobs that work on a series among others."""
+    used, series = t.job_input.c, t.series.alias()
+    of_series = select(used.job_id).join(series, series.c.id == used.series_id)
+    return of_series.where(series.c.series_instance_uid == series_instance_uid)
 
 
 def _newest_of_each(states: Sequence[str], limit: int, conditions: Sequence[ColumnElement[bool]]) -> Any:

@@ -36,6 +36,8 @@ class Numbers:
         When the delivery was asked for that waits longest, by destination.
     receiving : int
         Series that still arrive.
+    studies : mapping of str to int
+        Studies that wait for series, by rule.
     processes : mapping of str to int
         Processes that beat, by role.
     unchained, oldest_unchained : int, datetime
@@ -52,6 +54,7 @@ class Numbers:
     deliveries: dict[tuple[str, str], int]
     oldest_waiting: dict[str, datetime]
     receiving: int
+    studies: dict[str, int]
     processes: dict[str, int]
     unchained: int
     oldest_unchained: datetime | None
@@ -75,6 +78,8 @@ def read_numbers(tx: Connection) -> Numbers:
         .where(_d.state == DeliveryState.WAITING.value)
         .group_by(_d.destination)
     ).all()
+    rule = t.study_wait.c.rule
+    waits = tx.execute(select(rule, func.count()).group_by(rule)).all()
     node = t.node.c
     alive = tx.execute(select(node.role, func.count()).where(node.state == "alive").group_by(node.role)).all()
     tail = tx.execute(select(func.count(), func.min(_e.at)).where(_e.chain_no.is_(None))).one()
@@ -87,6 +92,7 @@ def read_numbers(tx: Connection) -> Numbers:
         deliveries={(state, destination): count for state, destination, count in deliveries},
         oldest_waiting=dict(tuple(row) for row in waiting),
         receiving=int(tx.scalar(receiving) or 0),
+        studies=dict(tuple(row) for row in waits),
         processes=dict(tuple(row) for row in alive),
         unchained=tail[0],
         oldest_unchained=tail[1],

@@ -28,6 +28,7 @@ from dicom_node.domain.job import JobState, ReportState
 from dicom_node.domain.proof import ProofState
 
 _s, _j, _r, _d, _i, _n = t.series.c, t.job.c, t.result.c, t.delivery.c, t.instance.c, t.job_input.c
+_c, _w = t.series_role.c, t.study_wait.c
 _OPEN = (JobState.SCHEDULED.value, JobState.IN_PROGRESS.value)
 _UNPROVEN = (DeliveryState.WAITING.value, DeliveryState.SENDING.value, DeliveryState.FAILED.value)
 
@@ -147,11 +148,15 @@ def delete_rows(tx: Connection, series_id: str, before: datetime) -> bool:
     tx.execute(delete(t.delivery).where(_d.job_id.in_(jobs)))
     tx.execute(delete(t.result).where(_r.job_id.in_(jobs)))
     tx.execute(delete(t.job_attempt).where(t.job_attempt.c.job_id.in_(jobs)))
-    tx.execute(update(t.job).where(_j.series_id == series_id).values(supersedes=None))
+    gone = aliased(t.job)
+    after = _j.supersedes.in_(select(gone.c.id).where(gone.c.series_id == series_id))
+    tx.execute(update(t.job).where(after).values(supersedes=None))
     tx.execute(delete(t.job).where(_j.series_id == series_id))
     tx.execute(delete(t.came_again).where(t.came_again.c.series_id == series_id))
+    tx.execute(delete(t.series_role).where(_c.series_id == series_id))
     tx.execute(delete(t.series).where(_s.id == series_id))
     others = exists().where(_s.study_id == t.study.c.id)
+    tx.execute(delete(t.study_wait).where(_w.study_id == row.study_id, ~exists().where(_s.study_id == _w.study_id)))
     tx.execute(delete(t.study).where(t.study.c.id == row.study_id, ~others))
     record(tx, AuditEvent(Event.ROWS_DELETED, series_id=series_id, detail={"series": row.series_instance_uid}))
     return True
@@ -167,7 +172,8 @@ def _images(kind: Kind, before: datetime | None) -> list[ColumnElement[bool]]:
     unproven = exists().where(_d.job_id == _j.id, of_series, _is_unproven())
     busy = exists().where(of_series, _is_busy())
     needed = exists().where(_n.series_id == _s.id, _j.id == _n.job_id, _is_busy())  # by a job that names another series
-    wanted = [_s.images_deleted_at.is_(None), _s.state == "complete", ~busy, ~needed, ~unproven]
+    waits = exists().where(_c.series_id == _s.id, _w.study_id == _s.study_id, _w.rule == _c.rule)  # for other series
+    wanted = [_s.images_deleted_at.is_(None), _s.state == "complete", ~busy, ~needed, ~waits, ~unproven]
     if before is not None:
         wanted.append(_s.closed_at < before)
     has_jobs = exists().where(of_series) | exists().where(_n.series_id == _s.id)

@@ -58,6 +58,7 @@ class ClosedSeries:
     refusal: str | None = None
     lacking: str | None = None
     patient_until: datetime | None = None
+    study_id: str = ""
 
 
 def due_series(tx: Connection, now: datetime) -> list[str]:
@@ -131,6 +132,7 @@ def close_series(tx: Connection, series_id: str, now: datetime) -> ClosedSeries 
         source=row.source,
         lacking=why_lacking(*known),
         patient_until=row.patient_until,
+        study_id=row.study_id,
     )
 
 
@@ -145,12 +147,13 @@ def postpone_series(tx: Connection, series_id: str, until: datetime, reason: str
 def reopen_series(tx: Connection, series_id: str, *, actor: str) -> bool:
     """Have a complete series closed anew at once, so that it is routed again.
 
-    False when it is not complete, or has a job that is more than a refusal from the start.
+    False when it is not complete, or a job uses it, alone or among others, that is more than a refusal from the start.
     """
-    j = t.job.c
+    j, used = t.job.c, t.job_input.c
     more = or_(j.state != JobState.FAILED.value, j.attempt > 0)
-    ran = exists().where(j.series_id == _s.id, j.series_revision == _s.revision, more)
-    free = (_s.state == _COMPLETE, _s.images_deleted_at.is_(None), ~ran)
+    alone = exists().where(j.series_id == _s.id, j.series_revision == _s.revision, more)
+    among = exists().where(used.series_id == _s.id, used.series_revision == _s.revision, used.job_id == j.id, more)
+    free = (_s.state == _COMPLETE, _s.images_deleted_at.is_(None), ~alone, ~among)
     now = utc_now()
     again = update(t.series).where(_s.id == series_id, *free).values(state=_RECEIVING, settle_at=now)
     if tx.execute(again).rowcount != 1:
@@ -183,6 +186,7 @@ def read_closed(tx: Connection, series_id: str) -> ClosedSeries | None:
         source=row.source,
         refusal=row.refusal,
         lacking=why_lacking(len(instances), expected, row.told_count, row.told),
+        study_id=row.study_id,
     )
 
 

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Row, Text, and_, cast, func, or_, select
+from sqlalchemy import ColumnElement, Connection, Row, Text, and_, cast, exists, func, or_, select
+from sqlalchemy.orm import aliased
 
 from dicom_node.db import tables as t
 from dicom_node.db.holders import with_proof
@@ -82,8 +83,8 @@ def read_series(tx: Connection, series_id: str) -> SeriesRows:
     study = t.study.c
     head = select(t.series, study.study_instance_uid, study.accession_number, study.patient_id)
     series = tx.execute(head.join(t.study, study.id == t.series.c.study_id).where(t.series.c.id == series_id)).one()
-    of_series = select(t.job.c.id).where(t.job.c.series_id == series_id)
-    jobs = tx.execute(select(t.job).where(t.job.c.series_id == series_id).order_by(t.job.c.created_at)).all()
+    jobs = jobs_on(tx, series_id)
+    of_series = [job.id for job in jobs]
     deliveries = tx.execute(
         with_proof(select(t.delivery, t.result.c.kind, t.result.c.sop_instance_uid))
         .join(t.result, t.result.c.id == t.delivery.c.result_id)
@@ -100,7 +101,7 @@ def read_series(tx: Connection, series_id: str) -> SeriesRows:
     event = t.audit_event.c
     about: ColumnElement[bool] = or_(
         event.series_id == series_id,
-        event.job_id.in_([job.id for job in jobs]),
+        event.job_id.in_(of_series),
         and_(event.event == Event.INSTANCE_REFUSED.value, event.association_id.in_([one for one in by if one])),
     )
     looked_at = (Event.VIEWED.value, Event.SENT_OUT.value, Event.ACCESS_REFUSED.value)  # nothing happened to it
@@ -114,6 +115,23 @@ def read_series(tx: Connection, series_id: str) -> SeriesRows:
         deliveries=deliveries,
         delivery_attempts=_ordered(tx, delivery_attempts, t.delivery_attempt.c.n),
     )
+
+
+def jobs_on(tx: Connection, series_id: str) -> Rows:
+    """Read the jobs that work on a series, alone or among others, in time order.
+
+    Each has the revision of this series that it works on as ``on_revision``; of a job on several series, ``role`` is
+    that of this one, and ``replaced`` says whether another job has taken its place.
+    """
+    job, used = t.job.c, t.job_input.c
+    of_input = and_(used.job_id == job.id, used.series_id == series_id)
+    on_revision = func.coalesce(used.series_revision, job.series_revision).label("on_revision")
+    later = aliased(t.job)
+    replaced = exists().where(later.c.supersedes == job.id).label("replaced")
+    found = select(t.job, on_revision, used.role, replaced).select_from(t.job.outerjoin(t.job_input, of_input))
+    as_input = select(used.job_id).where(used.series_id == series_id)
+    mine = or_(job.series_id == series_id, job.id.in_(as_input))
+    return tx.execute(found.where(mine).order_by(job.created_at, job.id)).all()
 
 
 def processes_alive(tx: Connection, role: str) -> int:

@@ -291,6 +291,37 @@ job_input = Table(
     Column("slices", JSON, nullable=False),
 )
 
+# Which roles of which rules (by name) a series fitted when it was last closed, with what one is chosen by; rules that
+# want several series of a study, alone. slices: as in job; empty with a refusal. acquired_at: date and
+# time as DICOM writes them. priority, note: as a job takes them over. said: what became of it, while no job uses it.
+series_role = Table(
+    "series_role",
+    metadata,
+    Column("series_id", ForeignKey("series.id"), primary_key=True),
+    Column("rule", String(64), primary_key=True),
+    Column("role", String(64), primary_key=True),
+    Column("series_revision", Integer, nullable=False),
+    Column("slices", JSON, nullable=False),
+    Column("slice_spacing_mm", Float),
+    Column("acquired_at", String(32), nullable=False, server_default=""),
+    Column("priority", Integer, nullable=False),
+    Column("note", Text),
+    Column("refusal", Text),
+    Column("said", Text),
+)
+
+# A study that waits for series: one fills a role of the rule, and a job is not made yet. until: when nobody waits any
+# longer. No row: nobody waits. wait_s: how long, from the last series of the study that was closed.
+study_wait = Table(
+    "study_wait",
+    metadata,
+    Column("study_id", ForeignKey("study.id"), primary_key=True),
+    Column("rule", String(64), primary_key=True),
+    Column("since", UTCDateTime, nullable=False),
+    Column("until", UTCDateTime, nullable=False, index=True),
+    Column("wait_s", Float, nullable=False),
+)
+
 # model: that of the job, so that a list of one model's results needs no other table.
 # deleted_at: when retention took the file; the row stays.
 result = Table(

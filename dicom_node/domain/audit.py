@@ -36,6 +36,8 @@ class Event(StrEnum):
     SERIES_REFUSED = "series refused"
     SERIES_ROUTED = "series routed"
     SERIES_UNMATCHED = "series matched no rule"
+    STUDY_WAITS = "study waits for series"
+    STUDY_LACKS = "series of a study missing"
     OWN_RESULT_RETURNED = "own result came back"
     JOB_SCHEDULED = "job scheduled"
     JOB_STARTED = "attempt started"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from fnmatch import fnmatchcase
@@ -107,12 +107,35 @@ class Condition:
         return number >= bound if self.operator is Operator.AT_LEAST else number <= bound
 
 
+class Preference(StrEnum):
+    """By what one of several series is chosen that could all fill a role."""
+
+    THINNEST = "thinnest"
+    MOST_SLICES = "most slices"
+    NEWEST = "newest"
+    OLDEST = "oldest"
+
+
+PREFERENCES = (Preference.THINNEST, Preference.MOST_SLICES, Preference.NEWEST)
+
+
+@dataclass(frozen=True, slots=True)
+class Role:
+    """One of the series of a study that a model works on: what fills it, and what is preferred of what could."""
+
+    name: str
+    conditions: tuple[Condition, ...]
+    prefer: tuple[Preference, ...] = PREFERENCES
+
+
 @dataclass(frozen=True, slots=True)
 class Rule:
     """Which series go to which model, and where its results go.
 
     A `shadow` has no destinations: what its jobs make is kept, to be compared, and never sent.
     `report_failures` says whether the destinations are told when a job of this rule ends without a result.
+    A rule with `inputs` wants several series of one study, one in each role, and waits `wait_s` for them; the results
+    lie on the series in the first. A series has to meet its `conditions` and those of a role.
     """
 
     name: str
@@ -123,36 +146,50 @@ class Rule:
     enabled: bool = True
     report_failures: bool = True
     shadow: bool = False
+    inputs: tuple[Role, ...] = ()
+    wait_s: float = 0.0
+
+    @property
+    def all_conditions(self) -> tuple[Condition, ...]:
+        """Those of the rule and those of its roles."""
+        return (*self.conditions, *(condition for role in self.inputs for condition in role.conditions))
 
     @property
     def keys(self) -> frozenset[str]:
         """Every keyword and fact that the conditions ask for."""
-        return frozenset(c.key for c in self.conditions)
+        return frozenset(c.key for c in self.all_conditions)
 
 
 @dataclass(frozen=True, slots=True)
 class Reason:
-    """What one condition came to: "Modality is CT: yes", "slices at least 20: no, 3"."""
+    """What one condition came to: "Modality is CT: yes", "slices at least 20: no, 3"; in a role, if it is one's."""
 
     condition: str
     held: bool
     found: str
+    role: str = ""
 
     def __str__(self) -> str:
-        return f"{self.condition}: yes" if self.held else f"{self.condition}: no, {self.found}"
+        asked = f"{self.role}: {self.condition}" if self.role else self.condition
+        return f"{asked}: yes" if self.held else f"{asked}: no, {self.found}"
 
 
 @dataclass(frozen=True, slots=True)
 class Match:
-    """What one rule came to on one series, with the reason of every condition."""
+    """What one rule came to on one series, with the reason of every condition; of a study's rule, the `roles` it fits.
+
+    A series that fits several roles is used in one.
+    """
 
     rule: str
     matched: bool
     reasons: tuple[Reason, ...]
+    roles: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        told = [r for r in self.reasons if self.matched or not r.held]
-        return f"rule {self.rule} {'matched' if self.matched else 'did not match'}: {'; '.join(map(str, told))}"
+        told = [r for r in self.reasons if (r.role in ("", *self.roles) if self.matched else not r.held)]
+        how = f"matched{' as ' if self.roles else ''}{' or '.join(self.roles)}" if self.matched else "did not match"
+        return f"rule {self.rule} {how}: {'; '.join(map(str, told))}"
 
 
 def match_rule(rule: Rule, values: Mapping[str, Values]) -> Match:
@@ -165,12 +202,20 @@ def match_rule(rule: Rule, values: Mapping[str, Values]) -> Match:
     """
     if not rule.enabled:
         return Match(rule.name, False, (Reason("the rule is enabled", False, "it is switched off"),))
-    reasons = tuple(_reason(condition, values.get(condition.key, ())) for condition in rule.conditions)
-    return Match(rule.name, all(r.held for r in reasons), reasons)
+    reasons = tuple(_reasons(rule.conditions, values))
+    fits = all(r.held for r in reasons)
+    if not rule.inputs:
+        return Match(rule.name, fits, reasons)
+    of_roles = {role.name: tuple(_reasons(role.conditions, values, role.name)) for role in rule.inputs}
+    roles = tuple(name for name, asked in of_roles.items() if fits and all(r.held for r in asked))
+    return Match(rule.name, bool(roles), (*reasons, *(r for asked in of_roles.values() for r in asked)), roles)
 
 
-def _reason(condition: Condition, values: Values) -> Reason:
-    return Reason(str(condition), condition.held_by(values), _found(values) if condition.shown else "value not shown")
+def _reasons(conditions: tuple[Condition, ...], values: Mapping[str, Values], role: str = "") -> Iterator[Reason]:
+    for condition in conditions:
+        found = values.get(condition.key, ())
+        shown = _found(found) if condition.shown else "value not shown"
+        yield Reason(str(condition), condition.held_by(found), shown, role)
 
 
 def _found(values: Values) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from typing import NewType
 from uuid import NAMESPACE_OID, UUID, uuid5
 
@@ -53,6 +54,20 @@ def is_uid(text: str) -> bool:
 def job_id(series_id: str, revision: int, model: str, model_version: str, run_no: int) -> str:
     """Identify the job by what it is: two racing closers of one series name the same job."""
     return str(uuid5(_NAMESPACE, f"job|{series_id}|{revision}|{model}|{model_version}|{run_no}"))
+
+
+def study_job_id(rule: str, model: str, model_version: str, inputs: Iterable[tuple[str, str, int]], before: int) -> str:
+    """Identify a job on several series by what it is: two that decide about one study at once name the same job.
+
+    Parameters
+    ----------
+    inputs : iterable of (str, str, int)
+        Role, series (our id of it) and revision.
+    before : int
+        How many jobs of the rule on just these were there before: it comes back to them after others.
+    """
+    named = "|".join(f"{role}={series_id}/{revision}" for role, series_id, revision in sorted(inputs))
+    return str(uuid5(_NAMESPACE, f"study job|{rule}|{model}|{model_version}|{named}|{before}"))
 
 
 def result_id(job: str, kind: str) -> str:

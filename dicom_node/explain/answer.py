@@ -24,7 +24,8 @@ def answer(tx: Connection, rows: story.SeriesRows) -> str:
     series = rows.series
     if series.state == "receiving":
         return _receiving(series)
-    newest = {job.model: job for job in rows.jobs if job.series_revision == series.revision}
+    of_others = [job for job in rows.jobs if job.role and job.replaced]  # by one that works on other series, maybe
+    newest = {job.model: job for job in rows.jobs if job.on_revision == series.revision and job not in of_others}
     if not newest:
         why = series.no_job_reason or series.refusal or "no rule asked for one"
         return f"No result: {bare(why)}{_another_rule(series)}."
@@ -71,6 +72,8 @@ def _another_rule(series: Row[Any]) -> str:
 
 
 def _after_failure(job: Row[Any], series: Row[Any]) -> str:
+    if not job.slices and job.role:
+        return "; send what is missing and it is looked at anew"
     if not job.slices and (series.verdict or {}).get("volumes"):
         uid = series.accession_number or series.series_instance_uid
         return f"; change the card, start the node again and do `dicom-node route {uid}`"

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from datetime import datetime
 from itertools import groupby
 from typing import Any
 
 from sqlalchemy import Row
 
 from dicom_node.domain.audit import Event
-from dicom_node.explain.words import bare, count
+from dicom_node.explain.words import bare, clock_time, count
 
 
 def event_lines(rows: Iterable[Row[Any]]) -> Iterator[tuple[Any, str]]:
@@ -95,7 +96,15 @@ def _scheduled(row: Row[Any], detail: dict[str, Any]) -> str:
 
 def _superseded(row: Row[Any], detail: dict[str, Any]) -> str:
     by = f" by job {detail['by'][:8]}" if detail.get("by") else ""
+    if "revision" not in detail:
+        return f"job {row.job_id[:8]} superseded{by}: other series of the study took the place of its own"
     return f"job {row.job_id[:8]} superseded{by}: revision {detail['revision']} of the series took its place"
+
+
+def _study_waits(row: Row[Any], detail: dict[str, Any]) -> str:
+    missing = f"{' and '.join(detail['missing'])} missing" if detail["missing"] else "more of the study on its way"
+    until = clock_time(datetime.fromisoformat(detail["until"]))
+    return f"rule {detail['rule']}: it fits {' and '.join(detail['fits'])}; {missing}, waited for until {until} at most"
 
 
 def _rejected(row: Row[Any], detail: dict[str, Any]) -> str:
@@ -183,6 +192,8 @@ _SENTENCES: dict[str, Callable[[Row[Any], dict[str, Any]], str]] = {
     Event.SERIES_ROUTED: _routed,
     Event.SERIES_CAME_AGAIN: _came_again,
     Event.SERIES_UNMATCHED: _routed,
+    Event.STUDY_WAITS: _study_waits,
+    Event.STUDY_LACKS: lambda row, detail: f"no longer waited: {bare(detail['reason'])}",
     Event.JOB_SCHEDULED: _scheduled,
     Event.JOB_SUPERSEDED: _superseded,
     Event.JOB_FAILED: lambda row, detail: f"job {row.job_id[:8]} failed: {detail['error']}",

@@ -90,6 +90,8 @@ class _Gauges(Collector):
 def _of_database(numbers: Numbers) -> Iterator[Metric]:
     yield GaugeMetricFamily("dicom_node_database_size_bytes", "Size of the database.", numbers.size_bytes)
     yield GaugeMetricFamily("dicom_node_series_receiving", "Series that still arrive.", numbers.receiving)
+    studies = {(rule,): count for rule, count in numbers.studies.items()}
+    yield _labelled("dicom_node_studies_waiting", "Studies that wait for series.", ("rule",), studies)
     yield _labelled("dicom_node_jobs_open", "Jobs that are not over.", ("state", "model"), numbers.jobs)
     due = numbers.oldest_due
     age_s = max(0.0, (numbers.now - due).total_seconds()) if due else 0.0

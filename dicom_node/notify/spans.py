@@ -90,7 +90,7 @@ def _routed(event: Row[Any], rows: SeriesRows) -> Iterator[Span]:
     complete = [e for e in rows.events if e.event == Event.SERIES_COMPLETE and e.id < event.id]
     revision = int(complete[-1].detail.get("revision", 1)) if complete else 1
     key = _of_series(rows.series.id, revision)
-    jobs = sum(job.series_revision == revision and job.run_no == 1 for job in rows.jobs)
+    jobs = sum(job.on_revision == revision and job.run_no == 1 for job in rows.jobs)
     started = min(complete[-1].at, event.at) if complete else event.at
     yield Span(f"{key}/route", key, "route", started, event.at, {"jobs": jobs})
 

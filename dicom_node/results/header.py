@@ -23,7 +23,7 @@ from dicom_node.domain.job import Job, JobInstance
 from dicom_node.domain.model import ModelCard
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, device_uid, result_uid
 from dicom_node.results.frames import Framed
-from dicom_node.results.source import SourceVolume, patient_and_study, received_headers, slice_headers
+from dicom_node.results.source import SourceVolume, other_headers, patient_and_study, received_headers, slice_headers
 from dicom_node.settings import Node
 
 PRODUCT = "dicom-node"
@@ -52,7 +52,8 @@ class Origin:
     """Where a result comes from. Every UID, time and name in it follows from this: a retry writes the same bytes.
 
     `patient` is the source's patient and study, cleaned; `slices` the source's slices in the order of the volume. Of a
-    series that was not analysed they are whatever was received, without geometry.
+    series that was not analysed they are whatever was received, without geometry. `others` are the images of further
+    series that a model worked on, without geometry as well.
     """
 
     job: Job
@@ -60,13 +61,14 @@ class Origin:
     equipment: Equipment
     patient: Dataset
     slices: tuple[Dataset, ...]
+    others: tuple[Dataset, ...] = ()
 
     @classmethod
     def of(cls, job: Job, card: ModelCard, volume: SourceVolume, equipment: Equipment) -> Origin:
         """Read the source's headers once for all the results of a job."""
         patient = patient_and_study(volume.datasets[0])
         slices = slice_headers(volume, job.instances, patient, result_uid(job.id, "frame of reference"))
-        return cls(job, card, equipment, patient, slices)
+        return cls(job, card, equipment, patient, slices, other_headers(job, patient))
 
     @classmethod
     def of_received(

@@ -139,11 +139,26 @@ def _head(analysis: Analysis, encoding: Encoding) -> Dataset:
     fix_dimension_uid(seg, origin.uid(f"{part}/dimensions"))
     complete(seg, origin)
     seg.ReferencedSeriesSequence[0].ReferencedInstanceSequence = whole_references(origin.slices)
-    seg.SourceImageSequence = whole_references(origin.slices)
+    seg.ReferencedSeriesSequence.extend(_other_series(origin))  # behind the one that it lies on: viewers take the first
+    seg.SourceImageSequence = whole_references([*origin.slices, *origin.others])
+    # where there is one segment, highdicom says it here; each frame says its own (PS3.3 C.7.6.16.1.1: never both)
+    seg.SharedFunctionalGroupsSequence[0].pop("SegmentIdentificationSequence", None)
     for keyword in ("PerFrameFunctionalGroupsSequence", "PixelData", "DimensionOrganizationType"):
         if keyword in seg:
             delattr(seg, keyword)
     return seg
+
+
+def _other_series(origin: Origin) -> list[Dataset]:
+    """Name the further series that the model worked on (PS3.3 C.12.1.2)."""
+    items = []
+    for uid in dict.fromkeys(image.SeriesInstanceUID for image in origin.others):
+        item = Dataset()
+        item.SeriesInstanceUID = uid
+        images = [image for image in origin.others if image.SeriesInstanceUID == uid]
+        item.ReferencedInstanceSequence = whole_references(images)
+        items.append(item)
+    return items
 
 
 def _framed(head: Dataset, analysis: Analysis, places: Sequence[Place], pixels: bytes) -> Framed:

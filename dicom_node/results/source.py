@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from typing import Any, Protocol
 
 import numpy as np
@@ -162,6 +163,21 @@ def received_headers(job: Job, received: Sequence[JobInstance], patient: Dataset
             copy.Modality = "".join(texts(instance.header, "Modality")[:1])
             headers.append(copy)
         return tuple(headers)
+
+
+def other_headers(job: Job, patient: Dataset) -> tuple[Dataset, ...]:
+    """Headers of the images of a job's other series, by which results name them: all but those that they lie on.
+
+    Parameters
+    ----------
+    patient : pydicom.Dataset
+        The cleaned header: which scanner it was.
+    """
+    headers: list[Dataset] = []
+    for other in job.inputs[1:]:
+        of_other = replace(job, series_instance_uid=other.series_instance_uid)
+        headers += received_headers(of_other, other.instances, patient)
+    return tuple(headers)
 
 
 def scanner_of(patient: Dataset) -> Dataset:

@@ -22,7 +22,7 @@ from dicom_node.results.analysis import Analysis
 from dicom_node.results.document import algorithm, comment, document, qualities, sites, summary_group
 from dicom_node.results.header import code, series_description
 from dicom_node.results.library import image_library
-from dicom_node.results.words import BOX, CALCULATED, because, certainty, nothing_found
+from dicom_node.results.words import BOX, CALCULATED, because, certainty, made_from, nothing_found
 
 OUTCOMES = {  # (something was found, all of the model ran): PS3.16 CID 6047
     (True, True): codes.cid6047.AllAlgorithmsSucceededWithFindings,
@@ -45,7 +45,8 @@ def build_sr(analysis: Analysis) -> Dataset:
     pydicom.Dataset
         COMPLETE, or PARTIAL where a part of the model was not run. Its image library lists the whole series when
         nothing was found ("nothing" has to say where), else the first, the largest and the last slice of each segment.
-        All slices, and all results made before it, are evidence in either case: it leads to everything (IHE AIR).
+        All slices, those of further series that the model worked on, and all results made before it, are evidence in
+        either case: it leads to everything (IHE AIR).
     """
     origin, findings = analysis.origin, analysis.findings
     summary = summary_group(
@@ -59,7 +60,7 @@ def build_sr(analysis: Analysis) -> Dataset:
         origin,
         [summary, *(_segment_group(analysis, segment) for segment in findings.present)],
         image_library(origin, _used_images(analysis)),
-        [*origin.slices, *analysis.made],
+        [*origin.slices, *origin.others, *analysis.made],
         series_description(origin, _what(analysis)),
         lacks=analysis.lacks,
         part=encoded(OutputKind.SR, analysis.encoding).value,
@@ -77,6 +78,7 @@ def _comments(analysis: Analysis) -> list[str]:
     said = [f"{part.text}." for part in findings.not_run] + because(findings.qualities)
     if not analysis.said:
         said.append(nothing_found(analysis.sought, len(analysis.origin.slices)))
+    said += made_from(analysis.origin.job.inputs)
     said.append(analysis.origin.statement)
     return [*said, CALCULATED] if findings.qualities else said
 

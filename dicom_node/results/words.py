@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from dicom_node.domain.finding import Measurement, Quality, Segment
+from dicom_node.domain.header import texts
+from dicom_node.domain.job import JobInput
 
 CALCULATED = "Calculated by the node from the model's outlines, classes and measurements; no reader has assessed it."
 BOX = "Marked by the box that the model drew around it, not by its outline; nothing was measured."
@@ -56,3 +58,16 @@ def _number(value: float) -> str:
     if abs(value) >= 100:
         return f"{value:,.0f}"
     return f"{value:.2f}".rstrip("0").rstrip(".") if abs(value) < 1 else f"{value:.1f}"
+
+
+def made_from(inputs: Sequence[JobInput]) -> list[str]:
+    """Say which series the model worked on, where there were several, and which of them the results lie on."""
+    if len(inputs) < 2:
+        return []
+    described = ", ".join(f"{one.role} ({_description(one)})" for one in inputs)
+    return [f"Made from {len(inputs)} series: {described}. All places are those of {inputs[0].role}."]
+
+
+def _description(one: JobInput) -> str:
+    found = texts(one.instances[0].header, "SeriesDescription") if one.instances else ()
+    return " ".join(found) or "without a description"

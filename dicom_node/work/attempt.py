@@ -15,6 +15,7 @@ from dicom_node.domain.delivery import ResultObject
 from dicom_node.domain.eligibility import why_unfit
 from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.finding import NotRun
+from dicom_node.domain.header import texts
 from dicom_node.domain.job import Canceled, Failed, Job, JobInstance, Outcome, RetryLater, Succeeded, Trace
 from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.domain.outdated import Outdated
@@ -157,10 +158,12 @@ def _images(job: Job, card: ModelCard, volume: Volume, node: WorkNode) -> Images
     Raises
     ------
     NotEligible
-        If they are not in one frame of reference: where one lies in the other is then not known.
+        If they are not of one patient, or not in one frame of reference: where one lies in the other is then not known.
     """
     if not job.inputs:
         return _pixels(job.instances, volume)
+    if len({texts(one.instances[0].header, "PatientID") for one in job.inputs}) > 1:
+        raise NotEligible("The series name different patients, although they are of one study.")
     images: dict[str, Pixels] = {job.inputs[0].role: _pixels(job.instances, volume)}
     for one in job.inputs[1:]:
         other = load_volume(node.spool, one.instances, card.volume)

@@ -10,12 +10,12 @@ import pytest
 
 import dicom_node.catalog
 from ai.digest import bundle_digest, weights_digest
-from dicom_node.catalog import Catalog, load_catalog
+from dicom_node.catalog import Catalog, load_catalog, rule_sop_classes
 from dicom_node.domain.delivery import DimseDestination
 from dicom_node.domain.eligibility import Contrast
 from dicom_node.domain.job import Priority
 from dicom_node.domain.model import OutputKind
-from dicom_node.domain.rule import FACTS, Operator, Values, match_rule
+from dicom_node.domain.rule import FACTS, PREFERENCES, Operator, Preference, Values, match_rule
 from dicom_node.errors import ConfigurationError
 from dicom_node.settings import load_settings
 
@@ -162,7 +162,7 @@ implementation = { contains = "SIEMENS" }
         ('complete = "yes"', "when.complete: one_of: give true or false"),
         ("Modality = 2024-01-01", "when.Modality: one_of: only text, numbers and true or false"),
         ('PixelData = "x"', "when.PixelData: holds no value that a rule can compare"),
-        ("", "when: Dictionary should have at least 1 item"),
+        ("", "when: name at least one condition"),
         ("[whn]", "whn: there is no such key"),
         ("Modality = ", "not valid TOML"),
     ],
@@ -432,3 +432,45 @@ def test_a_shadow_needs_no_destination_and_sends_to_none(home: Path) -> None:
         rule.write_text(RULE.replace('destinations = ["pacs"]', more))
         found = next(each for each in load(home).rules if each.name == "chest")
         assert (found.shadow, found.destinations) == (True, ())
+
+
+STUDY_RULE = """\
+model = "organs"
+destinations = ["pacs"]
+wait_s = 600
+[inputs.late]
+SeriesDescription = { contains = "venous" }
+[inputs.early]
+SeriesDescription = { contains = "arterial" }
+SOPClassUID = "1.2.3"
+prefer = ["newest", "thinnest"]
+"""
+
+
+def test_a_rule_may_want_several_series_in_the_order_they_are_written(home: Path) -> None:
+    (home / "rules" / "organs.toml").write_text(STUDY_RULE)
+    (rule,) = load(home).rules
+    assert [role.name for role in rule.inputs] == ["late", "early"]
+    assert (rule.wait_s, rule.conditions) == (600, ())
+    assert rule.inputs[0].prefer == PREFERENCES
+    assert rule.inputs[1].prefer == (Preference.NEWEST, Preference.THINNEST)
+    assert rule_sop_classes(load_settings(home / "settings.toml", {})) == {"1.2.3"}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "problem"),
+    [
+        ('SeriesDescription = { contains = "venous" }', "", "inputs.late: name at least one condition"),
+        ('contains = "venous"', "at_least = 3", "inputs.late.SeriesDescription: at_least"),
+        ('"newest", ', '"fattest", ', "inputs.early.prefer: there is no 'fattest'; use thinnest"),
+        ("wait_s = 600", "wait_s = 0", "wait_s: "),
+    ],
+)
+def test_a_bad_role_is_refused_with_its_key(home: Path, old: str, new: str, problem: str) -> None:
+    (home / "rules" / "organs.toml").write_text(STUDY_RULE.replace(old, new))
+    assert any(problem in line for line in problems(home)), problems(home)
+
+
+def test_only_a_rule_of_several_series_waits(home: Path) -> None:
+    (home / "rules" / "organs.toml").write_text(f"wait_s = 60\n{RULE}")
+    assert any("wait_s: only a rule with [inputs.ROLE] waits" in line for line in problems(home))

@@ -11,9 +11,9 @@ from dicom_node.admin.api.version import version_router
 from dicom_node.admin.desk import desk_of
 from dicom_node.admin.trail import viewed
 from dicom_node.admin.trial import LONGEST_RULE, replay, try_on_file, try_on_series
-from dicom_node.catalog import parse_rule
 from dicom_node.db import browse, story
-from dicom_node.domain.rule import Match, Rule, Values
+from dicom_node.domain.rule import Match, Role, Rule, Values
+from dicom_node.rule_file import parse_rule
 
 router = version_router()
 
@@ -83,6 +83,7 @@ def replay_rule(request: Request, asked: shapes.ReplayRule) -> shapes.Replay:
         days=outcome.days,
         looked_at=outcome.looked_at,
         matched=outcome.matched,
+        studies=outcome.studies,
         gained=outcome.gained,
         lost=outcome.lost,
         new_jobs=outcome.new_jobs,
@@ -122,7 +123,14 @@ def _rule(rule: Rule) -> shapes.Rule:
         report_failures=rule.report_failures,
         shadow=rule.shadow,
         conditions=[str(condition) for condition in rule.conditions],
+        inputs=[_input(role) for role in rule.inputs],
+        wait_s=rule.wait_s if rule.inputs else None,
     )
+
+
+def _input(role: Role) -> shapes.RuleInput:
+    conditions = [str(condition) for condition in role.conditions]
+    return shapes.RuleInput(role=role.name, conditions=conditions, prefer=[each.value for each in role.prefer])
 
 
 def _matches(matches: list[Match]) -> list[shapes.Match]:

@@ -67,6 +67,16 @@ class DeliveryOfJob(_Shape):
     seen_at: datetime | None = None
 
 
+class InputOfJob(_Shape):
+    """One of the series of a job that works on several: what it is to the model."""
+
+    role: str
+    series_id: str
+    series_instance_uid: str
+    series_description: str
+    series_revision: int
+
+
 class Progress(_Shape):
     """How far a running job is, estimated; `share` and `left_s` are null where the model has no history."""
 
@@ -76,7 +86,7 @@ class Progress(_Shape):
 
 
 class Job(_Shape):
-    """One model on one complete series."""
+    """One model on one complete series; or on several of a study, the first of which is the one that it names."""
 
     id: str
     state: JobStateName
@@ -103,6 +113,7 @@ class Job(_Shape):
     series_instance_uid: str
     series_description: str
     steps_s: dict[str, float]
+    inputs: list[InputOfJob]
     results: list[ResultOfJob]
     deliveries: list[DeliveryOfJob]
     progress: Progress | None = None
@@ -215,8 +226,20 @@ class Model(BaseModel):
     usual_s: float | None
 
 
+class RuleInput(BaseModel):
+    """One of the series that a rule wants of a study: `conditions` beside those of the rule, and what is preferred."""
+
+    role: str
+    conditions: list[str]
+    prefer: list[str]
+
+
 class Rule(BaseModel):
-    """A rule; `conditions` in words. What a shadow makes is kept and never sent."""
+    """A rule; `conditions` in words. What a shadow makes is kept and never sent.
+
+    `inputs` are the series that it wants of a study, and `wait_s` how long it waits for them; empty and null of a rule
+    that is asked about one series.
+    """
 
     name: str
     enabled: bool
@@ -226,6 +249,8 @@ class Rule(BaseModel):
     priority: str
     report_failures: bool
     conditions: list[str]
+    inputs: list[RuleInput]
+    wait_s: float | None
 
 
 class RuleText(BaseModel):
@@ -257,13 +282,15 @@ class Reason(_Shape):
     condition: str
     held: bool
     found: str
+    role: str = ""
 
 
 class Match(_Shape):
-    """What one rule said, with the reason of every condition."""
+    """What one rule said, with the reason of every condition. `roles`: those of a study's rule that the series fits."""
 
     rule: str
     matched: bool
+    roles: list[str]
     reasons: list[Reason]
 
 
@@ -292,14 +319,16 @@ class Replay(BaseModel):
     """What a changed rule would have done with the series of the last days.
 
     `gained` and `lost` are against the rule of that name as it is. `new_jobs` of the `matched` have no job of the model
-    yet. `model_s` is how long the model would have computed for all that match, by the median of its last `history`
-    runs, and `model_s_per_day` that of one day; null without any. `truncated`: there were more series than were looked
-    at. `series`: at most 50, those first about which the two disagree.
+    yet; of a rule that wants several series, `studies` says how many studies fill all its roles, and `new_jobs` counts
+    these (null of another rule). `model_s` is how long the model would have computed for all of them, by the median of
+    its last `history` runs, and `model_s_per_day` that of one day; null without any. `truncated`: there were more
+    series than were looked at. `series`: at most 50, those first about which the two disagree.
     """
 
     days: int
     looked_at: int
     matched: int
+    studies: int | None
     gained: int
     lost: int
     new_jobs: int

@@ -13,12 +13,13 @@ from dicom_node.admin.pages.models import WEEK
 from dicom_node.admin.paper import page
 from dicom_node.admin.trail import viewed
 from dicom_node.admin.trial import LONGEST_REPLAY, LONGEST_RULE, replay, try_on_file, try_on_series
-from dicom_node.catalog import parse_rule, rule_texts
+from dicom_node.catalog import rule_texts
 from dicom_node.db import browse, overview, story
 from dicom_node.db.engine import utc_now
 from dicom_node.domain.people import Right
 from dicom_node.domain.rule import Rule, Values
 from dicom_node.errors import ConflictError, NotFoundError
+from dicom_node.rule_file import parse_rule
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
 DAYS = (1, 7, 30, 90)

@@ -118,3 +118,36 @@ def test_a_token_that_may_not_view_asks_nothing(filled: Filled) -> None:
     storing = filled[0].client(filled[0].token("otto", Right.STORE))
     assert storing.post("/api/v1/rules/test", json={"series": "A-few"}).status_code == 403
     assert storing.post("/api/v1/rules/replay", json={"rule": RULE}).status_code == 403
+
+
+STUDY_RULE = """\
+name = "chest_ct"
+model = "lung_ct"
+destinations = ["pacs"]
+[when]
+Modality = "CT"
+[inputs.whole]
+slices = { at_least = 10 }
+"""
+
+
+def test_a_rule_of_several_series_says_which_role_one_would_fill_and_in_how_many_studies_all_are(
+    filled: Filled, reader: TestClient
+) -> None:
+    node, made = filled
+    every = len(node.jobs())
+    pair = STUDY_RULE + "[inputs.many]\nslices = { at_least = 1000 }\n"
+    (job,) = node.jobs(job=made["completed"])
+    (match,) = reader.post("/api/v1/rules/test", json={"series": job["id"], "rule": pair}).json()["matches"]
+    assert (match["matched"], match["roles"]) == (True, ["whole"])
+    assert [(r["role"], r["held"]) for r in match["reasons"]] == [("", True), ("whole", True), ("many", False)]
+
+    alone, both = (
+        reader.post("/api/v1/rules/replay", json={"rule": rule, "days": 7}).json() for rule in (STUDY_RULE, pair)
+    )
+    assert (alone["matched"], alone["studies"], alone["new_jobs"]) == (every, every, 0)
+    assert (both["matched"], both["studies"], both["new_jobs"], both["model_s"]) == (every, 0, 0, 0.0)
+
+    (rule,) = reader.get("/api/v1/rules").json()
+    assert (rule["inputs"], rule["wait_s"]) == ([], None)
+    assert reader.get(f"/api/v1/jobs/{job['id']}").json()["inputs"] == []

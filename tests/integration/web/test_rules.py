@@ -92,6 +92,16 @@ def test_a_replay_counts_what_the_changed_rule_would_have_matched_and_cost(fille
     assert f"lung_ct would have computed {span(computed)} in all" in narrower
 
 
+def test_a_rule_of_several_series_is_shown_with_its_roles(filled: Filled) -> None:
+    vera = filled[0].signed_in("vera")
+    rule = f"{RULE}[inputs.whole]\nslices = {{ at_least = 10 }}\n[inputs.many]\nslices = {{ at_least = 1000 }}\n"
+    asked = {"csrf": csrf(vera), "text": rule, "series": filled[1]["completed"], "days": "7"}
+    shown = text(vera.post("/rules/try", data=asked).text)
+    assert "matches as written as whole" in shown
+    assert "no many: slices at least 1000" in shown
+    assert "and fill every role in 0 studies." in text(vera.post("/rules/replay", data=asked).text)
+
+
 def test_a_rule_that_is_wrong_is_told_as_check_tells_it(filled: Filled) -> None:
     vera = filled[0].signed_in("vera")
     for written, told in (

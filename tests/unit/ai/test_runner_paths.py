@@ -255,6 +255,18 @@ def tumour(tmp_path_factory: pytest.TempPathFactory) -> Bundle:
     return Bundle.load(change(folder, image, pred))
 
 
+def test_the_answer_lies_on_the_series_that_is_given_first_whichever_the_bundle_names_first(tumour: Bundle) -> None:
+    first = two_blobs(np.stack(ORIENTATIONS["sagittal"], axis=1), (1.5, 2.0, 2.0))
+    other = two_blobs(np.stack(next(iter(ORIENTATIONS.values())), axis=1), (3.0, 1.5, 2.0))
+    other.array[np.linalg.norm(_lps(other) - LEFT_MM, axis=-1) < 20] = -500
+
+    answer = tumour.predict({"T2": first, "T1": other})
+
+    core = answer.mask("core")
+    assert core.shape == first.array.shape != other.array.shape
+    assert _lps(first)[core].mean(axis=0) == pytest.approx(RIGHT_MM, abs=1)
+
+
 def test_a_series_that_is_missing_is_named(tumour: Bundle) -> None:
     with pytest.raises(BundleError, match=r"needs T1, T2; it was not given T2"):
         tumour.predict({"T1": two_blobs(np.eye(3), (5.0, 5.0, 5.0))})

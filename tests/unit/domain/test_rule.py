@@ -7,7 +7,7 @@ import string
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dicom_node.domain.rule import Condition, Operator, Rule, Scalar, Values, match_rule
+from dicom_node.domain.rule import Condition, Operator, Role, Rule, Scalar, Values, match_rule
 
 texts = st.text(alphabet=string.printable + "äß\0µ", max_size=12)
 scalars: st.SearchStrategy[Scalar] = st.one_of(texts, st.integers(), st.floats(), st.booleans())
@@ -115,3 +115,20 @@ def test_the_reasons_read_as_an_administrator_would_say_them() -> None:
 def test_long_values_are_cut_in_the_reasons() -> None:
     match = match_rule(rule(Condition("ProtocolName", Operator.ONE_OF, ("x",))), {"ProtocolName": ("y" * 1000,)})
     assert len(str(match)) < 160
+
+
+def test_a_series_is_asked_about_every_role_and_needs_the_conditions_of_all_series_too() -> None:
+    mr, plain, flair = (
+        Condition("Modality", Operator.ONE_OF, ("MR",)),
+        Condition("SeriesDescription", Operator.CONTAINS, ("t1",)),
+        Condition("SeriesDescription", Operator.CONTAINS, ("flair",)),
+    )
+    brats = Rule("brats", "brats", ("pacs",), (mr,), inputs=(Role("T1", (plain,)), Role("FLAIR", (flair,))))
+    assert brats.keys == {"Modality", "SeriesDescription"}
+    match = match_rule(brats, {"Modality": ("MR",), "SeriesDescription": ("T1 mprage",)})
+    assert (match.matched, match.roles) == (True, ("T1",))
+    assert str(match) == "rule brats matched as T1: Modality is MR: yes; T1: SeriesDescription contains t1: yes"
+    match = match_rule(brats, {"Modality": ("MR",), "SeriesDescription": ("dwi",)})
+    assert (match.matched, match.roles) == (False, ())
+    assert "T1: SeriesDescription contains t1: no, dwi; FLAIR: SeriesDescription contains flair: no, dwi" in str(match)
+    assert not match_rule(brats, {"Modality": ("CT",), "SeriesDescription": ("t1 flair",)}).matched
