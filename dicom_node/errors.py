@@ -16,6 +16,7 @@
     |- ProtocolError                a peer broke the upper layer protocol or DIMSE; costs its association
     |  `- TlsFailed                 a connection over TLS that did not come about, or broke
     |- GeometryError                a series that cannot be one volume; the text says why
+    |  `- MissingSlices             slices are missing among those that are there
     |- NotEligible                  a volume that the model was not made for; the text says why
     |- SignInRefused                an OpenID provider vouches for nobody who may come in; the text says why
     |- ProviderAway                 the OpenID provider does not answer                                  (retry)
@@ -125,6 +126,10 @@ class TlsFailed(ProtocolError):
 
 class GeometryError(NodeError):
     """The instances of a series do not form one volume. Never guessed over: the text says why."""
+
+
+class MissingSlices(GeometryError):
+    """Slices are missing among those that are there. They may still come."""
 
 
 class NotEligible(NodeError):

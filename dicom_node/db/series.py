@@ -209,7 +209,7 @@ def closed_since(tx: Connection, since: datetime, limit: int) -> Sequence[Row[An
 def write_verdict(tx: Connection, series_id: str, verdict: Verdict) -> None:
     """Keep what examination found in the row of the series."""
     set_aside = [{"sop_instance_uid": uid, "reason": reason} for uid, reason in verdict.set_aside]
-    found = {**verdict.facts, "set_aside": set_aside}
+    found = {**verdict.facts, "set_aside": set_aside, "lacks_slices": verdict.lacks_slices}
     tx.execute(update(t.series).where(_s.id == series_id).values(verdict=found, refusal=verdict.refusal))
 
 

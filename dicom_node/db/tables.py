@@ -134,7 +134,7 @@ study = Table(
 # settle_at: when it has been quiet for long enough; patient_until: when nobody waits any longer for what is missing.
 # ask_at: when to ask next how many instances it has; null where nobody is asked. told_count: what was told last,
 # told_at when it was so, and told who told what, or why not.
-# verdict: what assembly found at the last closing: {"slices": n, "spacing_mm": ..., "set_aside": [...], ...}
+# verdict: what assembly found at the last closing: {"slices": n, "lacks_slices": ..., "set_aside": [...], ...}
 # refusal: why the instances are no volume; null when they are one.
 # no_job_reason: why there is no job although the series is complete; null when there is one.
 # images_deleted_at: when retention took the instances, rows and files; null while they are here.

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from statistics import median_low
 
-from dicom_node.errors import GeometryError
+from dicom_node.errors import GeometryError, MissingSlices
 
 Vector = tuple[float, ...]
 
@@ -171,8 +171,10 @@ def check_regular(ordered: Sequence[Plane]) -> float:
 
     Raises
     ------
+    MissingSlices
+        Naming the place of a gap.
     GeometryError
-        Naming the place of a gap, or the steps that differ.
+        Naming the steps that differ.
     """
     if len(ordered) < FEWEST_SLICES:
         raise GeometryError(
@@ -186,7 +188,7 @@ def check_regular(ordered: Sequence[Plane]) -> float:
         k = gaps[0]
         missing = max(1, round(steps[k] / usual) - 1)
         more = f", and {count(len(gaps) - 1, 'more gap')}" if len(gaps) > 1 else ""
-        raise GeometryError(
+        raise MissingSlices(
             f"A gap: {mm(steps[k])} between the slices at {mm(places[k])} and {mm(places[k + 1])}, where the step is "
             f"{mm(usual)}; about {count(missing, 'slice')} missing there{more}."
         )

@@ -26,7 +26,7 @@ from dicom_node.domain.geometry import (
 from dicom_node.domain.header import numbers, texts
 from dicom_node.domain.projection import examine_images, is_single_image
 from dicom_node.domain.volumes import PASSING, TELLS_APART, Choice, Part, several, split, take, told_apart
-from dicom_node.errors import GeometryError
+from dicom_node.errors import GeometryError, MissingSlices
 
 # Read from every instance at receipt and kept in its row: what routing, completeness and geometry ask for.
 # Nothing here names a person but PatientID, without which two patients in one series could not be told apart.
@@ -108,6 +108,12 @@ class Slice:
         return f"{self.sop_instance_uid} frame {self.frame}" if self.frame else self.sop_instance_uid
 
 
+class Gap(str):
+    """A reason why slices are no volume, of a kind of its own: some are missing among them, and may still come."""
+
+    __slots__ = ()
+
+
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What examination found.
@@ -142,7 +148,7 @@ class Verdict:
     @property
     def lacks_slices(self) -> bool:
         """Whether slices are missing among those that are there."""
-        return any((one or "").startswith("A gap: ") for one in (self.refusal, *(part.refusal for part in self.parts)))
+        return any(isinstance(one, Gap) for one in (self.refusal, *(part.refusal for part in self.parts)))
 
 
 def examine(
@@ -306,6 +312,8 @@ def _check_count(received: int, expected: int | None) -> None:
 def _why_no_volume(slices: Sequence[Slice], planes: Sequence[Plane], facts: dict[str, Any]) -> str | None:
     try:
         _check_volume(slices, planes, facts)
+    except MissingSlices as error:
+        return Gap(error)
     except GeometryError as error:
         return str(error)
     return None

@@ -320,11 +320,13 @@ def test_late_instances_take_a_report_back_that_is_not_written_yet(both: Site) -
     both.store(paths[:4] + paths[5:])
     both.pass_time(121)
     both.assembler().sweep()
+    assert both.one().verdict["lacks_slices"]
     both.store(paths[4:5])
     both.pass_time(31)
     both.assembler().sweep()
     refused, new = both.jobs()
     assert (refused.state, refused.report) == ("failed", "canceled")
+    assert not both.one().verdict["lacks_slices"]
     assert (new.state, new.supersedes, new.report) == ("scheduled", refused.id, None)
     assert both.detail("job superseded")["by"] == new.id
 
