@@ -20,10 +20,11 @@ import shutil
 import struct
 import time
 from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor, wait
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
+from threading import Lock
 from uuid import uuid4
 
 from dicom_node.digest import Digest
@@ -48,7 +49,7 @@ class Spool:
         self.root = root
         self.reserve_mib = reserve_mib
         self._hour = ""
-        self._syncing = ThreadPoolExecutor(8, thread_name_prefix="sync")  # threads start when they are needed
+        self._names = Names()
 
     def prepare(self) -> None:
         """Make the folders.
@@ -75,7 +76,9 @@ class Spool:
             arriving.discard()
 
     def keep(self, arrived: Sequence[Incoming]) -> list[str]:
-        """Make arrived files durable: contents synced, then renamed into place, then their folder synced.
+        """Make arrived files durable: named, then their contents and the folder with their names synced, side by side.
+
+        A name that comes to the disk before its contents does no harm: as yet no row speaks of it.
 
         Parameters
         ----------
@@ -94,19 +97,17 @@ class Spool:
         """
         paths: list[str] = []
         try:
-            if len(arrived) == 1:
-                arrived[0].sync()
-            else:  # side by side: the file system's journal then takes several syncs in one write
-                syncs = [self._syncing.submit(one.sync) for one in arrived]
-                wait(syncs)  # all of them, for a file that is being synced must not be closed
-                for sync in syncs:
-                    sync.result()
             folder = self._folder_of_this_hour()
             paths += [f"instances/{folder.name}/{uuid4().hex}.dcm" for _ in arrived]
             for one, path in zip(arrived, paths, strict=True):
                 one.path.rename(self.root / path)
-            sync_folder(folder)
-            for one in arrived:  # not earlier: what is closed and not yet renamed would be swept
+            names = self._names.sync_soon(folder)
+            try:
+                for one in arrived:
+                    one.sync()
+            finally:
+                names.result()
+            for one in arrived:
                 one.close()
         except OSError:
             for one in arrived:
@@ -347,6 +348,27 @@ class Incoming:
         self.size += len(data)
         while data:
             data = data[os.write(self._fd, data) :]
+
+
+class Names:
+    """Waits until the names in folders are on disk, in a thread of its own: once for all who ask meanwhile."""
+
+    def __init__(self) -> None:
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="names")  # starts when it is needed
+        self._lock = Lock()
+        self._asked: dict[Path, Future[None]] = {}  # not yet begun
+
+    def sync_soon(self, folder: Path) -> Future[None]:
+        """Sync a folder with every name that is in it now."""
+        with self._lock:
+            if folder not in self._asked:
+                self._asked[folder] = self._thread.submit(self._sync, folder)
+            return self._asked[folder]
+
+    def _sync(self, folder: Path) -> None:
+        with self._lock:
+            del self._asked[folder]  # who asks from now on may come too late for this one
+        sync_folder(folder)
 
 
 def sync_folder(folder: Path) -> None:

@@ -104,6 +104,11 @@ def is_away(error: Exception) -> bool:
     return error.connection_invalidated or isinstance(error, (OperationalError, InterfaceError))
 
 
+def is_lost(error: Exception) -> bool:
+    """Whether an error says that a connection ended while nobody used it; another one may be had at once."""
+    return isinstance(error, DBAPIError) and error.connection_invalidated
+
+
 def utc_now() -> datetime:
     """Read the host's clock: aware and in UTC, as stored in the tables."""
     return datetime.now(UTC)

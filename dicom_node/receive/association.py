@@ -128,7 +128,7 @@ class Association:
         self._peer_max_pdu = 0
         self._window = 1
         self._is_leaving = False  # the peer wants to release, and is still owed answers
-        self._storing: list[Arrival] = []  # complete, and not yet answered
+        self._storing: list[Arrival] = []  # complete, and perhaps not yet written
         self._context_id = 0  # of the message that is arriving
         self._command_set = bytearray()
         self._command: Command | None = None  # complete, its data set is arriving
@@ -148,9 +148,14 @@ class Association:
     @property
     def is_busy(self) -> bool:
         """Whether nothing more is taken up until an answer is given."""
-        if self.under_way >= self._window:
+        if self.under_way >= self._window or self._is_leaving:
             return True
-        return self._is_leaving or sum(a.queued - a.written for a in self._storing) > LONGEST_WAIT_BYTES
+        return bool(self._storing) and self._unwritten() > LONGEST_WAIT_BYTES
+
+    def _unwritten(self) -> int:
+        """How many bytes wait for the disk, of data sets that are complete."""
+        self._storing = [arrival for arrival in self._storing if arrival.written < arrival.queued]
+        return sum(arrival.queued - arrival.written for arrival in self._storing)
 
     @property
     def is_our_turn(self) -> bool:
@@ -481,7 +486,6 @@ class Association:
             self._hub.leave(self.sender.calling_ae, self._promised.pop(0)[1])
 
     def _stored(self, context_id: int, command: Command, status: int, comment: str) -> None:
-        self._storing.pop(0)  # answers come in the order in which the data sets were complete
         if status == dimse.SUCCESS:
             self.stored += 1
         else:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 from pydicom.uid import DeflatedExplicitVRLittleEndian
@@ -13,6 +13,7 @@ from dicom_node.db.instances import NewInstance, Sender, Stored
 from dicom_node.domain.uids import IMPLEMENTATION_CLASS_UID, IMPLEMENTATION_VERSION_NAME, is_uid
 from dicom_node.errors import CannotUnderstand, DataSetMismatch, OutOfResources, StoreError
 from dicom_node.spool import Incoming, Spool
+from dicom_node.store.hands import Hand
 from dicom_node.store.header import Source, read_header, read_series_uid
 from dicom_node.store.inflated import check_inflated
 
@@ -29,7 +30,7 @@ class Answer(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Arrival:
-    """One instance on its way: filled by the disk thread, ended by the commit thread.
+    """One instance on its way: filled by one thread, ended by the one that commits.
 
     Attributes
     ----------
@@ -37,14 +38,16 @@ class Arrival:
         As announced, by a command set or by file meta information; the data set has to say the same.
     study_instance_uid : str
         The only study that the sender means; empty for any.
+    hand : Hand, optional
+        The thread that writes it; None before the first piece is handed over.
     pending : list
         Pieces of the data set that wait for more, so that not each of them is handed over alone.
     queued, written : int
-        Bytes that came and bytes that the disk thread is done with; each is written by one thread only.
+        Bytes that came and bytes that the disk has; each is written by one thread only.
     series_instance_uid : str
         Which series an instance belongs to that cannot be stored, where that could be read.
     on_room : callable, optional
-        Called from the disk thread once it has caught up; None while nobody waits for that.
+        Called from the thread that writes once it has caught up; None while nobody waits for that.
     outcome : Stored, optional
         Whether it was stored now or before, once that is settled.
     """
@@ -55,6 +58,7 @@ class Arrival:
     transfer_syntax_uid: str
     answer: Answer
     study_instance_uid: str = ""
+    hand: Hand | None = None
     pending: list[memoryview | bytes] = field(default_factory=list)
     pending_bytes: int = 0
     queued: int = 0
@@ -121,6 +125,19 @@ class Arrival:
         """Read which series it belongs to, `data` being what could not be written."""
         begin: Source = _Beginning(data) if self.file is None or not self.written else self.file
         self.series_instance_uid = read_series_uid(begin, self.transfer_syntax_uid)
+
+    def keep(self, spool: Spool) -> None:
+        """Make it durable; its row is to be written then.
+
+        Raises
+        ------
+        OSError
+            If the disk is full or broken.
+        """
+        assert self.file is not None
+        assert self.instance is not None
+        (path,) = spool.keep([self.file])
+        self.instance = replace(self.instance, path=path)
 
     def discard(self) -> None:
         """Delete what has been written."""

@@ -1,8 +1,9 @@
 """Store instances: 0x0000 is a promise, given once the file is synced and the row committed.
 
-Two threads stand behind the loop of whoever talks to peers, so that neither a slow disk nor a slow database keeps it
-from answering: one writes what arrives, one syncs and commits. The second takes everything that has become complete
-meanwhile, from all peers, and pays for the disk once: group commit.
+A few threads stand behind the loop of whoever talks to peers, so that neither a slow disk nor a slow database keeps it
+from answering. Each takes an instance the whole way: it writes what arrives, syncs it, and then commits it together
+with everything that has become ready meanwhile, from all peers, unless another thread is just doing so: then that one
+takes it along. So a single peer waits for no thread but one, and many peers pay for a commit once.
 
 ==========================================  ======================================================================
 status (PS3.4 B.2.3, PS3.7 annex C)          when
@@ -19,47 +20,43 @@ status (PS3.4 B.2.3, PS3.7 annex C)          when
 from __future__ import annotations
 
 import logging
-import queue
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+import time
+from collections import deque
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import dataclass
 from functools import partial
-from threading import Thread
-from typing import Any
+from operator import attrgetter
+from threading import Lock
 
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Engine
 
-from dicom_node.db.audit import record
-from dicom_node.db.engine import is_away
-from dicom_node.db.instances import NewInstance, Stored, store_instances
-from dicom_node.db.settled import Settled
-from dicom_node.db.unstored import note_unstored
-from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.completeness import Sources
-from dicom_node.errors import DuplicateDiffers, OutOfResources, StoreError
+from dicom_node.errors import OutOfResources, StoreError
 from dicom_node.spool import Spool
 from dicom_node.store.arrival import Arrival
+from dicom_node.store.hands import Hand
+from dicom_node.store.rows import Note, Rows
 
 logger = logging.getLogger(__name__)
 
+HANDS = 8
 MOST_AT_ONCE = 64
-MOST_UNTOLD = 10_000
 _TELL_AGAIN_S = 5.0
-_ENOUGH_BYTES = 128 * 1024  # to be handed to a disk thread that is busy with the same data set
+_ENOUGH_BYTES = 256 * 1024  # to be handed over before a data set is complete
 
 SUCCESS = 0x0000
-
-Note = Callable[[Connection], None]
 
 
 @dataclass(frozen=True, slots=True)
 class Task:
-    """Something else that the commit thread does with the database."""
+    """Something else that is done with the database, by whoever commits."""
 
     run: Callable[[Engine], None]
 
 
 class Storage:
-    """The two threads, and what the loop hands to them. Its methods return at once.
+    """The threads, and what the loop hands to them. Its methods return at once.
 
     Parameters
     ----------
@@ -70,66 +67,73 @@ class Storage:
     def __init__(self, spool: Spool, engine: Engine, sources: Sources) -> None:
         self._spool = spool
         self._engine = engine
-        self._sources = sources
-        self._disk: queue.SimpleQueue[Callable[[], None] | None] = queue.SimpleQueue()
-        self._commits: queue.SimpleQueue[Arrival | Task | Note | None] = queue.SimpleQueue()
-        self._settled = Settled()  # the commit thread's
-        self._untold: list[Note] = []  # for the audit trail, not yet committed
-        self._threads = [
-            Thread(target=self._write_all, name="write", daemon=True),
-            Thread(target=self._commit_all, name="commit", daemon=True),
-        ]
+        self._hands = [Hand(number, self._commit_ready, self._tell_again_after) for number in range(HANDS)]
+        self._ready: deque[Arrival | Task | Note] = deque()  # to be committed
+        self._committing = Lock()  # whoever holds it has what follows
+        self._rows = Rows(spool, engine, sources)
 
     def start(self) -> None:
         """Start the threads."""
-        for thread in self._threads:
-            thread.start()
+        for hand in self._hands:
+            hand.start()
 
     def stop(self, timeout_s: float) -> None:
         """Finish what was handed over, and end the threads."""
-        self._disk.put(None)
-        for thread in self._threads:
-            thread.join(timeout_s)
+        until = time.monotonic() + timeout_s
+        for hand in self._hands:
+            hand.end()
+        for hand in self._hands:
+            hand.join(until)
+        if not self._is_alive():
+            self._rows.disconnect()
 
     def tell_last(self) -> None:
         """Write what was told after `stop`: how associations ended that got their last answer only then."""
-        if not self._threads[-1].is_alive():
-            while not self._commits.empty():
-                item = self._commits.get()
-                self._untold += [item] if callable(item) else []
-            self._tell()
+        if not self._is_alive():
+            self._commit_ready(None)
+            self._rows.disconnect()
+
+    def _is_alive(self) -> bool:
+        return any(hand.is_alive for hand in self._hands)
 
     def write(self, arrival: Arrival, data: memoryview | bytes) -> None:
         """Append to the data set."""
         arrival.hold(data)
-        if arrival.pending_bytes >= _ENOUGH_BYTES or arrival.written + arrival.pending_bytes == arrival.queued:
-            self._disk.put(partial(self._write, arrival, arrival.take_pending()))
+        if arrival.pending_bytes >= _ENOUGH_BYTES:
+            self._hand_of(arrival).do(partial(self._write, arrival, arrival.take_pending()))
 
     def finish(self, arrival: Arrival) -> None:
         """Store what arrived; `arrival.answer` is called once that is settled."""
-        self._disk.put(partial(self._finish, arrival, arrival.take_pending()))
+        self._hand_of(arrival).do(partial(self._finish, arrival, arrival.take_pending()))
 
     def abandon(self, arrival: Arrival) -> None:
         """Forget a data set whose rest will not come."""
-        self._disk.put(arrival.discard)
+        self._hand_of(arrival).do(partial(self._abandon, arrival))
 
     def do(self, run: Callable[[Engine], None]) -> None:
-        """Have the commit thread do something with the database, after what was handed over before."""
-        self._commits.put(Task(run))
+        """Have something done with the database, after what has been answered before."""
+        self._commit_soon(Task(run))
 
     def tell(self, note: Note) -> None:
         """Write something to the database, later if it is away."""
-        self._commits.put(note)
+        self._commit_soon(note)
 
-    # The disk thread
+    def _hand_of(self, arrival: Arrival) -> Hand:
+        """Choose who has least to do for an instance that has just begun; one that is idle, if there is one."""
+        if arrival.hand is None:
+            arrival.hand = self._least_burdened()
+            arrival.hand.count(1)
+        return arrival.hand
 
-    def _write_all(self) -> None:
-        while (step := self._disk.get()) is not None:
-            try:
-                step()
-            except Exception:  # one data set must not cost the thread that writes all of them
-                logger.exception("the disk thread failed in one step")
-        self._commits.put(None)
+    def _least_burdened(self) -> Hand:
+        return min(self._hands, key=attrgetter("burden"))
+
+    def _commit_soon(self, item: Task | Note) -> None:
+        self._ready.append(item)
+        hand = self._least_burdened()
+        hand.do(partial(self._commit_ready, hand))
+
+    # Writing: each instance by one thread
 
     def _write(self, arrival: Arrival, pieces: list[memoryview | bytes]) -> None:
         for data in pieces:
@@ -149,104 +153,57 @@ class Storage:
         if arrival.error is None:
             try:
                 arrival.identify()
+                arrival.keep(self._spool)
             except Exception as error:  # noqa: BLE001 - whatever it was, the peer is owed an answer
                 arrival.error = _problem(error)
         if arrival.error is not None:
             arrival.discard()
-        self._commits.put(arrival)
+        self._ready.append(arrival)
+        self._commit_ready(arrival.hand)
 
-    # The commit thread
+    def _abandon(self, arrival: Arrival) -> None:
+        self._leave(arrival)
+        arrival.discard()
 
-    def _commit_all(self) -> None:
-        ending = False
-        while not ending:
-            items = self._gather()
-            ending = None in items
-            arrivals = [item for item in items if isinstance(item, Arrival)]
+    @staticmethod
+    def _leave(arrival: Arrival) -> None:
+        if arrival.hand is not None:
+            arrival.hand.count(-1)
+
+    # Committing: by one thread at a time, for all
+
+    def _commit_ready(self, hand: Hand | None) -> None:
+        """Commit what is ready. Who finds another thread at it may go: that one looks again before it leaves."""
+        is_told = True
+        while (self._ready or (self._rows.has_untold and is_told)) and self._committing.acquire(blocking=False):
             try:
-                self._settle(arrivals)
-            except Exception:  # whatever it was, the peers get an answer and the thread lives on
-                logger.exception("%d instances were not stored", len(arrivals))
-                for arrival in arrivals:
-                    arrival.error = arrival.error or StoreError("processing failure")
+                with hand.committing() if hand else nullcontext():
+                    is_told = self._commit_some(self._take_some())
+            finally:
+                self._committing.release()
+
+    def _take_some(self) -> list[Arrival | Task | Note]:
+        return [self._ready.popleft() for _ in range(min(len(self._ready), MOST_AT_ONCE))]
+
+    def _commit_some(self, items: list[Arrival | Task | Note]) -> bool:
+        """Commit and answer; whether there is nothing left to be told to the database."""
+        arrivals = [item for item in items if isinstance(item, Arrival)]
+        try:
+            self._rows.settle(arrivals)
+        except Exception:  # whatever it was, the peers get an answer and the thread lives on
+            logger.exception("%d instances were not stored", len(arrivals))
             for arrival in arrivals:
-                _answer(arrival)
-            for task in (item for item in items if isinstance(item, Task)):
-                task.run(self._engine)
-            self._untold += [item for item in items if callable(item)]
-            self._tell()
+                arrival.error = arrival.error or StoreError("processing failure")
+        for arrival in arrivals:
+            self._leave(arrival)
+            _answer(arrival)
+        for task in (item for item in items if isinstance(item, Task)):
+            task.run(self._engine)
+        self._rows.tell([item for item in items if callable(item)])
+        return not self._rows.has_untold
 
-    def _gather(self) -> list[Arrival | Task | Note | None]:
-        """Wait for something to do, then take what else is there."""
-        items: list[Arrival | Task | Note | None] = []
-        try:
-            items.append(self._commits.get(timeout=_TELL_AGAIN_S if self._untold else None))
-            while items[-1] is not None and len(items) < MOST_AT_ONCE:
-                items.append(self._commits.get_nowait())
-        except queue.Empty:
-            pass
-        return items
-
-    def _settle(self, arrivals: Sequence[Arrival]) -> None:
-        """Make files and rows of everything that is in order; what is refused gets its `error`."""
-        complete = [a for a in arrivals if a.error is None]
-        if complete:
-            self._commit(self._keep(complete))
-        self._untold += [partial(_record_refusal, a) for a in arrivals if a.error is not None]
-
-    def _keep(self, complete: list[Arrival]) -> list[tuple[Arrival, NewInstance]]:
-        """Make the files durable; their rows, to be written."""
-        files = [a.file for a in complete if a.file is not None]
-        try:
-            paths = self._spool.keep(files)
-        except OSError as error:
-            _refuse(complete, OutOfResources(f"the spool cannot be synced: {error.strerror}"))
-            return []
-        return [(a, replace(a.instance, path=path)) for a, path in zip(complete, paths, strict=True) if a.instance]
-
-    def _commit(self, kept: list[tuple[Arrival, NewInstance]]) -> None:
-        """Write the rows of all in one transaction; of each alone and anew, when one of them cannot be stored."""
-        if not kept:
-            return
-        in_doubt = False
-        try:
-            with self._engine.connect() as connection, connection.begin() as tx:
-                news = [new for _, new in kept]
-                outcomes = store_instances(connection, news, self._sources, self._spool.has_digest, self._settled)
-                in_doubt = True
-                tx.commit()
-        except Exception as error:  # noqa: BLE001 - told by _refusal; the peers are owed an answer in any case
-            may_be_outdated = self._settled.clear()
-            if (len(kept) > 1 or may_be_outdated) and not in_doubt and not is_away(error):
-                for one in kept:
-                    self._commit([one])
-                return
-            _refuse([arrival for arrival, _ in kept], _refusal(error))
-            if not in_doubt:  # when a commit breaks, the rows may be there all the same: then the files must be
-                for _, new in kept:
-                    self._spool.delete(new.path)
-            return
-        for (arrival, new), outcome in zip(kept, outcomes, strict=True):
-            arrival.outcome = outcome
-            if outcome is not Stored.NEW:
-                self._spool.delete(new.path)
-            if outcome is Stored.DIFFERS:
-                arrival.error = DuplicateDiffers("this SOP Instance UID is stored with other bytes")
-
-    def _tell(self) -> None:
-        """Write the notes; while the database is away they wait."""
-        if not self._untold:
-            return
-        try:
-            with self._engine.begin() as tx:
-                for note in self._untold:
-                    _write_down(note, tx)
-        except Exception as error:
-            if is_away(error):
-                del self._untold[:-MOST_UNTOLD]
-                return
-            logger.exception("%d notes for the audit trail cannot be written", len(self._untold))
-        self._untold.clear()
+    def _tell_again_after(self) -> float | None:
+        return _TELL_AGAIN_S if self._rows.has_untold else None
 
 
 def _problem(error: Exception) -> StoreError:
@@ -259,50 +216,8 @@ def _problem(error: Exception) -> StoreError:
     return StoreError("processing failure")
 
 
-def _write_down(note: Note, tx: Connection) -> None:
-    """Write one note, in a savepoint: one that no database takes must not cost the others."""
-    try:
-        with tx.begin_nested():
-            note(tx)
-    except Exception as error:
-        if is_away(error):
-            raise
-        logger.exception("a note for the audit trail cannot be written")
-
-
-def _refusal(error: Exception) -> StoreError:
-    if is_away(error):
-        logger.warning("instances are refused, the database is away: %s", type(error).__name__)
-        return OutOfResources("the database does not answer")
-    logger.error("an instance cannot be stored", exc_info=error)
-    return StoreError("processing failure")
-
-
-def _refuse(arrivals: Sequence[Arrival], error: StoreError) -> None:
-    for arrival in arrivals:
-        arrival.error = error
-
-
 def _answer(arrival: Arrival) -> None:
     if arrival.error is None:
         arrival.answer(SUCCESS, "")
     else:
         arrival.answer(arrival.error.status, str(arrival.error))
-
-
-def _record_refusal(arrival: Arrival, tx: Connection) -> None:
-    assert arrival.error is not None
-    if isinstance(arrival.error, DuplicateDiffers):
-        return  # store_instances has told it, with both checksums
-    detail: dict[str, Any] = {
-        "instance": arrival.sop_instance_uid[:64],
-        "status": f"0x{arrival.error.status:04X}",
-        "reason": str(arrival.error),
-        "from": arrival.sender.calling_ae,
-        "address": arrival.sender.address,
-    }
-    who = arrival.sender
-    record(tx, AuditEvent(Event.INSTANCE_REFUSED, association_id=who.id, actor=who.actor, detail=detail))
-    series = arrival.instance.series_instance_uid if arrival.instance else arrival.series_instance_uid
-    if series and arrival.error.retry:
-        note_unstored(tx, series, arrival.sop_instance_uid, str(arrival.error))

@@ -145,11 +145,11 @@ def test_a_connection_that_says_nothing_and_one_that_goes_silent_are_ended(start
 @pytest.mark.parametrize("ending", ["abort", "close", "reset", "release"])
 def test_an_association_that_ends_in_mid_object_leaves_nothing(start: Start, database_url: str, ending: str) -> None:
     node = start(url=database_url)
-    one = ct(pixels=300_000)
+    one = ct(pixels=900_000)
     scu = Scu(node.port).associate_for(one)
     assert scu.store(ct(2)) == 0x0000
     scu.begin_store(one)
-    scu.send_data(one, one.data[:200_000], ends=False)
+    scu.send_data(one, one.data[:600_000], ends=False)
     assert node.soon(lambda: [name for name in node.files() if name.startswith("incoming/")])
     if ending == "abort":
         scu.socket.sendall(pdu(7, bytes(4)))

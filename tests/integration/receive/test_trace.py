@@ -1,10 +1,11 @@
-"""The order that survives a power cut, as the kernel saw it: contents, name, folder, row on disk, then the answer."""
+"""The order that survives a power cut, as the kernel saw it: contents and name on disk, the row, then the answer."""
 
 from __future__ import annotations
 
 import re
 import subprocess
 import sys
+from dataclasses import dataclass
 from pathlib import Path
 
 from dicom_node.db import migrate
@@ -17,7 +18,7 @@ from tests.node import free_port, wait_for
 from tests.peers.missing import need
 
 CALLS = "fsync,fdatasync,rename,renameat,renameat2,sendto,sendmsg"
-STEPS = ["contents synced", "renamed", "folder synced", "row synced"]
+NAMED, CONTENTS, FOLDER, ROW = "named", "contents synced", "folder synced", "row synced"
 SEND = re.compile(r"send(to|msg)\(\d+<TCP")
 INSTANCES = 5
 
@@ -44,36 +45,45 @@ def test_what_is_answered_is_on_disk_before_by_the_kernels_own_account(tmp_path:
     [_, *answers] = happened_before_each_answer(trace.read_text())
 
     for steps in answers[:INSTANCES]:
-        at = -1
-        for step in STEPS:
-            assert step in steps[at + 1 :], f"{step} comes not before the answer, or out of order: {steps}"
-            at = steps.index(step, at + 1)
+        named, contents, folder, row = (steps[step] for step in (NAMED, CONTENTS, FOLDER, ROW))
+        assert named.end < folder.begin, "a folder is synced with the names that are in it when that begins"
+        assert max(contents.end, folder.end) < row.begin
 
 
-def happened_before_each_answer(trace: str) -> list[list[str]]:
-    """What was over before each PDU that was sent; a call counts from its end, sending from its beginning."""
-    answers: list[list[str]] = []
-    steps: list[str] = []
-    begun: dict[str, str] = {}
-    for line in trace.splitlines():
+@dataclass(frozen=True, slots=True)
+class Call:
+    """The lines of a trace between which a system call took place."""
+
+    begin: int
+    end: int
+
+
+def happened_before_each_answer(trace: str) -> list[dict[str, Call]]:
+    """What was over before each PDU that was sent, and after the one before it; of each kind the last."""
+    answers: list[dict[str, Call]] = []
+    steps: dict[str, Call] = {}
+    begun: dict[str, tuple[int, str]] = {}
+    for number, line in enumerate(trace.splitlines()):
         pid, _, call = line.partition(" ")
         call = call.strip()
         if SEND.match(call):
             answers.append(steps)
-            steps = []
+            steps = {}
         elif call.endswith("<unfinished ...>"):
-            begun[pid] = call
-        elif call.startswith("<...") and "resumed" in call:
-            steps += _step(begun.pop(pid, ""))
+            begun[pid] = number, call
         else:
-            steps += _step(call)
+            begin = number
+            if call.startswith("<...") and "resumed" in call:
+                begin, call = begun.pop(pid, (number, ""))
+            if step := _step(call):
+                steps[step] = Call(begin, number)
     return answers
 
 
-def _step(call: str) -> list[str]:
+def _step(call: str) -> str:
     name = call.partition("(")[0]
     if name in ("fsync", "fdatasync"):
-        for path, step in ((".part>", STEPS[0]), ("/spool/instances/", STEPS[2]), ("node.db-wal>", STEPS[3])):
+        for path, step in ((".dcm>", CONTENTS), ("/spool/instances/", FOLDER), ("node.db-wal>", ROW)):
             if path in call:
-                return [step]
-    return [STEPS[1]] if name.startswith("rename") and ".dcm" in call else []
+                return step
+    return NAMED if name.startswith("rename") and ".dcm" in call else ""
