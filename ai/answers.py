@@ -57,7 +57,9 @@ def _load(order: Mapping[str, Any]) -> _Model:
             return Program.load(folder, command, order["device"], order["memory_mib"])
         from ai.bundle import Bundle  # here, not above: what cannot be imported is told to the parent
 
-        return Bundle.load(folder, _device(order["device"]), order["changes"])
+        return Bundle.load(
+            folder, _device(order["device"]), order["changes"], amp=order["amp"], fit=order["windows"] == "auto"
+        )
     except MemoryError as error:
         raise ModelOutOfMemory("The model could not be loaded in the memory it may have.") from error
     except ImportError as error:

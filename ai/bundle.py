@@ -42,6 +42,7 @@ from ai.outputs import label_maps, output_key, output_names, probabilities
 from ai.regrid import to_grid
 from ai.understand import understand
 from ai.weights import load_network, weights_only
+from ai.windows import fit_windows, free_bytes
 
 _FORBIDDEN = " (a model may open no connection, start no process and read no file outside its bundle)"
 _WITHOUT_MAPS = (Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION)
@@ -76,9 +77,19 @@ class Bundle:
     _postprocessing: Compose
     _box_form: BoxForm
     _instances_key: str | None
+    _amp: bool
+    _to_fit: set[str]
 
     @classmethod
-    def load(cls, path: Path, device: str = "cpu", changes: Mapping[str, Any] | None = None) -> Bundle:
+    def load(
+        cls,
+        path: Path,
+        device: str = "cpu",
+        changes: Mapping[str, Any] | None = None,
+        *,
+        amp: bool = False,
+        fit: bool = False,
+    ) -> Bundle:
         """Read a bundle from its folder.
 
         Parameters
@@ -89,6 +100,11 @@ class Bundle:
             A torch device: ``cpu``, ``cuda:0``.
         changes : mapping of str to Any, optional
             Values in place of those of its inference configuration.
+        amp : bool
+            Whether the network computes in half precision where PyTorch's autocast does: bfloat16 on a CPU, float16 on
+            a GPU.
+        fit : bool
+            Whether as many sliding windows are computed at once as the free memory takes.
 
         Raises
         ------
@@ -130,6 +146,8 @@ class Bundle:
             _postprocessing=postprocessing,
             _box_form=form,
             _instances_key=instances_key(metadata),
+            _amp=amp,
+            _to_fit={"windows"} if fit and own is None else set(),
         )
 
     def predict(self, images: Images, without: Collection[str] = ()) -> Prediction:
@@ -185,6 +203,7 @@ class Bundle:
         data: dict[str, Any] = self._preprocessing(fed.data)
         image, shown = self._images(data)
         clock.lap("preprocess")
+        self._fit(shown, clock)
         answer = climb(
             lambda where: self._inferred(data, shown, where), self._inferer, self._network, self.device, clock.lap
         )
@@ -215,13 +234,24 @@ class Bundle:
         joined = data.get("image") if "image" not in self._wanted.keys else None
         return first, first if joined is None else joined
 
+    def _fit(self, shown: MetaTensor, clock: _Clock) -> None:
+        """Once, for what is shown first: what made it fit afterwards, when memory ran out, is not undone."""
+        if "windows" in self._to_fit:
+            self._to_fit.clear()
+            plain = _plain(shown)[None].to(self.device)
+            if (count := fit_windows(self._inferer, self._network, plain, free_bytes(self.device))) is not None:
+                clock.lap(f"{count} windows at once")
+
     def _inferred(self, data: dict[str, Any], shown: MetaTensor, where: torch.device) -> Any:
-        if self._own is not None:
-            output = self._own(data)
-            data |= {key: value for key, value in output.items() if key not in data and key != "pred"}
-            return output["pred"][None]
-        plain = shown.as_tensor() if isinstance(shown, MetaTensor) else torch.as_tensor(shown)
-        return self._inferer(plain[None].to(where), self._network)
+        half = torch.bfloat16 if where.type == "cpu" else torch.float16
+        with torch.autocast(where.type, dtype=half, enabled=self._amp):
+            if self._own is not None:
+                output = self._own(data)
+                data |= {key: value for key, value in output.items() if key not in data and key != "pred"}
+                answer = output["pred"][None]
+            else:
+                answer = self._inferer(_plain(shown)[None].to(where), self._network)
+        return _in_full(answer) if self._amp else answer
 
     def _postprocessed(self, data: dict[str, Any], answer: Any, channels: int) -> dict[str, Any]:
         """Run what comes after the network.
@@ -286,7 +316,11 @@ def _gpu_memory(device: torch.device) -> Iterator[Callable[[], int]]:
     """Give what tells the most memory that was held on the GPU since, in MiB; 0 on the processor."""
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats(device)
-    yield lambda: torch.cuda.max_memory_reserved(device) >> 20 if device.type == "cuda" else 0
+    try:
+        yield lambda: torch.cuda.max_memory_reserved(device) >> 20 if device.type == "cuda" else 0
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()  # for other models, while this one waits
 
 
 @contextmanager
@@ -348,6 +382,21 @@ def _as_image(output: Any, image: MetaTensor) -> MetaTensor:
     if not bool(torch.isfinite(pred).all()):
         raise ModelInvalidOutput("The model's output contains NaN or infinity.")
     return MetaTensor(pred, affine=image.affine.clone(), applied_operations=list(image.applied_operations))
+
+
+def _plain(image: torch.Tensor) -> torch.Tensor:
+    return image.as_tensor() if isinstance(image, MetaTensor) else torch.as_tensor(image)
+
+
+def _in_full(answer: Any) -> Any:
+    """The same answer in full precision: what comes after the network was written for that."""
+    if isinstance(answer, torch.Tensor):
+        return answer.float() if answer.dtype in (torch.bfloat16, torch.float16) else answer
+    if isinstance(answer, Mapping):
+        return {key: _in_full(part) for key, part in answer.items()}
+    if isinstance(answer, list | tuple):
+        return type(answer)(_in_full(part) for part in answer)
+    return answer
 
 
 def _is_map(answer: Any, shown: torch.Tensor) -> bool:

@@ -86,6 +86,10 @@ class ModelProcess:
         Account of the system that the child takes on; ours without it. Only a node that runs as root can change it.
     changes : mapping of str to Any, optional
         Values in place of those of the bundle's inference configuration.
+    amp : bool
+        Whether a bundle is run with automatic mixed precision.
+    windows : {"bundle", "auto"}
+        How many sliding windows are computed at once: as the bundle says, or as the free memory takes.
     command : mapping of str to Any, optional
         How to call the program that is the model, as `ai.program.Program` takes it. A bundle has none.
     """
@@ -99,6 +103,8 @@ class ModelProcess:
         confine: Confine = "auto",
         account: str = "",
         changes: Mapping[str, Any] | None = None,
+        amp: bool = False,
+        windows: str = "bundle",
         command: Mapping[str, Any] | None = None,
     ) -> None:
         self._order: dict[str, Any] = {
@@ -108,6 +114,8 @@ class ModelProcess:
             "confine": confine,
             "account": account,
             "changes": dict(changes or {}),
+            "amp": amp,
+            "windows": windows,
             "command": dict(command) if command is not None else None,
         }
         self._name = bundle_path.name

@@ -205,6 +205,7 @@ class Card(Table):
     values: tuple[_Value, ...] = ()
     images: _Images = Field(default_factory=_Images)
     changes: dict[Text, Plain] = Field(default_factory=dict)
+    amp: bool = False
     command: Command | None = None
     outputs: Annotated[tuple[OutputKind, ...], Field(min_length=1)] = (OutputKind.SEG, OutputKind.SR)
 
@@ -223,6 +224,7 @@ def card_problems(card: Card, bundle: Path) -> list[str]:
     if card.command is not None:
         problems += [f"command.{problem}" for problem in command_problems(card.command, card.accepts.modality)]
         kinds = ("detections", "classifications", "values", "changes")
+        problems += ["amp: is for bundles; a program has options of its own"] if card.amp else []
         problems += [f"{kind}: a program gives label maps alone" for kind in kinds if getattr(card, kind)]
     return problems
 
@@ -356,6 +358,7 @@ def model_card(card: Card, bundle: Path) -> ModelCard:
         classifications=tuple(_classification_card(asked) for asked in card.classifications),
         values=tuple(ValueCard(v.output, _code(v.concept), _code(v.unit), v.decimals) for v in card.values),
         changes=dict(card.changes),
+        amp=card.amp,
         command=command_card(card.command, card.version) if card.command is not None else None,
         image_values=card.images.values,
     )

@@ -305,6 +305,8 @@ class Work(_Section):
     workers: int = Field(1, ge=1, le=64)
     device: str = "auto"
     memory_mib: int | None = Field(None, ge=256)
+    warm_mib: int | None = Field(None, ge=256)
+    windows: Literal["bundle", "auto"] = "bundle"
     confine: Literal["auto", "always", "never"] = "auto"
     account: str = ""
     max_attempts: int = Field(3, ge=1, le=20)

@@ -35,6 +35,14 @@ class Counts:
     oldest_unsent: datetime | None
 
 
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """What a model has held at most, in MiB: of main memory, and of the GPU's; 0 where it ran on none."""
+
+    main_mib: int
+    gpu_mib: int
+
+
 def ping(tx: Connection) -> None:
     """Ask the database for an answer."""
     tx.execute(text("SELECT 1"))
@@ -96,6 +104,27 @@ def model_seconds(tx: Connection, model: str) -> tuple[float, int] | None:
     )
     took = [_model_part(steps) for steps in tx.scalars(recent) if steps]
     return (median(took), len(took)) if took else None
+
+
+def usual_memory(tx: Connection, model: str, digest: str = "") -> Memory | None:
+    """How much memory a model has held at most in its last attempts that completed; None without such a past.
+
+    Parameters
+    ----------
+    digest : str
+        Of the model's bytes: attempts of others of its name do not count. Empty counts all of them.
+    """
+    recent = (
+        select(_a.memory_mib, _a.gpu_memory_mib)
+        .join(t.job, (_j.id == _a.job_id) & (_j.attempt == _a.n))
+        .where(_j.state == JobState.COMPLETED.value, _j.model == model, _a.memory_mib.is_not(None))
+        .order_by(_j.created_at.desc())
+        .limit(_HISTORY)
+    )
+    rows = tx.execute(recent.where(_a.model_digest == digest) if digest else recent).all()
+    if not rows:
+        return None
+    return Memory(max(row.memory_mib for row in rows), max(row.gpu_memory_mib or 0 for row in rows))
 
 
 def running_since(tx: Connection, jobs: Sequence[str]) -> dict[str, datetime]:

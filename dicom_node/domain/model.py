@@ -227,7 +227,7 @@ class ModelCard:
 
     `digest` is the SHA-256 over the whole bundle, `weights_digest` that over its weights. `changes` are values in place
     of those of the bundle's inference configuration. `volume` says which one it takes of several in one series.
-    `command` is there where the model is no bundle.
+    `amp` lets it compute in half precision. `command` is there where the model is no bundle.
     """
 
     name: str
@@ -250,3 +250,4 @@ class ModelCard:
     volume: Choice = field(default_factory=dict)
     command: CommandCard | None = None
     image_values: ImageValues = ImageValues.MODALITY
+    amp: bool = False

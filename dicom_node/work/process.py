@@ -26,5 +26,7 @@ def process_of(card: ModelCard, work: Work) -> ModelProcess:
         confine=work.confine,
         account=work.account,
         changes=card.changes,
+        amp=card.amp,
+        windows=work.windows,
         command=asdict(card.command) if card.command is not None else None,
     )

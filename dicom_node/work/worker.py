@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
 from itertools import count
 from threading import Event
 from time import monotonic
@@ -25,6 +24,7 @@ from dicom_node.db.jobs import (
     finish_interrupted,
     finish_retry,
 )
+from dicom_node.db.overview import usual_memory
 from dicom_node.db.profiles import read_profile
 from dicom_node.db.reports import claim_report, finish_reported, finish_unreported
 from dicom_node.db.superseded import call_back, held_of_earlier
@@ -51,6 +51,7 @@ from dicom_node.spool import Spool
 from dicom_node.work.attempt import WorkNode, run_attempt
 from dicom_node.work.process import process_of
 from dicom_node.work.report import write_report
+from dicom_node.work.warm import WarmModels
 
 _UNFIT = (NotEligible, GeometryError)  # the images are at fault, and no model ran
 
@@ -84,7 +85,9 @@ class Worker:
         self._spool = spool
         self._slot = slot
         self._stop = Event()
-        self._model: _WarmModel | None = None
+        self._models = WarmModels(
+            lambda card: process_of(card, settings.work), settings.work.warm_mib, self._expected_mib
+        )
 
     def run(self, stop: Event) -> None:
         """Serve the queue of jobs until `stop`. A job that takes longer than a short grace is then given back."""
@@ -131,10 +134,8 @@ class Worker:
             logger.warning("job %s: its report is no longer wanted, or another worker made it", job_id)
 
     def close(self) -> None:
-        """Kill the model's process, if there is one."""
-        if self._model is not None:
-            self._model.process.close()
-            self._model = None
+        """Kill the processes of models, if there are any."""
+        self._models.close()
 
     def _claim(self, job_id: str, executor_id: str) -> Job | None:
         calls = count()
@@ -175,9 +176,22 @@ class Worker:
             logger.exception("job %s: attempt %d failed unexpectedly", job.id, job.attempt)
             unforeseen = NodeError(f"Unexpected {type(error).__name__}; the log has the details.")
             return RetryLater(unforeseen) if job.may_retry else Failed(unforeseen)
+        self._learn(job, outcome)
         if isinstance(outcome, RetryLater | Failed):
             logger.warning("job %s: attempt %d failed: %s", job.id, job.attempt, outcome.error)
         return outcome
+
+    def _learn(self, job: Job, outcome: Outcome) -> None:
+        """Remember what the model has held."""
+        card = self._cards.get(job.model)
+        if card is None or isinstance(outcome, Canceled):
+            return
+        if memory_mib := outcome.trace.gpu_memory_mib or outcome.trace.memory_mib:
+            self._models.held(card, memory_mib)
+
+    def _expected_mib(self, card: ModelCard) -> int | None:
+        usual = commit(self._engine, lambda tx: usual_memory(tx, card.name, card.digest))
+        return (usual.gpu_mib or usual.main_mib) if usual is not None else None
 
     def _record(self, tx: Connection, job: Job, outcome: Outcome, choices: Mapping[str, Choice]) -> bool:
         match outcome:
@@ -228,26 +242,17 @@ class Worker:
         return finish_reported(tx, failed, made, self._enqueuer, forms)
 
     def _model_for(self, card: ModelCard) -> ModelProcess:
-        """Give the warm model of a card; another one makes room for it first.
+        """Give the warm model of a card; others make room for it first.
 
         Raises
         ------
         ModelFailed
             If the bundle on disk is no longer the one that the node checked when it started.
         """
-        if self._model is not None and self._model.card is not card:
-            self.close()
-        if self._model is None:
-            self._model = _WarmModel(card, process_of(card, self._settings.work))
-        if self._model.process.pid is None:  # about to be read from disk
+        process = self._models.process_for(card)
+        if process.pid is None:  # about to be read from disk
             _refuse_changed(card)
-        return self._model.process
-
-
-@dataclass(frozen=True, slots=True)
-class _WarmModel:
-    card: ModelCard
-    process: ModelProcess
+        return process
 
 
 class _Wanted:

@@ -144,6 +144,7 @@ def _probed(profile: Profile) -> shapes.Probed:
 
 
 def _model(tx: Connection, card: ModelCard) -> shapes.Model:
+    memory = overview.usual_memory(tx, card.name, card.digest)
     return shapes.Model(
         name=card.name,
         version=card.version,
@@ -169,4 +170,6 @@ def _model(tx: Connection, card: ModelCard) -> shapes.Model:
             for segment in card.segments
         ],
         usual_s=overview.usual_s(tx, card.name),
+        usual_memory_mib=memory.main_mib if memory else None,
+        usual_gpu_memory_mib=memory.gpu_mib if memory else None,
     )

@@ -207,7 +207,7 @@ class Structure(_Shape):
 
 
 class Model(BaseModel):
-    """The card of a model; `usual_s` is its usual time here, null without history."""
+    """The card of a model; `usual_s` is its usual time here, null without history, as what memory it has held."""
 
     name: str
     version: str
@@ -224,6 +224,8 @@ class Model(BaseModel):
     outputs: list[str]
     structures: list[Structure]
     usual_s: float | None
+    usual_memory_mib: int | None
+    usual_gpu_memory_mib: int | None
 
 
 class RuleInput(BaseModel):

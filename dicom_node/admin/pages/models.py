@@ -40,9 +40,9 @@ def model(request: Request, name: str) -> Response:
         counted = overview.by_model(tx, utc_now() - WEEK).get(name, {})
         usual = overview.usual_s(tx, name)
         computing = overview.model_seconds(tx, name)
+        memory = overview.usual_memory(tx, name, card.digest)
     readme = card.bundle / "docs" / "README.md"
     text = readme.read_text(encoding="utf-8", errors="replace") if readme.is_file() else ""
     rules = [rule for rule in desk.catalog.rules if rule.model == name]
-    return page(
-        request, "model.html", card=card, counted=counted, usual=usual, computing=computing, readme=text, rules=rules
-    )
+    told = {"usual": usual, "computing": computing, "memory": memory}
+    return page(request, "model.html", card=card, counted=counted, readme=text, rules=rules, **told)

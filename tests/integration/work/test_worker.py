@@ -25,6 +25,7 @@ from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine, utc_now
 from dicom_node.db.inputs import NewInput, write_inputs
 from dicom_node.db.listing import JobFilter, list_jobs
+from dicom_node.db.overview import Memory, usual_memory
 from dicom_node.db.profiles import write_profile
 from dicom_node.digest import digest_of
 from dicom_node.domain.audit import Event as AuditKind
@@ -200,7 +201,11 @@ def test_a_job_ends_with_its_results_and_deliveries_in_one_transaction(bench: Be
     assert [result.kind for result in results] == ["seg", "sr"]
     assert all(bench.spool.path(result.path).stat().st_size == result.size for result in results)
     assert count(bench.engine, t.delivery, t.delivery.c.state == "waiting") == 2
-    assert attempts(bench.engine, job_id)[0].memory_mib > 100, "torch alone is more"
+    held = attempts(bench.engine, job_id)[0].memory_mib
+    assert held > 100, "torch alone is more"
+    with bench.engine.begin() as tx:
+        assert usual_memory(tx, "sides", worker._cards["sides"].digest) == Memory(held, 0)
+        assert usual_memory(tx, "sides", "of other bytes") is None
     steps = attempts(bench.engine, job_id)[0].steps_s
     assert set(steps) >= {"read", "load model", "preprocess", "infer", "measure", "write SEG", "write SR"}
 
@@ -309,10 +314,8 @@ def test_a_canceled_job_kills_its_model(bench: Bench) -> None:
     worker = bench.worker(bench.card(HANGS))
     working = Thread(target=worker.work_on, args=(job_id, "test"))
     working.start()
-    until(lambda: worker._model is not None and worker._model.process.pid)
-    assert worker._model is not None
-    pid = worker._model.process.pid
-    assert pid is not None
+    until(lambda: worker._models.pids)
+    (pid,) = worker._models.pids
     time.sleep(1)
 
     with bench.engine.begin() as tx:
@@ -422,7 +425,7 @@ def test_a_worker_that_stops_gives_its_job_back_uncounted(bench: Bench, monkeypa
     stop = Event()
     running = Thread(target=worker.run, args=(stop,))
     running.start()
-    until(lambda: worker._model is not None and worker._model.process.pid)
+    until(lambda: worker._models.pids)
 
     stop.set()
     running.join(15)
