@@ -125,13 +125,14 @@ def _mediastinum(grid: Grid, chest: Chest, rng: np.random.Generator, hu: torch.T
     for name, (start, end, radius) in chest.great_tubes().items():
         if name in ("anterior fat",):
             continue
+        holds_gas = name == "oesophagus" and rng.random() < 0.5
         box = grid.box(np.minimum(start, end) - radius - 4, np.maximum(start, end) + radius + 4)
         if box is None:
             continue
         depth = -capsule(grid.part(box), start, end, radius - margin.get(name, 2.0))
         soft_tissue = "bronchus" in name or name in ("oesophagus", "trachea") or "upper" in name
         paint(hu[box], soft(depth - 6 if "upper" in name else depth, edge), 45.0 if soft_tissue else blood)
-        if name == "oesophagus" and rng.random() < 0.5:
+        if holds_gas:
             paint(hu[box], soft(depth - 4.5, edge), -800.0)
     for _ in range(int(rng.integers(3, 9))):  # lymph nodes
         node = chest.carina + rng.normal(0, 1, 3) * np.array([26, 16, 30])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -13,8 +14,8 @@ from ai.phantom.anatomy import LEFT, RIGHT, Chest
 from ai.phantom.body import paint_body
 from ai.phantom.fields import Grid, paint, soft
 from ai.phantom.findings import OtherFindings, draw_findings
-from ai.phantom.lungs import Survey, grow_plumbing, paint_plumbing, parenchyma
-from ai.phantom.nodules import Nodule, paint_nodule
+from ai.phantom.lungs import Plumbing, Survey, grow_plumbing, paint_plumbing, parenchyma
+from ai.phantom.nodules import Drawn, Nodule, paint_nodule
 from ai.phantom.placing import place_nodules
 from ai.phantom.scanner import ScannerPlan, scan
 
@@ -96,35 +97,48 @@ def make_phantom(
     placed = place_nodules(chest, left_over, plumbing.vessels, others, rng, count if nodules is None else nodules)
 
     grid = Grid.covering(*chest.extent_mm(), spacing_mm, device)
-    rng = np.random.default_rng([seed, _PAINT])
-    blood = float(rng.uniform(35, 60) if rng.random() < 0.6 else rng.uniform(100, 280))
-    depth, left = chest.lungs(grid)
-    lobes, crossing = chest.lobes(grid, depth, left)
-    hu = paint_body(grid, chest, rng, blood)
-    aerated = parenchyma(grid, chest, depth, crossing, rng)
-    others.paint_lung(grid, aerated)
-    whole, depth = depth, others.cut(grid, chest, depth, left)
-    paint(hu, soft(whole, grid.edge_mm), float(rng.uniform(0, 45)))
-    paint(hu, soft(depth, grid.edge_mm), aerated)
-    paint_plumbing(grid, hu, plumbing, whole, blood, rng)
-    others.paint_over(grid, hu, depth)
-    instances = torch.zeros(grid.shape, dtype=torch.uint8, device=grid.x.device)
-    for number, drawn in enumerate(placed, start=1):
-        painted = paint_nodule(hu, grid.affine, drawn, depth)
-        if painted is not None:
-            instances[painted[0]][painted[1]] = number
+    hu, lungs, lobes, instances = _drawn(grid, seed, chest, plumbing, others, placed)
     plan = plan or drawn_plan(seed)
-    inside = depth > 0
     return Phantom(
         hu=scan(hu, spacing_mm, plan),
         affine=grid.affine,
-        lungs=torch.where(inside, torch.where(left, LEFT, RIGHT), 0).to(torch.uint8),
-        lobes=torch.where(inside, lobes, 0).to(torch.uint8),
+        lungs=lungs,
+        lobes=lobes,
         instances=instances,
         nodules=tuple(drawn.nodule for drawn in placed),
         plan=plan,
         sex="F" if chest.female else "M",
     )
+
+
+def _drawn(
+    grid: Grid, seed: int, chest: Chest, plumbing: Plumbing, others: OtherFindings, placed: Sequence[Drawn]
+) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+    """The image before it is scanned, lungs, lobes and nodules: a few slices at a time, which the caches hold."""
+    hu = torch.empty(grid.shape, device=grid.x.device)
+    lungs, lobes, instances = (torch.zeros(grid.shape, dtype=torch.uint8, device=grid.x.device) for _ in range(3))
+    for slab in grid.slabs():
+        part = grid.part((slab, slice(None), slice(None)))
+        rng = np.random.default_rng([seed, _PAINT])  # the same body in each
+        blood = float(rng.uniform(35, 60) if rng.random() < 0.6 else rng.uniform(100, 280))
+        whole, left = chest.lungs(part)
+        lobe, crossing = chest.lobes(part, whole, left)
+        hu[slab] = paint_body(part, chest, rng, blood)
+        aerated = parenchyma(part, chest, whole, crossing, rng)
+        others.paint_lung(part, aerated)
+        depth = others.cut(part, chest, whole, left)
+        paint(hu[slab], soft(whole, grid.edge_mm), float(rng.uniform(0, 45)))
+        paint(hu[slab], soft(depth, grid.edge_mm), aerated)
+        paint_plumbing(part, hu[slab], plumbing, whole, blood, rng)
+        others.paint_over(part, hu[slab], depth)
+        for number, drawn in enumerate(placed, start=1):
+            painted = paint_nodule(hu[slab], part.affine, drawn, depth)
+            if painted is not None:
+                instances[slab][painted[0]][painted[1]] = number
+        inside = depth > 0
+        lungs[slab] = torch.where(inside, torch.where(left, LEFT, RIGHT), 0)
+        lobes[slab] = torch.where(inside, lobe, 0)
+    return hu, lungs, lobes, instances
 
 
 def drawn_plan(seed: int) -> ScannerPlan:

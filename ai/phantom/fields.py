@@ -6,6 +6,7 @@ CPU, so that a GPU draws the same body.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +15,7 @@ from numpy.typing import NDArray
 
 Box = tuple[slice, slice, slice]
 Points = NDArray[np.float64]
+_SLAB = 2_000_000  # voxels that are drawn at once on a processor: what its caches hold makes it more than twice as fast
 _CHUNK = 3_000_000  # voxels that are worked on at once, so that memory stays bounded
 
 
@@ -84,6 +86,12 @@ class Grid:
                 return None
             found.append(slice(first, last))
         return found[0], found[1], found[2]
+
+    def slabs(self) -> Iterator[slice]:
+        """Slices in runs that are small enough for a processor's caches; all at once on a GPU."""
+        step = len(self.z) if self.x.is_cuda else max(1, _SLAB // (len(self.y) * len(self.x)))
+        for first in range(0, len(self.z), step):
+            yield slice(first, min(first + step, len(self.z)))
 
     def part(self, box: Box) -> Grid:
         """The grid of some of its voxels."""
