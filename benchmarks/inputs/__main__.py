@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import re
 import sys
+import tomllib
 import warnings
 from collections import Counter
 from collections.abc import Sequence
@@ -28,7 +29,8 @@ from benchmarks.inputs.node import Node
 from benchmarks.inputs.raw import data_set, with_meta
 from benchmarks.inputs.second import second_values, second_volume
 from dicom_node.domain.job import JobInstance
-from dicom_node.domain.study import holds_single_images
+from dicom_node.domain.study import Verdict, chosen, holds_single_images
+from dicom_node.domain.volumes import Choice
 from dicom_node.errors import NodeError
 from dicom_node.examination import examine_stored
 from dicom_node.pixels import StoredImage
@@ -190,22 +192,37 @@ def _pixels(path: Path) -> str:
 
 
 def _volume(instances: list[JobInstance], refusal: str | None, spool: Spool) -> str:
-    if refusal:
-        return f"refused: {_plain(refusal)}"
     verdict = examine_stored(instances, spool.path)
+    if refusal:
+        return f"refused: {_plain(refusal)}{_each(verdict, instances, spool)}"
     if verdict.refusal:
         return f"WRONG: the node found a volume, we do not: {verdict.refusal}"
     known = {instance.sop_instance_uid: instance for instance in instances}
     if holds_single_images(instance.header for instance in instances):
         sizes = [" x ".join(map(str, load_image(spool, known[uid]).shape)) for uid in verdict.slices]
         return f"{len(sizes)} single: {', '.join(sizes)}"
+    return _compared([known[uid] for uid in verdict.slices], {}, spool)
+
+
+def _each(verdict: Verdict, instances: Sequence[JobInstance], spool: Spool) -> str:
+    """Of several volumes in one series, what each is when a card takes it."""
+    known = {instance.sop_instance_uid: instance for instance in instances}
+    cells: Counter[str] = Counter()
+    for part in verdict.parts:
+        choice = tomllib.loads(part.to_choose().replace(", ", "\n"))
+        taken = chosen(verdict, choice)
+        cells[taken.refusal or _compared([known[uid] for uid in taken.slices], choice, spool)] += 1
+    return f" When a card takes one: {_told(cells)}" if cells else ""
+
+
+def _compared(slices: list[JobInstance], choice: Choice, spool: Spool) -> str:
     try:
-        volume = load_volume(spool, [known[uid] for uid in verdict.slices])
+        volume = load_volume(spool, slices, choice)
     except NodeError as error:
         return f"refused when read: {_plain(str(error))}"
     size = " x ".join(map(str, volume.array.shape))
     try:
-        array, affine = second_volume([spool.path(known[uid].path) for uid in verdict.slices])
+        array, affine = second_volume([spool.path(one.path) for one in slices])
     except Exception as error:  # noqa: BLE001 - the cell tells
         return f"{size}; highdicom reads none ({_plain(str(error))[:100]})"
     if not _runs_alike(volume.affine, affine):

@@ -47,7 +47,7 @@ PASSING = ("AcquisitionTime", "ContentTime", "InstanceNumber")  # differ from sl
 _RANKED = ("TriggerTime", *PASSING)
 _DEEPEST = 4
 _MOST_TRIED = 200  # ways to split: a hostile series has no end of them
-_MOST_TOLD = 6
+_MOST_TOLD, _LONGEST_TOLD = 6, 64
 _NUMBER, _MOST_OFF = 1e-3, 0.05  # of the value, and at most: an echo time of 4.598 ms is the one of 4.6
 
 Wanted = float | str
@@ -75,7 +75,7 @@ class Part:
     passing: frozenset[str] = frozenset()
 
     def __str__(self) -> str:
-        named = ", ".join(f"{keyword} {value}" for keyword, value in self.told)
+        named = ", ".join(f"{keyword} {value[:_LONGEST_TOLD]}" for keyword, value in self.told)
         return f"{named} ({count(len(self.slices), 'slice')}{', no volume' if self.refusal else ''})"
 
     def range_of(self, keyword: str) -> tuple[float, float] | None:
@@ -290,7 +290,7 @@ def _in_volumes(parts: Sequence[Part]) -> int:
 def _few(values: Iterable[str], between: str = ", ") -> str:
     every = list(values)
     more = f"{between}and {len(every) - _MOST_TOLD} more" if len(every) > _MOST_TOLD else ""
-    return f"{between.join(every[:_MOST_TOLD])}{more}"
+    return f"{between.join(value[: 4 * _LONGEST_TOLD] for value in every[:_MOST_TOLD])}{more}"
 
 
 def _plain(wanted: Wanted) -> str:
