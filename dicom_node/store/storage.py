@@ -99,7 +99,7 @@ class Storage:
     def write(self, arrival: Arrival, data: memoryview | bytes) -> None:
         """Append to the data set."""
         arrival.hold(data)
-        if arrival.pending_bytes >= _ENOUGH_BYTES:
+        if arrival.hand is None or arrival.pending_bytes >= _ENOUGH_BYTES:  # a disk that is full says so at once
             self._hand_of(arrival).do(partial(self._write, arrival, arrival.take_pending()))
 
     def finish(self, arrival: Arrival) -> None:
