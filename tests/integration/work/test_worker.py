@@ -65,7 +65,7 @@ device = "cpu"
 [engine]
 poll_s = 0.1
 beat_s = 0.3
-dead_after_s = 5
+dead_after_s = 200  # a worker of this process that is declared dead would end the tests with it
 [destinations.pacs]
 host = "127.0.0.1"
 ae_title = "PACS"
@@ -428,7 +428,7 @@ def test_a_worker_that_stops_gives_its_job_back_uncounted(bench: Bench, monkeypa
     until(lambda: worker._models.pids)
 
     stop.set()
-    running.join(15)
+    running.join(60)
 
     assert not running.is_alive()
     job = job_row(bench.engine, job_id)
