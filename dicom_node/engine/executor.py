@@ -6,7 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Mapping
 from functools import partial
-from threading import Event, Lock
+from threading import Event, Lock, Timer
 from typing import NoReturn
 from uuid import uuid4
 
@@ -24,6 +24,7 @@ from dicom_node.settings import Settings
 
 DRAIN_S = 10.0  # how long a stopping process waits for what it is doing before it gives it back
 SETTLE_S = 20.0  # and how long it then waits for the callbacks to return
+LEAVE_S = DRAIN_S + SETTLE_S + 15.0  # and after that it leaves: whoever hangs keeps its slot from the next process
 LEFT = 70  # exit status of a process that leaves its work to others: declared dead, or unable to stop
 LIVE = ("ENQUEUED", "DELAYED", "PENDING")
 
@@ -87,6 +88,8 @@ class Executor:
         """
         engine, ended = self._settings.engine, Event()
         lock = self._settings.spool.path / "locks" / f"{self._host}-{self._role}-{self._slot}.lock"
+        leaving = Timer(LEAVE_S, self._exit, [f"it did not come to an end within {LEAVE_S:.0f} s"])
+        leaving.daemon = True
         with slot_held(lock):
             commit(self._engine, self._register)  # first: no process may claim anything that no reaper knows
             try:
@@ -95,6 +98,7 @@ class Executor:
                 others = [every(self._reap, engine.beat_s, stop), every(self._reconcile, engine.dead_after_s, stop)]
                 others.append(every(self._heed_pauses, engine.beat_s, stop))
                 stop.wait()
+                leaving.start()
                 for thread in others:
                     thread.join(timeout=5)
                 self._drain()
@@ -103,6 +107,7 @@ class Executor:
                 ended.set()
                 DBOS.destroy(destroy_registry=True)
                 self._enqueuer.close()
+                leaving.cancel()
 
     def _register(self, tx: Connection) -> None:
         register_node(

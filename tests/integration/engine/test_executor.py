@@ -65,6 +65,21 @@ def test_a_restarted_slot_takes_up_its_work_without_waiting_for_the_heartbeat_to
     assert outcomes(site, job) == ["lost", "completed"]
 
 
+def test_a_worker_whose_engine_does_not_end_leaves_all_the_same(site: Site) -> None:
+    (site.home / "hang").touch()
+    worker = site.worker()
+    site.wait(lambda: count(site.engine, t.node, t.node.c.state == "alive"))
+
+    worker.terminate()
+
+    assert worker.wait(60) == 70
+    assert "did not come to an end" in (site.home / "worker.log").read_text()
+    (site.home / "hang").unlink()
+    job = enqueue(site, "quick")
+    site.worker()
+    site.wait(lambda: completed(site, job))
+
+
 def test_a_process_that_slept_too_long_writes_nothing_and_exits_70(site: Site) -> None:
     job = enqueue(site, "wait")
     sleeper = site.worker(0)
