@@ -44,7 +44,7 @@ from dicom_node.work.attempt import WorkNode, run_attempt
 from tests.peers.validators import problems
 from tests.single import BAR, BLOCK, COLUMNS, ROWS, marks, single_image
 from tests.stored import spool_files
-from tests.unit.ai.bundles import ARGMAX, SIDES, write_bundle
+from tests.unit.ai.bundles import ARGMAX, SIDES, WHICH, write_bundle
 
 ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 LESION = Code("52988006", "SCT", "Lesion")
@@ -91,20 +91,6 @@ class Boxes:
         return [{"box": torch.stack(corners), "label": label, "label_scores": torch.tensor([0.75, 0.9])}]
 """
 )
-WHICH = """
-import torch
-
-class Sides(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.threshold = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, image):
-        bright = (image > self.threshold).float()
-        half = image.shape[2] // 2
-        counts = torch.stack([bright[:, :, :half].sum(), bright[:, :, half:].sum()])[None]
-        return counts / counts.sum()
-"""
 
 
 class InThisProcess:
@@ -117,14 +103,16 @@ class InThisProcess:
         return self._bundle.predict(images)
 
 
-def bundle(folder: Path, image: dict[str, Any], pred: dict[str, Any], code: str = SIDES, **config: Any) -> Bundle:
+def bundle(
+    folder: Path, image: dict[str, Any], pred: dict[str, Any], code: str = SIDES, name: str = "Sides", **config: Any
+) -> Bundle:
     after = [] if pred.get("format") != "segmentation" else [ARGMAX]
-    write_bundle(folder, network=code, preprocessing=[], postprocessing=after, threshold=1000.0)
-    for name, said in (
+    write_bundle(folder, network=code, class_name=name, preprocessing=[], postprocessing=after, threshold=1000.0)
+    for changed, said in (
         ("metadata.json", {"network_data_format": {"inputs": {"image": image}, "outputs": {"pred": pred}}}),
         ("inference.json", config),
     ):
-        file = folder / "configs" / name
+        file = folder / "configs" / changed
         file.write_text(json.dumps(json.loads(file.read_text()) | said))
     return Bundle.load(folder)
 
@@ -143,7 +131,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bundle]:
         "segments": bundle(made / "flat_sides", TWO_D, SIDES_OF),
         "red": bundle(made / "flat_red", COLOUR, SIDES_OF, red.replace("self.threshold)", "200)")),
         "boxes": bundle(made / "flat_boxes", TWO_D, boxes, DRAWS, inferer=inferer),
-        "classes": bundle(made / "flat_which", TWO_D, which, WHICH),
+        "classes": bundle(made / "flat_which", TWO_D, which, WHICH, "Which"),
         "volumes": bundle(made / "flat_deep", {"spatial_shape": [64, 64, 64]}, SIDES_OF),
     }
 

@@ -43,6 +43,22 @@ class Sides(torch.nn.Module):
         return torch.cat([1 - bright, bright * (1 - right), bright * right], dim=1)
 """
 
+# Says on which side of the body the large blob lies: of the image's first axis, which grows to the right in RAS.
+WHICH = """
+import torch
+
+class Which(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.threshold = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, image):
+        bright = (image > self.threshold).float()
+        half = image.shape[2] // 2
+        counts = torch.stack([bright[:, :, :half].sum(), bright[:, :, half:].sum()])[None]
+        return counts / counts.sum()
+"""
+
 
 def write_bundle(
     folder: Path,

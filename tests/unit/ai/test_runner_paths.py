@@ -14,7 +14,7 @@ import torch
 from ai.bundle import Bundle
 from ai.contract import BundleError, ModelInvalidOutput, ModelOutOfMemory, Volume
 from ai.process import ModelProcess
-from tests.unit.ai.bundles import ARGMAX, INVERT, SIDES, TO_5_MM, TO_RAS, two_blobs, write_bundle
+from tests.unit.ai.bundles import ARGMAX, INVERT, SIDES, TO_5_MM, TO_RAS, WHICH, two_blobs, write_bundle
 from tests.unit.ai.test_bundle import ORIENTATIONS
 
 LEFT_MM, RIGHT_MM = np.array([33.0, -35, 705]), np.array([-27.0, -50, 690])
@@ -130,23 +130,6 @@ def test_boxes_that_cannot_be_are_refused(answer: str, why: str, tmp_path: Path)
 
     with pytest.raises(ModelInvalidOutput, match=why):
         Bundle.load(folder).predict(two_blobs(np.eye(3), (5.0, 5.0, 5.0)))
-
-
-# Says on which side of the body the large blob lies: of the image's first axis, which grows to the right in RAS.
-WHICH = """
-import torch
-
-class Which(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.threshold = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, image):
-        bright = (image > self.threshold).float()
-        half = image.shape[2] // 2
-        counts = torch.stack([bright[:, :, :half].sum(), bright[:, :, half:].sum()])[None]
-        return counts / counts.sum()
-"""
 
 
 @pytest.mark.parametrize("name", ORIENTATIONS)
