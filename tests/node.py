@@ -54,7 +54,7 @@ dead_after_s = 5
 host = "127.0.0.1"
 port = {pacs_port}
 ae_title = "{pacs_ae}"
-timeout_s = 10
+timeout_s = 60
 """
 
 RULE = """\

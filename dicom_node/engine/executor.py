@@ -74,9 +74,8 @@ class Executor:
         self._idle: set[str] = set()
         self._counting = Lock()
         self.executor_id = f"{self._host}/{role}-{slot}/{uuid4().hex[:12]}"
-        self._liveness = Liveness(
-            engine, self.executor_id, settings.engine.dead_after_s, lambda: self._exit("it was declared dead")
-        )
+        self._ended = Event()
+        self._liveness = Liveness(engine, self.executor_id, settings.engine.dead_after_s, self._heed_death)
 
     def run(self, stop: Event) -> None:
         """Serve the queues until `stop`; then finish or give back what is running. Once for each executor.
@@ -86,14 +85,14 @@ class Executor:
         ConfigurationError
             If another process holds the slot.
         """
-        engine, ended = self._settings.engine, Event()
+        engine = self._settings.engine
         lock = self._settings.spool.path / "locks" / f"{self._host}-{self._role}-{self._slot}.lock"
         leaving = Timer(LEAVE_S, self._exit, [f"it did not come to an end within {LEAVE_S:.0f} s"])
         leaving.daemon = True
         with slot_held(lock):
             commit(self._engine, self._register)  # first: no process may claim anything that no reaper knows
             try:
-                every(self._liveness.beat, engine.beat_s, ended)
+                every(self._liveness.beat, engine.beat_s, self._ended)
                 self._launch()
                 others = [every(self._reap, engine.beat_s, stop), every(self._reconcile, engine.dead_after_s, stop)]
                 others.append(every(self._heed_pauses, engine.beat_s, stop))
@@ -102,9 +101,10 @@ class Executor:
                 for thread in others:
                     thread.join(timeout=5)
                 self._drain()
+                self._ended.set()  # first: a heartbeat after the goodbye finds that we are no longer among the living
                 commit(self._engine, lambda tx: stop_node(tx, self.executor_id))
             finally:
-                ended.set()
+                self._ended.set()
                 DBOS.destroy(destroy_registry=True)
                 self._enqueuer.close()
                 leaving.cancel()
@@ -212,6 +212,10 @@ class Executor:
         DBOS.destroy(workflow_completion_timeout_sec=int(wait_s))
         if self._running:
             self._exit(f"{len(self._running)} runs did not end in {wait_s:.0f} s and are left to another process")
+
+    def _heed_death(self) -> None:
+        if not self._ended.is_set():
+            self._exit("it was declared dead")
 
     def _exit(self, why: str) -> NoReturn:
         """Leave at once, writing nothing more: what we were doing is for somebody else to take up."""

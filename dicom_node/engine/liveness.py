@@ -37,7 +37,7 @@ class Liveness:
     dead_after_s : float
         The longest silence that is not taken for death.
     on_death : callable
-        Called when others have declared this process dead; must not return.
+        Called when this process is no longer among the living: others have declared it dead, or it said goodbye.
     """
 
     def __init__(self, engine: Engine, executor_id: str, dead_after_s: float, on_death: Callable[[], None]) -> None:

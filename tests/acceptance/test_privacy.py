@@ -136,13 +136,13 @@ def test_nothing_that_leaves_the_node_beside_its_results_shows_the_patient(tmp_p
 def road(node: RunningNode, tmp_path: Path) -> dict[str, str]:
     """Send series that end well, as no volume, unreadable, unmatched, by a stranger; what commands say of them."""
     files = small_ct(tmp_path / "good", slices=30, change=marked)
-    done = node.finished(send(node, files), timeout_s=150)
+    done = node.finished(send(node, files), timeout_s=300)
     assert [d["state"] for d in done["deliveries"]] == ["delivered"] * len(done["deliveries"])
     for name, change in (("gap", with_a_gap), ("cut", cut_short)):
-        failed = node.finished(send(node, small_ct(tmp_path / name, slices=30, change=change)), timeout_s=100)
+        failed = node.finished(send(node, small_ct(tmp_path / name, slices=30, change=change)), timeout_s=300)
         assert failed["state"] == "failed"
     few = send(node, small_ct(tmp_path / "few", slices=3, change=marked))
-    wait_for(lambda: "no rule matched" in node.ask("explain", few), 30)
+    wait_for(lambda: "no rule matched" in node.ask("explain", few), 120)
     with pytest.raises(DeliveryError):
         send_files(files, "127.0.0.1", node.port, "AINODE", "STRANGER")
     twin = dcmread(files[0])
@@ -170,7 +170,7 @@ def send(node: RunningNode, files: list[Path]) -> str:
 
 def fetch(url: str) -> str:
     try:
-        with urllib.request.urlopen(url, timeout=10) as answer:
+        with urllib.request.urlopen(url, timeout=60) as answer:
             return str(answer.read().decode())
     except urllib.error.HTTPError as error:
         return str(error.read().decode())

@@ -94,7 +94,7 @@ class PlainSender(Sender):
         is_associated = False
         instances = [item.content for item in items if isinstance(item.content, Instance)]
         try:
-            with Scu(self.port, timeout_s=20) as scu:
+            with Scu(self.port, timeout_s=60) as scu:
                 scu.associate_for(*instances)
                 is_associated = True
                 for one in instances:

@@ -44,7 +44,7 @@ def echo(node: RunningNode) -> list[str]:
     return [*node.command("echo", peer), "--called", "AINODE", "--calling", "SCANNER", "--timeout", "3"]
 
 
-def until(met: Callable[[], bool], node: RunningNode, timeout_s: float = 30) -> None:
+def until(met: Callable[[], bool], node: RunningNode, timeout_s: float = 120) -> None:
     wait_for(met, timeout_s, lambda: f"{roles(node)}\n{node.log.read_text()}")
 
 

@@ -89,7 +89,7 @@ def node(database_url: str, tmp_path: Path) -> Iterator[Operated]:
 
 
 def traces(node: Operated, collector: Collector) -> Traces:
-    settings = Trace(endpoint=collector.url, headers=(f"authorization: {SECRET}",), timeout_s=1)
+    settings = Trace(endpoint=collector.url, headers=(f"authorization: {SECRET}",), timeout_s=30)
     return Traces(node.engine, settings, "ainode", "host", "host/maintain-0/1")
 
 

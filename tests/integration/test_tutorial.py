@@ -136,7 +136,7 @@ def test_who_follows_the_tutorial_sees_the_result_of_the_own_network(reader: Rea
 
 def answers(address: str) -> bool:
     try:
-        with urllib.request.urlopen(address, timeout=20) as answer:
+        with urllib.request.urlopen(address, timeout=60) as answer:
             return bool(answer.status == 200)
     except OSError:
         return False

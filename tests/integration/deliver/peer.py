@@ -112,7 +112,7 @@ class MakeScp(Protocol):
     def __call__(self, **how: object) -> Scp: ...
 
 
-def destination(port: int, *, name: str = "pacs", timeout_s: float = 5.0) -> DimseDestination:
+def destination(port: int, *, name: str = "pacs", timeout_s: float = 30.0) -> DimseDestination:
     return DimseDestination(
         name=name,
         host="127.0.0.1",

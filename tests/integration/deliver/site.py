@@ -45,7 +45,7 @@ DESTINATION = """\
 host = "127.0.0.1"
 port = {port}
 ae_title = "{ae_title}"
-timeout_s = 3
+timeout_s = 30
 {more}
 """
 MADE = (OutputKind.SEG, OutputKind.SR)

@@ -72,13 +72,13 @@ def test_no_object_is_lost_or_doubled_and_no_destination_waits_for_another(site:
         def proven(name: str) -> int:
             return sum(proof.state == "proven" for proof in proofs(site.engine, job, name))
 
-        site.wait(lambda: proven("good") == 3, 30)
+        site.wait(lambda: proven("good") == 3, 120)
         assert site.states(job, "down")[1:] == ["waiting", "waiting"], "it is away, and held up nobody"
         [first, *_] = deliveries(site.engine, job, "down")
-        site.wait(lambda: len(attempts(site.engine, first.id)) >= 12, 40)  # twelve hours
+        site.wait(lambda: len(attempts(site.engine, first.id)) >= 12, 120)  # twelve hours
         peers["down"] = stack.enter_context(Archive(port=down_port))
         wanted = dict.fromkeys(names, 3) | {"no_seg": 2}
-        site.wait(lambda: all(proven(name) == count for name, count in wanted.items()), 60)
+        site.wait(lambda: all(proven(name) == count for name, count in wanted.items()), 120)
 
         for name, peer in peers.items():
             sent = [row for row in deliveries(site.engine, job, name) if row.state == "delivered"]

@@ -34,7 +34,7 @@ def test_orthanc_commits_itself_and_shows_what_it_took_and_what_it_lost_is_sent_
     site: Site, orthanc: Orthanc
 ) -> None:
     orthanc.know("AINODE", site.receive_port)
-    more = VERIFY.format("both", 1.5, 30)
+    more = VERIFY.format("both", 6, 60)
     site.deliverer({"pacs": orthanc.dicom_port}, ae_title=orthanc.ae, more=more)
     site.receiver()
     job = site.results()
@@ -42,7 +42,7 @@ def test_orthanc_commits_itself_and_shows_what_it_took_and_what_it_lost_is_sent_
     seg, sr = deliveries(site.engine, job)
     orthanc.lose(sr.sop_instance_uid)  # before anybody asks
 
-    site.wait(lambda: states(site, job) == ["proven", "proven"], 40)
+    site.wait(lambda: states(site, job) == ["proven", "proven"], 120)
     found = proofs(site.engine, job)
     assert [proof.resent for proof in found] == [0, 1]
     assert all(proof.committed_at and proof.seen_at for proof in found)

@@ -92,12 +92,12 @@ def test_deliverer_killed_in_the_middle_of_an_object_is_replaced_and_the_peer_en
     def hold(event: evt.Event) -> None:
         if isinstance(event.pdu, P_DATA_TF) and not go_on.is_set():
             under_way.set()
-            go_on.wait(20)
+            go_on.wait(60)
 
     with Scp(on_pdu=hold) as peer:
         job = site.results(rows=40_000)  # 20 MB: more than the socket buffers take
         first = site.deliverer({"pacs": peer.port})
-        assert under_way.wait(20)
+        assert under_way.wait(60)
         first.kill()
         first.wait()
         go_on.set()
@@ -115,12 +115,12 @@ def test_deliverer_killed_before_it_hears_the_answer_sends_the_same_object_again
 
     def hold(event: evt.Event) -> None:
         under_way.set()
-        go_on.wait(20)
+        go_on.wait(60)
 
     with Scp(before_answer=hold) as peer:
         job = site.results(kinds=(OutputKind.SR,))
         first = site.deliverer({"pacs": peer.port})
-        assert under_way.wait(20)
+        assert under_way.wait(60)
         first.kill()
         first.wait()
         go_on.set()
@@ -142,7 +142,7 @@ def test_deliverer_told_to_stop_finishes_what_it_sends(site: Site) -> None:
     with Scp(before_answer=slow) as peer:
         process = site.deliverer({"pacs": peer.port})
         job = site.results(kinds=(OutputKind.SR,))
-        assert under_way.wait(20)
+        assert under_way.wait(60)
         process.terminate()
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
     assert site.states(job) == ["delivered"]

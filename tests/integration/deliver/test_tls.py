@@ -112,7 +112,7 @@ def test_orthanc_takes_results_and_commits_itself_over_tls_both_ways(site: Site,
         site.deliverer({"pacs": orthanc.dicom_port}, ae_title=orthanc.ae, more=more, sections=listener)
         site.receiver()
         job = site.results()
-        site.wait(lambda: [row.state for row in proofs(site.engine, job)] == ["proven", "proven"], 40)
+        site.wait(lambda: [row.state for row in proofs(site.engine, job)] == ["proven", "proven"], 120)
         assert all(proof.committed_at and proof.seen_at for proof in proofs(site.engine, job))
         assert len(orthanc.held()) == 2
         assert "(TLS)" in site.ask("probe", "pacs")

@@ -80,6 +80,16 @@ def test_a_worker_whose_engine_does_not_end_leaves_all_the_same(site: Site) -> N
     site.wait(lambda: completed(site, job))
 
 
+def test_a_worker_that_said_goodbye_does_not_take_that_for_its_death(site: Site) -> None:
+    (site.home / "slow").touch()
+    worker = site.worker()
+    site.wait(lambda: count(site.engine, t.node, t.node.c.state == "alive"))
+
+    worker.terminate()
+
+    assert worker.wait(60) == 0, (site.home / "worker.log").read_text()
+
+
 def test_a_process_that_slept_too_long_writes_nothing_and_exits_70(site: Site) -> None:
     job = enqueue(site, "wait")
     sleeper = site.worker(0)
@@ -120,7 +130,7 @@ def test_a_failed_attempt_is_tried_again_after_its_delay(site: Site) -> None:
 
     first, second = attempts(site.engine, job)
     assert (first.outcome, second.outcome) == ("retry", "completed")
-    assert 1.0 <= (second.started_at - first.ended_at).total_seconds() < 5.0
+    assert (second.started_at - first.ended_at).total_seconds() >= 1.0
 
 
 def test_a_job_that_the_engine_has_lost_is_enqueued_again(site: Site) -> None:

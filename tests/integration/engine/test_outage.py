@@ -30,7 +30,7 @@ def test_two_workers_sit_out_an_outage_and_finish_what_they_were_at(site: Site, 
     time.sleep(3.5)
     postgresql.resume()
 
-    site.wait(lambda: all(job_row(site.engine, job).state == "completed" for job in jobs), timeout_s=20)
+    site.wait(lambda: all(job_row(site.engine, job).state == "completed" for job in jobs), timeout_s=60)
     assert [attempt.outcome for job in jobs for attempt in attempts(site.engine, job)] == ["completed", "completed"]
     assert [worker.poll() for worker in workers] == [None, None]
     assert count(site.engine, t.node, t.node.c.state == "dead") == 0

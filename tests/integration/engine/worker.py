@@ -10,11 +10,12 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from threading import Event
 
 from dbos import DBOS
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from dicom_node.db.engine import commit, open_engine
 from dicom_node.db.jobs import claim_job, finish_completed, finish_retry
@@ -48,7 +49,14 @@ def main(settings_file: str, slot: str) -> None:
     if (home / "hang").exists():
         executor.LEAVE_S = 1.0
         DBOS.destroy = lambda **_: time.sleep(600)  # type: ignore[method-assign]
+    if (home / "slow").exists():
+        executor.commit = slow_commit  # type: ignore[assignment,attr-defined]
     Executor(settings, engine, role="work", slot=int(slot), queues={"jobs": 1}, on_job=on_job).run(stop)
+
+
+def slow_commit(engine: Engine, step: Callable[[Connection], object]) -> None:
+    commit(engine, step)
+    time.sleep(1)  # several heartbeats
 
 
 def behave(job: Job, home: Path) -> None:

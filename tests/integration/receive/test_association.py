@@ -333,7 +333,7 @@ def test_stopping_lets_a_transfer_finish_and_takes_no_new_one(start: Start) -> N
         scu.send_data(one, one.data[300_000:])
         assert scu.response().Status == 0x0000
         scu.release()
-        stopping.join(4)
+        stopping.join(60)
         assert not stopping.is_alive()
     assert len(node.stored()) == 1
 
@@ -353,7 +353,7 @@ def test_an_association_whose_commit_outlasts_the_stopping_is_recorded(
         stopping.start()
         assert scu.pdu()[0] == A_ABORT
         spool.go.set()
-        stopping.join(10)
+        stopping.join(60)
     assert len(node.stored()) == 1
     (association,) = node.rows(t.association)
     assert (association.stored, association.end_reason) == (1, "aborted: the receiver was stopped")

@@ -112,16 +112,16 @@ def test_kill_9_in_mid_stream_loses_nothing_that_was_acknowledged(tmp_path: Path
     for turn in range(3):
         receiver = subprocess.Popen(command, stderr=subprocess.DEVNULL)
         try:
-            wait_for(lambda: listens(port), 30)
+            wait_for(lambda: listens(port), 60)
             senders = [Sending(port, f"1.2.{turn}.{number}") for number in range(4)]
             for sender in senders:
                 sender.start()
-            wait_for(partial(_each_has, senders, 3 + 2 * turn), 30, every_s=0.001)
+            wait_for(partial(_each_has, senders, 3 + 2 * turn), 60, every_s=0.001)
         finally:
             receiver.kill()
             receiver.wait()
         for sender in senders:
-            sender.join(20)
+            sender.join(60)
             acknowledged |= sender.acknowledged
     engine = open_engine(database_url)
     spool = Spool(tmp_path / "spool")

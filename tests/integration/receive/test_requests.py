@@ -80,7 +80,7 @@ class Modality:
         seen = len(self.seen_on)
         status, _ = assoc.send_n_action(ds, 1, PUSH, WELL_KNOWN)
         if stays:
-            wait_for(lambda: len(self.seen_on) > seen, 30)
+            wait_for(lambda: len(self.seen_on) > seen, 120)
             assert assoc.send_c_echo().Status == 0x0000  # and the association goes on
         assoc.release()
         return int(status.Status)
@@ -253,7 +253,7 @@ def test_orthanc_asks_and_gets_its_report(start: Start, tmp_path: Path, orthanc_
     body = {"DicomInstances": [[str(CTImageStorage), uid] for uid in [*uids, never]]}
     with urlopen(Request(f"{url}/storage-commitment", data=json.dumps(body).encode())) as answer:
         asked = json.load(answer)["ID"]
-    wait_for(lambda: committer(node).look(), 30)
+    wait_for(lambda: committer(node).look(), 120)
     report = orthanc_module.get(f"/storage-commitment/{asked}")
     assert report["Status"] == "Failure"
     assert sorted(one["SOPInstanceUID"] for one in report["Success"]) == sorted(uids)

@@ -68,7 +68,7 @@ class Hospital:
             context.set_ciphers(ciphers)
         if shows is not None:
             context.load_cert_chain(shows.certificate, shows.key)
-        plain = socket.create_connection(("127.0.0.1", self.port), timeout=10)
+        plain = socket.create_connection(("127.0.0.1", self.port), timeout=60)
         try:
             return context.wrap_socket(plain, server_hostname=name)
         except OSError:
@@ -210,7 +210,7 @@ def test_tls_on_the_clear_port_is_told_as_such(hospital: Hospital) -> None:
 
 def test_peers_that_stop_in_the_handshake_hold_up_nobody_and_are_let_go(hospital: Hospital) -> None:
     node = hospital.start(artim_timeout_s=1.0, max_associations=4)
-    silent = [socket.create_connection(("127.0.0.1", hospital.port), timeout=10) for _ in range(20)]
+    silent = [socket.create_connection(("127.0.0.1", hospital.port), timeout=60) for _ in range(20)]
     for number, one in enumerate(silent):
         one.sendall(b"\x16\x03\x01\x02\x00"[: 1 + number % 5])  # the head of a record that never comes
     with hospital.scu(hospital.scanner) as scu:
@@ -244,7 +244,7 @@ def test_what_the_network_does_not_take_waits_and_comes_whole(hospital: Hospital
 
     def listen() -> None:
         with context.wrap_socket(far, server_hostname="ainode.test") as client:
-            assert go.wait(20)
+            assert go.wait(60)
             while len(heard) < len(said):
                 heard.extend(client.recv(5000))
 
@@ -261,7 +261,7 @@ def test_what_the_network_does_not_take_waits_and_comes_whole(hospital: Hospital
                 secure.flush()
         if secure.is_open and secure.is_writing:
             go.set()  # nothing was read so far, so that it had to wait
-    listener.join(20)
+    listener.join(60)
     secure.close()
     assert go.is_set()
     assert bytes(heard) == said

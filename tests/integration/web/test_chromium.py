@@ -106,7 +106,7 @@ def test_the_queue_refreshes_itself_and_keeps_its_place(page: Page, filled: Fill
     node, made = filled
     page.keyboard.press("j")
     here = page.locator("tr.here").get_attribute("id")
-    with page.expect_response(lambda answer: answer.url.endswith("/queue?"), timeout=15_000) as refreshed:
+    with page.expect_response(lambda answer: answer.url.endswith("/queue?"), timeout=60_000) as refreshed:
         pass
     assert refreshed.value.status == 200
     until(page, "id => document.querySelector('tr.here')?.id === id", here)

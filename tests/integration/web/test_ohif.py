@@ -163,6 +163,6 @@ def test_source_and_segmentation_open_in_the_real_ohif(filled: tuple[WebNode, di
         page.wait_for_timeout(3_000)
         if folder := os.environ.get("PICTURES"):
             page.screenshot(path=Path(folder) / "web-ohif.png")
-        page.get_by_text("Lung", exact=False).first.wait_for(timeout=10_000)
+        page.get_by_text("Lung", exact=False).first.wait_for(timeout=60_000)
         browser.close()
     assert wrong == []

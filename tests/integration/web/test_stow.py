@@ -88,7 +88,7 @@ def test_a_series_by_our_own_sender_goes_the_road_and_a_rule_can_ask_who_sent_it
     node.catalog = load_catalog(node.settings)
     token = node.token("otto", Right.STORE)
     with serving(node) as address:
-        web = StowDestination(name="node", url=f"{address}/dicom-web", timeout_s=10, token=token)
+        web = StowDestination(name="node", url=f"{address}/dicom-web", timeout_s=60, token=token)
         for path in (*slices, slices[0]):
             assert stow.send(web, path, delivery_of(path, dcmread(path))).status == 0
         wait_for(lambda: all(row.ended_at for row in rows(node, t.association)), 60)
@@ -278,7 +278,7 @@ def test_a_database_that_goes_away_in_mid_request_is_a_503_and_nothing_is_lost(
                 assert answer.status == 503
                 failed = Dataset.from_json(answer.json()).FailedSOPSequence
                 assert [item.FailureReason for item in failed] == [NO_ROOM] * 3
-                web = StowDestination(name="node", url=f"{address}/dicom-web", timeout_s=10, token=token)
+                web = StowDestination(name="node", url=f"{address}/dicom-web", timeout_s=60, token=token)
                 with pytest.raises(DeliveryError) as refused:
                     stow.send(web, slices[0], delivery_of(slices[0], dcmread(slices[0])))
                 assert refused.value.retry

@@ -320,7 +320,7 @@ def test_a_canceled_job_kills_its_model(bench: Bench) -> None:
 
     with bench.engine.begin() as tx:
         tx.execute(update(t.job).where(t.job.c.id == job_id).values(state="canceled", finished_at=utc_now()))
-    working.join(5)
+    working.join(60)
 
     assert not working.is_alive()
     assert not alive(pid)

@@ -99,15 +99,15 @@ def test_a_stopped_run_asks_only_about_what_is_left(tmp_path: Path) -> None:
     cases = {name: Entry(name, name, lambda name=name: _case(name)) for name in "abc"}  # type: ignore[misc]
     first = Evaluation("set", "three cases", (cases["a"], Entry("bad", "bad", broken)), {"seed": 3})
     model, failing = Answering([(TRUE, 0.9)]), Answering([])
-    run_set(first, model, tmp_path, {"digest": "d"}, timeout_s=1, step=lambda _: None)
+    run_set(first, model, tmp_path, {"digest": "d"}, timeout_s=60, step=lambda _: None)
     with (tmp_path / "set.jsonl").open("a") as file:
         file.write('{"id": "b", "spo')  # killed while it wrote
     both = replace(first, entries=(*first.entries, cases["b"]))
     steps: list[str] = []
 
-    results = run_set(both, model, tmp_path, {"digest": "d"}, timeout_s=1, step=steps.append)
+    results = run_set(both, model, tmp_path, {"digest": "d"}, timeout_s=60, step=steps.append)
     failed = run_set(
-        replace(both, entries=(*both.entries, cases["c"])), failing, tmp_path, {"digest": "d"}, timeout_s=1, step=print
+        replace(both, entries=(*both.entries, cases["c"])), failing, tmp_path, {"digest": "d"}, timeout_s=60, step=print
     )
 
     assert model.asked == 2
@@ -116,7 +116,7 @@ def test_a_stopped_run_asks_only_about_what_is_left(tmp_path: Path) -> None:
     assert "exit status 1" in failed[-1].error
     assert failing.asked == 1
     with pytest.raises(ValueError, match="another digest"):
-        run_set(both, model, tmp_path, {"digest": "e"}, timeout_s=1, step=print)
+        run_set(both, model, tmp_path, {"digest": "e"}, timeout_s=60, step=print)
     with pytest.raises(ValueError, match="No case was judged"):
         summarise(failed[-1:], resamples=10, seed=0)
 
