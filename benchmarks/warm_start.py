@@ -2,8 +2,9 @@
 
     python benchmarks/warm_start.py ai/bundles/lung_ct ai/bundles/chest_ct --amp
 
-Each model is asked twice about the same synthetic chest, in a process as the node starts it. With --amp it is loaded
-once more with automatic mixed precision, and its answer compared with the first one's.
+Each model is asked twice about the same synthetic chest, or about the CT series of a folder, in a process as the node
+starts it. With --amp it is loaded once more with automatic mixed precision, and its answer compared with
+the first one's.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 import numpy as np
 
 from ai.contract import Prediction, Volume
+from ai.data.dicom_series import find_series, read_volume
 from ai.phantom.chest import make_phantom
 from ai.process import ModelProcess
 
@@ -25,11 +27,11 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("bundles", type=Path, nargs="+")
     parser.add_argument("--spacing-mm", type=float, default=2.5, help="of the chest (default: 2.5)")
+    parser.add_argument("--series", type=Path, metavar="FOLDER", help="ask about the first series in it instead")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--amp", action="store_true", help="ask in half precision, too")
     chosen = parser.parse_args()
-    spacing = (chosen.spacing_mm,) * 3
-    image = make_phantom(1, (spacing[0], spacing[1], spacing[2]), nodules=2).to_volume()
+    image = read_volume(find_series(chosen.series)[0]) if chosen.series else _phantom(chosen.spacing_mm)
     print(f"{' x '.join(map(str, image.array.shape))} voxels, {chosen.device}")
     print("| model | question | load | preprocess | infer | postprocess | in all | memory |")
     print("|---|---|---|---|---|---|---|---|")
@@ -38,6 +40,10 @@ def main() -> None:
         if chosen.amp:
             other = _ask(bundle, image, chosen.device, amp=True)
             print(f"{bundle.name}: in half precision {_agreement(first, other)}")
+
+
+def _phantom(spacing_mm: float) -> Volume:
+    return make_phantom(1, (spacing_mm, spacing_mm, spacing_mm), nodules=2).to_volume()
 
 
 def _ask(bundle: Path, image: Volume, device: str, *, amp: bool) -> Prediction:

@@ -140,13 +140,13 @@ def _job_attempt(job: Row[Any], row: Row[Any]) -> Iterator[Line]:
     if row.ended_at is None:
         return
     took = f"{(row.ended_at - row.started_at).total_seconds():.1f} s"
+    tried = [step for step in row.steps_s or {} if step.startswith("out of memory")]
     if row.outcome == "completed":
-        steps = ", ".join(f"{step} {seconds:.1f}" for step, seconds in (row.steps_s or {}).items())
-        yield Line(row.ended_at, f"{name} completed in {took}" + (f" ({steps})" if steps else ""))
+        steps = ", ".join(f"{step} {took_s:.1f}" for step, took_s in (row.steps_s or {}).items() if step not in tried)
+        yield Line(row.ended_at, "\n".join([f"{name} completed in {took}" + (f" ({steps})" if steps else ""), *tried]))
         return
     words = {"retry": "failed, will retry", "lost": "lost with its worker"}.get(row.outcome, row.outcome or "ended")
     printed = [f"the model printed: {line}" for line in (row.printed or "").splitlines()[-_MOST_PRINTED:]]
-    tried = [step for step in row.steps_s or {} if step.startswith("out of memory")]
     told = f"{name} {words} after {took}" + (f": {row.error}" if row.error else "")
     yield Line(row.ended_at, "\n".join([told, *tried, *printed]))
 

@@ -55,6 +55,11 @@ HANGS = SIDES.replace("        bright", "        import time; time.sleep(3600)\n
 DIES = SIDES.replace("        bright", "        import os; os._exit(9)\n        bright")
 SAYS_NAN = SIDES.replace("return torch.cat(", "print('what went wrong')\n        return float('nan') * torch.cat(")
 
+# Runs out of memory where it is shown more than so many windows at once.
+GREEDY = SIDES.replace(
+    "        bright", "        if image.shape[0] > MOST:\n            raise torch.OutOfMemoryError\n        bright", 1
+)
+
 SETTINGS = """\
 [database]
 url = "{url}"
@@ -342,6 +347,33 @@ def test_a_model_that_dies_costs_an_attempt_and_its_last_one_the_job(bench: Benc
     assert job.state == "failed"
     assert "sides" in job.error
     assert bench.outcomes(job_id) == ["retry", "failed"]
+
+
+@pytest.mark.parametrize(("most", "ends"), [("1", "completed"), ("0", "failed")])
+def test_what_was_tried_when_memory_ran_out_is_kept_with_the_attempt_and_told(
+    most: str, ends: str, bench: Bench
+) -> None:
+    job_id = bench.job(max_attempts=1)
+    card = bench.card(GREEDY.replace("MOST", most))
+    file = card.bundle / "configs" / "inference.json"
+    windows = {"_target_": "SlidingWindowInferer", "roi_size": [16, 16, 4], "sw_batch_size": 4}
+    file.write_text(json.dumps(json.loads(file.read_text()) | {"inferer": windows}))
+    worker = bench.worker(replace(card, digest=bundle_digest(card.bundle)))
+
+    worker.work_on(job_id, "test")
+    worker.close()
+
+    assert job_row(bench.engine, job_id).state == ends
+    (attempt,) = attempts(bench.engine, job_id)
+    rungs = ["all at once"] if most == "1" else ["all at once", "one window at a time", "stitched on the CPU"]
+    tried = [f"out of memory, {rung}" for rung in rungs]
+    assert [step for step in attempt.steps_s if step.startswith("out of")] == tried
+    with bench.engine.begin() as tx:
+        (told,) = explain(tx, job_id)
+    (line,) = [line.text for line in told.lines if f"attempt 1 of 1 {ends}" in line.text]
+    assert line.splitlines()[1:] == tried, line
+    if ends == "failed":
+        assert "The model sides asked for more memory than it may have." in line.splitlines()[0]
 
 
 def test_a_model_that_hangs_is_killed_when_its_time_is_over(bench: Bench) -> None:
