@@ -29,6 +29,7 @@ from dicom_node.volume import MOST_VOXELS, read_bytes
 _ASKED_FOR = ("PixelSpacing", "ImagerPixelSpacing", "NominalScannedPixelSpacing")
 _COLOURS = ("R", "G", "B")
 _WHITE = 255.0
+_SHOWN = (0.5, 99.5)  # percent of the pixels
 
 Plane = NDArray[np.float32]
 
@@ -53,12 +54,15 @@ class SingleImage:
         Everything but the pixels.
     spacing_mm : (float, float)
         Between rows, between columns; 1 where nobody knows.
+    window : (float, float) or None
+        Center and width that suit the values of a grey image after the Modality LUT, before any inversion.
     """
 
     planes: Mapping[str, Plane]
     header: Dataset
     spacing_mm: tuple[float, float]
     spacing: Spacing
+    window: tuple[float, float] | None = None
 
     @property
     def shape(self) -> tuple[int, int]:
@@ -85,10 +89,15 @@ def load_image(spool: Spool, instance: JobInstance, values: ImageValues = ImageV
         size = (int(header.Rows), int(header.Columns))
         if size[0] * size[1] > MOST_VOXELS:
             raise GeometryError(f"{size[0]} x {size[1]} pixels are more than the {MOST_VOXELS} that are read.")
+        window: tuple[float, float] | None = None
         if int(header.get("SamplesPerPixel") or 1) == len(_COLOURS):
             planes = _coloured(data)
         else:
-            planes = {"": _grey(stored.stored_values(), header, values)}
+            pixels = stored.stored_values()
+            modality = np.asarray(apply_modality_lut(pixels, header), np.float64)
+            padding = _padding(pixels, header)
+            planes = {"": _grey(modality, padding, header, values)}
+            window = _suiting(modality[~padding] if not padding.all() else modality)
     except GeometryError:
         raise
     except Exception as error:  # codecs and parsers throw everything at broken bytes; all of it is a refusal
@@ -97,7 +106,7 @@ def load_image(spool: Spool, instance: JobInstance, values: ImageValues = ImageV
         raise GeometryError(f"The pixels of instance {uid} cannot be decoded: {told}") from error
     if any(plane.shape != size for plane in planes.values()):
         raise GeometryError(f"The pixels of instance {uid} do not have the size {size} that its header says.")
-    return SingleImage(planes, header, *_spacing(header))
+    return SingleImage(planes, header, *_spacing(header), window)
 
 
 def _coloured(data: bytes) -> dict[str, Plane]:
@@ -107,9 +116,12 @@ def _coloured(data: bytes) -> dict[str, Plane]:
     return {name: np.ascontiguousarray(rgb[..., n], np.float32) for n, name in enumerate(_COLOURS)}
 
 
-def _grey(stored: NDArray[Any], header: Dataset, values: ImageValues) -> Plane:
-    modality = np.asarray(apply_modality_lut(stored, header), np.float64)
-    padding = _padding(stored, header)
+def _suiting(values: NDArray[np.float64]) -> tuple[float, float]:
+    low, high = (float(end) for end in np.percentile(values, _SHOWN))
+    return (low + high) / 2, max(high - low, 1.0)
+
+
+def _grey(modality: NDArray[np.float64], padding: NDArray[np.bool_], header: Dataset, values: ImageValues) -> Plane:
     if values is ImageValues.DISPLAY:
         shown = _WHITE * _displayed(modality, header, padding)
         low, high = 0.0, _WHITE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import highdicom as hd
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
@@ -10,7 +12,14 @@ from pydicom.uid import ExplicitVRLittleEndian
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.document import observer, requests
 from dicom_node.results.drawn import key_slices
-from dicom_node.results.header import complete, instance_attributes, instances_of, references, series_description
+from dicom_node.results.header import (
+    Origin,
+    complete,
+    instance_attributes,
+    instances_of,
+    references,
+    series_description,
+)
 from dicom_node.results.words import NOT_FOR_DIAGNOSIS, titled
 
 
@@ -20,11 +29,16 @@ def build_kos(analysis: Analysis) -> Dataset | None:
     shown = [origin.slices[k] for k in key_slices(analysis)]
     if not shown:
         return None
+    return name_images(origin, shown, [titled(segment) for segment in analysis.found])
+
+
+def name_images(origin: Origin, shown: Sequence[Dataset], found: Sequence[str]) -> Dataset:
+    """Write the selection of some images, and the titles of what was found on them."""
     selection = hd.ko.KeyObjectSelection(
         document_title=codes.DCM.OfInterest,
         referenced_objects=shown,
         observer_device_context=observer(origin),
-        description=f"{NOT_FOR_DIAGNOSIS}. {'; '.join(titled(segment) for segment in analysis.found)}"[:1024],
+        description=f"{NOT_FOR_DIAGNOSIS}. {'; '.join(found)}"[:1024],
     )
     kos = hd.ko.KeyObjectSelectionDocument(
         evidence=instances_of(shown),

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.contours import filled
-from dicom_node.results.gsps import layer_name
+from dicom_node.results.graphics import layer_name
 from dicom_node.results.proof import MM, VOXELS, named_by, named_slice, slices_by_name
 
 _OUTLINE = ("PIXEL", "POLYLINE")

@@ -49,33 +49,46 @@ def pictures(
         of the frames.
     """
     origin = analysis.origin
-    attributes = instance_attributes(origin, part, position, description)
-    image = plain_object(origin, MultiFrameTrueColorSecondaryCaptureImageStorage, "OT", attributes)
-    carry_over(image, origin, what)
+    image = begin_pictures(origin, part, position, description, what)
     image.FrameOfReferenceUID = origin.slices[0].FrameOfReferenceUID
     image.PositionReferenceIndicator = origin.slices[0].PositionReferenceIndicator
     image.SharedFunctionalGroupsSequence = [_shared(origin)]
     image.PerFrameFunctionalGroupsSequence = [_per_frame(origin.slices[k]) for k in shown]
-    image.NumberOfFrames = len(shown)
     if len(shown) > 1:
         image.FrameIncrementPointer = Tag("PerFrameFunctionalGroupsSequence")
     image.SourceImageSequence = references([origin.slices[k] for k in shown])  # the first of the first frame, and so on
     image.PatientOrientation = ""  # Plane Orientation has it
-    _, image.Rows, image.Columns = analysis.shape
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        frames = list(threads.map(lambda k: encode_picture(draw(k)), shown))
+    complete_pictures(image, origin, analysis.shape[1:], frames)
+    return image
+
+
+def begin_pictures(origin: Origin, part: str, position: int, description: str, what: str) -> Dataset:
+    """Begin an object of colour pictures; the arguments are those of `pictures`."""
+    attributes = instance_attributes(origin, part, position, description)
+    image = plain_object(origin, MultiFrameTrueColorSecondaryCaptureImageStorage, "OT", attributes)
+    carry_over(image, origin, what)
+    return image
+
+
+def complete_pictures(image: Dataset, origin: Origin, shape: tuple[int, int], frames: Sequence[bytes]) -> None:
+    """Put its frames into an object of colour pictures, and what is left to say of them."""
+    image.NumberOfFrames = len(frames)
+    image.Rows, image.Columns = shape
     image.SamplesPerPixel, image.PlanarConfiguration = 3, 0
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
     image.PhotometricInterpretation = "RGB"
     copy_body_part(image, origin)
     complete(image, origin)
     image.file_meta.TransferSyntaxUID = JPEGLSLossless
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        image.PixelData = encapsulate(list(threads.map(lambda k: _encoded(draw(k)), shown)))
+    image.PixelData = encapsulate(list(frames))
     image["PixelData"].VR = "OB"
     image["PixelData"].is_undefined_length = True
-    return image
 
 
-def _encoded(rgb: NDArray[np.uint8]) -> bytes:
+def encode_picture(rgb: NDArray[np.uint8]) -> bytes:
+    """Give a picture in JPEG-LS, without loss."""
     return bytes(imagecodecs.jpegls_encode(rgb, level=0))
 
 

@@ -18,7 +18,7 @@ _LONG_AXIS = "103339001"  # SCT
 
 def nothing_found(sought: Sequence[str], images: int) -> str:
     """Say what was looked for: ``Nothing was found in 275 images: no nodule.``."""
-    return f"Nothing was found in {images} images: no {', no '.join(sought)}."
+    return f"Nothing was found in {images} images" + (f": no {', no '.join(sought)}." if sought else ".")
 
 
 def because(qualities: Sequence[Quality]) -> list[str]:

@@ -64,7 +64,7 @@ def analyse_images(
         reasons = "; ".join(dict.fromkeys(image.why_not for image in looked))
         raise NotEligible(f"{card.name} was not run: {reasons}.")
     out = node.out or node.spool
-    results = build_image_results(job, card, looked, node.equipment, out, steps_s, node.also)
+    results = build_image_results(job, card, looked, node.equipment, out, steps_s, node.also, node.if_silent)
     return results, looked[0].header, answers[-1] if answers else None
 
 
@@ -136,6 +136,7 @@ def _found(number: int, image: SingleImage, prediction: Prediction, job: Job, ca
         tuple(said_of_all(prediction, card)),
         numbers_of_all(prediction, card),
         tuple(left_out),
+        window=image.window,
     )
 
 

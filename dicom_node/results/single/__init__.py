@@ -1,11 +1,14 @@
-"""What was found in single images becomes DICOM: a segmentation and a picture of each image, one report of them all."""
+"""What was found in single images becomes DICOM: what is drawn of each image, and documents about all of them."""
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, MutableMapping, Sequence
-from dataclasses import replace
+from collections.abc import Callable, Collection, Iterator, MutableMapping, Sequence
+from dataclasses import dataclass, replace
+from functools import partial
 from time import monotonic
 from typing import Any
+
+from pydicom.dataset import Dataset
 
 from dicom_node.domain.delivery import ResultObject
 from dicom_node.domain.finding import NotRun, Segment
@@ -15,16 +18,56 @@ from dicom_node.errors import ResultError
 from dicom_node.results.draft import Draft, stored
 from dicom_node.results.header import Equipment
 from dicom_node.results.single.analysed import AnalysedImage, Boxed, Corners, Images, Region
+from dicom_node.results.single.documents import build_images_kos, build_images_pdf
+from dicom_node.results.single.gsps import build_image_gsps
 from dicom_node.results.single.headers import origin_of_images
-from dicom_node.results.single.picture import build_image_picture
-from dicom_node.results.single.proof import prove_image_seg, prove_images_sr
+from dicom_node.results.single.picture import build_image_frame, build_image_picture
+from dicom_node.results.single.proof import prove_image_gsps, prove_image_picture, prove_image_seg, prove_images_sr
 from dicom_node.results.single.seg import build_image_seg
 from dicom_node.results.single.sr import build_images_sr
 from dicom_node.spool import Spool
 
 __all__ = ["AnalysedImage", "Boxed", "Corners", "Region", "build_image_results"]
 
-_PICTURES = (OutputKind.SC, OutputKind.CAPTURES)
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Made:
+    """What was built, and of which image; None of all of them."""
+
+    draft: Draft
+    image: AnalysedImage | None = None
+
+
+def _frame(kind: OutputKind, told: Images, image: AnalysedImage) -> Dataset | None:
+    """Draw a key image where something is marked, and every image as soon as anything is in one of them."""
+    shown = image.marked if kind is OutputKind.KEY_IMAGES else any(each.marked for each in told.images)
+    return build_image_frame(told, image, kind) if shown else None
+
+
+def _picture(kind: OutputKind, told: Images, image: AnalysedImage) -> Dataset:
+    return build_image_picture(told, image, kind)
+
+
+_OF_EACH: dict[OutputKind, Callable[[Images, AnalysedImage], Dataset | None]] = {
+    OutputKind.SEG: build_image_seg,
+    OutputKind.SC: partial(_picture, OutputKind.SC),
+    OutputKind.GSPS: build_image_gsps,
+    OutputKind.KEY_IMAGES: partial(_frame, OutputKind.KEY_IMAGES),
+    OutputKind.OVERLAY: partial(_frame, OutputKind.OVERLAY),
+    OutputKind.CAPTURES: partial(_picture, OutputKind.CAPTURES),
+}
+_OF_ALL: dict[OutputKind, Callable[[Images], Dataset | None]] = {
+    OutputKind.PDF: build_images_pdf,
+    OutputKind.KOS: build_images_kos,
+}
+_PROOFS: dict[OutputKind, Callable[[bytes, Images, AnalysedImage], None]] = {
+    OutputKind.SEG: prove_image_seg,
+    OutputKind.SC: prove_image_picture,
+    OutputKind.GSPS: prove_image_gsps,
+    OutputKind.KEY_IMAGES: prove_image_picture,
+    OutputKind.OVERLAY: prove_image_picture,
+    OutputKind.CAPTURES: prove_image_picture,
+}
 
 
 def build_image_results(
@@ -35,6 +78,7 @@ def build_image_results(
     spool: Spool,
     steps_s: MutableMapping[str, float],
     also: Collection[OutputKind] = (),
+    if_silent: Collection[OutputKind] = (),
 ) -> tuple[ResultObject, ...]:
     """Write every result object of a job on single images into the spool.
 
@@ -45,8 +89,10 @@ def build_image_results(
     steps_s : mapping
         Receives the seconds of each step.
     also : collection of OutputKind
-        Kinds that destinations want beyond those of the card. Of all kinds SEG, SC, CAPTURES and SR are made of single
-        images; the report always is.
+        Kinds that destinations want beyond those of the card. What needs a place in the patient, or axes, is not made
+        of single images (PM, RTSTRUCT, VIEWER_SR); the report always is.
+    if_silent : collection of OutputKind
+        Kinds that say that nothing was found, or that an image was not analysed: made in any case then.
 
     Returns
     -------
@@ -63,41 +109,46 @@ def build_image_results(
         headers = [image.header for image in images]
         told = Images(origin_of_images(job, card, headers, job.instances, equipment), images)
         started = monotonic()
-        drafts = _drafts(told, kinds)
+        if told.lacks or not any(image.says_something for image in images):
+            kinds |= {*if_silent}  # silence would pass for an answer
+        made = list(_made(told, kinds))
     except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:
         raise ResultError(f"The results on single images cannot be written: {error}") from error
     steps_s["write"] = monotonic() - started
-    _prove(drafts, told, job, spool)
+    _prove(made, told, job, spool)
     summary = _summary(told)
     if job.predecessors:
         summary["replaces"] = {document.kind: document.sop_instance_uid for document in job.predecessors}
-    return tuple(stored(draft, job.id, summary, spool) for draft in drafts)
+    return tuple(stored(one.draft, job.id, summary, spool) for one in made)
 
 
-def _drafts(told: Images, kinds: Collection[OutputKind]) -> list[Draft]:
-    segs = {}
-    if OutputKind.SEG in kinds:
-        made = {image.number: build_image_seg(told, image) for image in told.images}
-        segs = {number: seg for number, seg in made.items() if seg is not None}
-    drafts = [Draft.of(OutputKind.SEG, seg, n) for n, seg in enumerate(segs.values(), start=1)]
-    for kind in _PICTURES:
-        shown = [image for image in told.images if not image.why_not] if kind in kinds else []
-        drafts += [Draft.of(kind, build_image_picture(told, each, kind), n) for n, each in enumerate(shown, start=1)]
-    return [*drafts, Draft.of(OutputKind.SR, build_images_sr(told, segs))]
+def _made(told: Images, kinds: Collection[OutputKind]) -> Iterator[_Made]:
+    """Build what is wanted and can be made, in the order in which it has to be sent."""
+    segs: dict[int, Dataset] = {}
+    for kind, build in _OF_EACH.items():
+        analysed = [image for image in told.images if not image.why_not] if kind in kinds else []
+        made = ((image, build(told, image)) for image in analysed)
+        for number, (image, built) in enumerate(((i, b) for i, b in made if b is not None), start=1):
+            if kind is OutputKind.SEG:
+                segs[image.number] = built
+            yield _Made(Draft.of(kind, built, number), image)
+    for kind, of_all in _OF_ALL.items():
+        if kind in kinds and (document := of_all(told)) is not None:
+            yield _Made(Draft.of(kind, document))
+    yield _Made(Draft.of(OutputKind.SR, build_images_sr(told, segs)))
 
 
-def _prove(drafts: Sequence[Draft], told: Images, job: Job, spool: Spool) -> None:
+def _prove(made: Sequence[_Made], told: Images, job: Job, spool: Spool) -> None:
     """Let out nothing that contradicts its source; keep it for whoever looks into it."""
-    outlined = iter([image for image in told.images if image.present])
     try:
-        for draft in drafts:
-            if draft.kind is OutputKind.SEG:
-                prove_image_seg(draft.data, told, next(outlined))
-            elif draft.kind is OutputKind.SR:
-                prove_images_sr(draft.data, told)
+        for one in made:
+            if one.image is not None:
+                _PROOFS[one.draft.kind](one.draft.data, told, one.image)
+            elif one.draft.kind is OutputKind.SR:
+                prove_images_sr(one.draft.data, told)
     except ResultError:
-        for draft in drafts:
-            spool.write(f"quarantine/{job.id}", f"{draft.name}.dcm", draft.data)
+        for one in made:
+            spool.write(f"quarantine/{job.id}", f"{one.draft.name}.dcm", one.draft.data)
         raise
 
 

@@ -11,6 +11,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.domain.finding import Measurement, NotRun, Quality, Segment
 from dicom_node.results.header import Origin
+from dicom_node.results.words import nothing_found
 
 Corners = tuple[float, float, float, float]  # left, top, right, bottom; 0 is the outer edge of the first pixel
 
@@ -43,6 +44,8 @@ class AnalysedImage:
         Everything but the pixels, as received.
     planes : mapping of str to numpy.ndarray of float32, shape (rows, columns)
         One, or R, G and B.
+    window : (float, float) or None
+        Center and width, of the values after the Modality LUT, in which a grey image is shown that names none itself.
     spacing : str
         Where the millimetres were measured: ``patient``, ``detector``, or nothing where nobody knows them.
     why_not : str
@@ -59,6 +62,7 @@ class AnalysedImage:
     measurements: tuple[Measurement, ...] = ()
     left_out: tuple[NotRun, ...] = ()
     why_not: str = ""
+    window: tuple[float, float] | None = None
 
     @property
     def name(self) -> str:
@@ -73,9 +77,14 @@ class AnalysedImage:
         return tuple(region for region in self.regions if region.segment.voxels)
 
     @property
+    def marked(self) -> tuple[Segment, ...]:
+        """What is outlined or boxed in it."""
+        return (*(region.segment for region in self.present), *(boxed.segment for boxed in self.boxes))
+
+    @property
     def says_something(self) -> bool:
         """Whether something is marked, or something is said of the image as a whole."""
-        return bool(self.present or self.boxes or self.qualities or self.measurements)
+        return bool(self.marked or self.qualities or self.measurements)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -88,6 +97,13 @@ class Images:
     def header(self, image: AnalysedImage) -> Dataset:
         """The header of an image, made fit to be written into a result."""
         return self.origin.slices[image.number - 1]
+
+    @property
+    def silence(self) -> str:
+        """What there is to say when nothing was found: what was looked for, in how many images."""
+        card = self.origin.card
+        sought = [*(each.label.lower() for each in card.segments), *(each.label.lower() for each in card.detections)]
+        return nothing_found(sought, len(self.images))
 
     @property
     def lacks(self) -> str:

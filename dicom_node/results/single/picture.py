@@ -11,11 +11,13 @@ from dicom_node.domain.model import OutputKind
 from dicom_node.results.capture import capture
 from dicom_node.results.drawn import say
 from dicom_node.results.header import references, series_description
+from dicom_node.results.pictures import begin_pictures, complete_pictures, encode_picture
 from dicom_node.results.planes import outline
 from dicom_node.results.sheet import plain
 from dicom_node.results.single.analysed import AnalysedImage, Images
 from dicom_node.results.words import NOT_FOR_DIAGNOSIS
 
+_FRAMES = {OutputKind.KEY_IMAGES: ("key images", 7), OutputKind.OVERLAY: ("overlay", 8)}
 _FAINTEST, _BRIGHTEST = 0.5, 99.5  # percent of the pixels
 
 
@@ -31,6 +33,24 @@ def build_image_picture(told: Images, image: AnalysedImage, kind: OutputKind) ->
     made.SourceImageSequence = references([told.header(image)])
     if side := image.header.get("ImageLaterality"):
         made.ImageLaterality = side
+    return made
+
+
+def build_image_frame(told: Images, image: AnalysedImage, kind: OutputKind) -> Dataset:
+    """Draw one image pixel for pixel, as key images and the overlay of a volume are: JPEG-LS without loss."""
+    origin = told.origin
+    what, position = _FRAMES[kind]
+    about = f"Image with the findings of {origin.card.name} {origin.algorithm_version}. {origin.statement}"
+    part = f"{kind.value}/{image.number}"
+    made = begin_pictures(origin, part, position, series_description(origin, what), about)
+    made.SeriesInstanceUID = origin.uid(f"{kind.value}/series")
+    made.InstanceNumber = image.number
+    made.SourceImageSequence = references([told.header(image)])
+    made.PatientOrientation = image.header.get("PatientOrientation") or ""
+    if side := image.header.get("ImageLaterality"):
+        made.ImageLaterality = side
+    rgb = draw_image(image)
+    complete_pictures(made, origin, rgb.shape[:2], [encode_picture(rgb)])
     return made
 
 

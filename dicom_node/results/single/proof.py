@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from io import BytesIO
 
 import numpy as np
+from numpy.typing import NDArray
 from pydicom import dcmread
 from pydicom.dataset import Dataset
 
 from dicom_node.errors import ResultError
+from dicom_node.results.contours import Ring, filled
+from dicom_node.results.graphics import layer_name
 from dicom_node.results.single.analysed import AnalysedImage, Images
+from dicom_node.results.single.gsps import drawings
 from dicom_node.results.single.seg import frame_of
 
 
@@ -38,6 +42,55 @@ def prove_image_seg(data: bytes, told: Images, image: AnalysedImage) -> None:
         for source in item.DerivationImageSequence[0].SourceImageSequence:
             if source.ReferencedSOPInstanceUID != header.SOPInstanceUID:
                 raise ResultError(f"the segmentation of {image.name} names another image")
+
+
+def prove_image_picture(data: bytes, told: Images, image: AnalysedImage) -> None:
+    """Read a drawn image back.
+
+    Raises
+    ------
+    ResultError
+        If it names another image, or has another size.
+    """
+    drawn, header = dcmread(BytesIO(data), stop_before_pixels=True), told.header(image)
+    named = [str(item.ReferencedSOPInstanceUID) for item in drawn.SourceImageSequence]
+    if named != [str(header.SOPInstanceUID)]:
+        raise ResultError(f"the picture of {image.name} names another image")
+    if (drawn.Rows, drawn.Columns, int(drawn.get("NumberOfFrames", 1))) != (header.Rows, header.Columns, 1):
+        raise ResultError(f"the picture of {image.name} has another size than the image")
+
+
+def prove_image_gsps(data: bytes, told: Images, image: AnalysedImage) -> None:
+    """Read graphic annotations back.
+
+    Raises
+    ------
+    ResultError
+        If they are drawn on another image, or do not enclose what was marked, pixel by pixel.
+    """
+    state, header = dcmread(BytesIO(data)), told.header(image)
+    shape = int(header.Rows), int(header.Columns)
+    meant = {layer_name(segment): _enclosed(lines, shape) for segment, lines in drawings(image)}
+    for segment, region in zip((each for each, _ in drawings(image)), image.present, strict=False):
+        meant[layer_name(segment)] = region.mask  # the model's own, not what was made of it
+    found = {name: np.zeros(shape, np.bool_) for name in meant}
+    for annotation in state.GraphicAnnotationSequence:
+        for graphic in annotation.get("GraphicObjectSequence", ()):
+            named = [str(item.ReferencedSOPInstanceUID) for item in annotation.get("ReferencedImageSequence", ())]
+            if named != [str(header.SOPInstanceUID)] or annotation.GraphicLayer not in found:
+                raise ResultError(f"the outlines of {image.name} are drawn elsewhere")
+            points = np.array(graphic.GraphicData, float).reshape(-1, 2)[:, ::-1] - 0.5
+            found[annotation.GraphicLayer] ^= filled(points[:-1], shape)
+    for name, mask in meant.items():
+        if not np.array_equal(found[name], mask):
+            raise ResultError(f"the outline {name} of {image.name} does not enclose what was marked")
+
+
+def _enclosed(lines: Sequence[Ring], shape: tuple[int, int]) -> NDArray[np.bool_]:
+    mask = np.zeros(shape, np.bool_)
+    for line in lines:
+        mask ^= filled(line, shape)
+    return mask
 
 
 def prove_images_sr(data: bytes, told: Images) -> None:

@@ -76,9 +76,7 @@ def _comments(told: Images, *, said: bool) -> Iterator[str]:
             yield f"{image.name} not analysed: {image.why_not}."
         yield from (f"{image.name}: {part.text}." for part in image.left_out)
     if not said:
-        card = told.origin.card
-        sought = [*(each.label.lower() for each in card.segments), *(each.label.lower() for each in card.detections)]
-        yield f"Nothing was found in {len(told.images)} images" + (f": no {', no '.join(sought)}." if sought else ".")
+        yield told.silence
     yield told.origin.statement
 
 
@@ -122,7 +120,7 @@ def _of_region(told: Images, image: AnalysedImage, region: Region, seg: Dataset 
         )
         del reference[0].ReferencedSOPSequence[0].ReferencedFrameNumber  # PS3.3 10.3: this or the segment, not both
         group = PlanarGroup(referenced_segment=reference, **content)
-    for text in _about(image, segment):
+    for text in about(image, segment):
         group[0].ContentSequence.append(comment(text))
     return group
 
@@ -135,7 +133,7 @@ def _of_box(told: Images, image: AnalysedImage, boxed: Boxed) -> PlanarGroup:
         "POLYLINE", corners, hd.sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID)
     )
     group = PlanarGroup(referenced_region=region, **_finding(told, boxed.segment))
-    for text in _about(image, boxed.segment):
+    for text in about(image, boxed.segment):
         group[0].ContentSequence.append(comment(text))
     return group
 
@@ -151,9 +149,15 @@ def _finding(told: Images, segment: Segment) -> dict[str, Any]:
     }
 
 
-def _about(image: AnalysedImage, segment: Segment) -> Iterator[str]:
+def about(image: AnalysedImage, segment: Segment) -> Iterator[str]:
+    """Say what the numbers of a finding are, and what they are not."""
     if segment.score is not None:
         yield certainty(segment.score)
+    yield from about_size(image, segment)
+
+
+def about_size(image: AnalysedImage, segment: Segment) -> Iterator[str]:
+    """Say whose millimetres those of a finding are."""
     if segment.measurements and image.spacing == "detector":
         yield AT_DETECTOR
     if not image.spacing and segment.outlined:

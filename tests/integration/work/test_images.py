@@ -37,6 +37,8 @@ from dicom_node.domain.model import (
 from dicom_node.domain.study import Slice, examine
 from dicom_node.picture import overlay_png, read_overlay
 from dicom_node.results import Equipment
+from dicom_node.results.contours import rings
+from dicom_node.results.single import gsps
 from dicom_node.results.text import as_text, report_lines
 from dicom_node.single_image import Spacing, load_image
 from dicom_node.spool import Spool
@@ -45,6 +47,7 @@ from tests.peers.validators import problems
 from tests.single import BAR, BLOCK, COLUMNS, ROWS, marks, single_image
 from tests.stored import spool_files
 from tests.unit.ai.bundles import ARGMAX, SIDES, WHICH, write_bundle
+from tests.unit.results.test_pdf import text_of
 
 ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
 LESION = Code("52988006", "SCT", "Lesion")
@@ -53,6 +56,17 @@ ANSWERS = {name: Code(name.upper(), "99PHANTOM", name.capitalize()) for name in 
 TWO_D = {"num_channels": 1, "spatial_shape": [64, 64]}
 COLOUR = {"num_channels": 3, "spatial_shape": [64, 64], "channel_def": {"0": "R", "1": "G", "2": "B"}}
 EVERY = (OutputKind.SEG, OutputKind.CAPTURES, OutputKind.SR)
+ALL = (
+    OutputKind.SEG,
+    OutputKind.SC,
+    OutputKind.GSPS,
+    OutputKind.KEY_IMAGES,
+    OutputKind.OVERLAY,
+    OutputKind.CAPTURES,
+    OutputKind.PDF,
+    OutputKind.KOS,
+    OutputKind.SR,
+)
 BASE = ModelCard(
     name="flat",
     version="1.2.3",
@@ -143,7 +157,13 @@ def spool(tmp_path: Path) -> Spool:
     return spool
 
 
-def attempt(spool: Spool, files: list[Path], card: ModelCard, model: Bundle) -> Any:
+def attempt(
+    spool: Spool,
+    files: list[Path],
+    card: ModelCard,
+    model: Bundle,
+    if_silent: frozenset[OutputKind] = frozenset({OutputKind.SR}),
+) -> Any:
     instances = spool_files(spool, files)
     verdict = examine([Slice(one.sop_instance_uid, one.header) for one in instances])
     assert verdict.refusal is None
@@ -165,9 +185,8 @@ def attempt(spool: Spool, files: list[Path], card: ModelCard, model: Bundle) -> 
         instances=tuple(instances),
     )
     process = cast(ModelProcess, InThisProcess(model))
-    return run_attempt(
-        job, WorkNode({card.name: card}, spool, Equipment("n", "1", "1"), lambda card: process, lambda: False)
-    )
+    node = WorkNode({card.name: card}, spool, Equipment("n", "1", "1"), lambda card: process, lambda: False)
+    return run_attempt(job, replace(node, if_silent=if_silent))
 
 
 def made_of(outcome: Any, spool: Spool) -> dict[str, Dataset]:
@@ -213,12 +232,157 @@ def test_what_is_outlined_lies_on_the_pixels_that_are_bright(
     assert "FrameOfReferenceUID" not in seg
 
 
-def test_what_is_made_of_a_single_image_is_valid(models: Mapping[str, Bundle], spool: Spool, tmp_path: Path) -> None:
-    file = single_image(tmp_path / "in", "MG")
+@pytest.mark.parametrize(("kind", "white_is_low"), [("MG", False), ("CR", True), ("DX", False), ("US", False)])
+def test_what_is_made_of_a_single_image_is_valid(
+    kind: str, white_is_low: bool, models: Mapping[str, Bundle], spool: Spool, tmp_path: Path
+) -> None:
+    body = {"DX": "CHEST", "US": "THYROID"}
+    said = {"BodyPartExamined": body[kind]} if kind in body else {}
+    file = single_image(tmp_path / "in", kind, white_is_low=white_is_low, **said)
+    card = replace(SEGMENTS, outputs=(*ALL, OutputKind.PM, OutputKind.RTSTRUCT, OutputKind.VIEWER_SR))
 
-    made = made_of(attempt(spool, [file], SEGMENTS, models["segments"]), spool)
+    made = made_of(attempt(spool, [file], card, models["red" if kind == "US" else "segments"]), spool)
 
+    assert list(made) == [kind.value for kind in ALL if kind is not OutputKind.GSPS or len(made) == len(ALL)]
+    assert ("gsps" in made) == (kind != "US"), "a greyscale presentation state shows grey images"
     assert complaints(*(spool_bytes(spool, name) for name in made), sources=[file]) == []
+
+
+def test_outlines_and_boxes_are_drawn_over_the_image_as_it_wants_to_be_shown(
+    models: Mapping[str, Bundle], spool: Spool, tmp_path: Path
+) -> None:
+    same: dict[str, Any] = {"study": generate_uid(), "series": generate_uid()}
+    files = [
+        single_image(tmp_path, "CR", number=1, **same, white_is_low=True, WindowCenter=[2000, 1], WindowWidth=[900, 1]),
+        single_image(tmp_path, "MG", number=2, **same, Rows=90, Columns=84, RescaleSlope=2, RescaleIntercept=-10),
+    ]
+
+    outlines = made_of(attempt(spool, files, replace(SEGMENTS, outputs=(OutputKind.GSPS,)), models["segments"]), spool)
+    first, second = outlines["gsps"], outlines["gsps-2"]
+    (box,) = [
+        ds
+        for name, ds in made_of(
+            attempt(spool, files[:1], replace(BOXES, outputs=(OutputKind.GSPS,)), models["boxes"]), spool
+        ).items()
+        if name == "gsps"
+    ]
+
+    for state, file in ((first, files[0]), (second, files[1])):
+        source = dcmread(file)
+        (series,) = state.ReferencedSeriesSequence
+        assert series.SeriesInstanceUID == source.SeriesInstanceUID
+        assert [item.ReferencedSOPInstanceUID for item in series.ReferencedImageSequence] == [source.SOPInstanceUID]
+        assert drawn_in(state, "BLOCK") == (9, 40, 16, 52)
+        assert drawn_in(state, "BAR") == (55, 7, 79, 19)
+        (area,) = state.DisplayedAreaSelectionSequence
+        assert list(area.DisplayedAreaBottomRightHandCorner) == [source.Columns, source.Rows]
+    assert (first.PresentationLUTShape, second.PresentationLUTShape) == ("INVERSE", "IDENTITY")
+    assert [voi.WindowCenter for voi in first.SoftcopyVOILUTSequence] == [2000]
+    assert first.DisplayedAreaSelectionSequence[0].PresentationPixelAspectRatio == [1, 1]
+    assert list(second.DisplayedAreaSelectionSequence[0].PresentationPixelSpacing) == [0.09, 0.063]
+    assert (second.RescaleSlope, second.RescaleIntercept) == (2, -10)
+    (voi,) = second.SoftcopyVOILUTSequence
+    low, high = 2 * 300 - 10, 2 * 3000 - 10  # ground and bar, after the Modality LUT
+    assert (voi.WindowCenter, voi.WindowWidth) == ((low + high) / 2, high - low)
+    assert drawn_in(box, "THING 1") == (55, 7, 79, 19)
+    assert first.SeriesInstanceUID == second.SeriesInstanceUID
+
+
+def drawn_in(state: Dataset, name: str) -> tuple[float, ...]:
+    """Left, top, right and bottom of what is drawn on the layer of a finding."""
+    points = [
+        np.array(graphic.GraphicData).reshape(-1, 2)
+        for annotation in state.GraphicAnnotationSequence
+        if annotation.GraphicLayer.endswith(name)
+        for graphic in annotation.GraphicObjectSequence
+    ]
+    every = np.concatenate(points)
+    return (*every.min(axis=0), *every.max(axis=0))
+
+
+def test_an_outline_that_encloses_something_else_is_not_let_out(
+    models: Mapping[str, Bundle], spool: Spool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(gsps, "rings", lambda mask: rings(np.roll(mask, 1, axis=1)))
+    card = replace(SEGMENTS, outputs=(OutputKind.GSPS,))
+
+    outcome = attempt(spool, [single_image(tmp_path, "DX")], card, models["segments"])
+
+    assert isinstance(outcome, Failed)
+    assert "the outline 1 BLOCK of Image 1 (U PA) does not enclose what was marked" in str(outcome.error)
+    assert list((spool.root / "quarantine").rglob("gsps.dcm"))
+
+
+def test_key_images_overlay_and_selection_tell_which_of_several_images_to_look_at(
+    models: Mapping[str, Bundle], spool: Spool, tmp_path: Path
+) -> None:
+    same: dict[str, Any] = {"study": generate_uid(), "series": generate_uid()}
+    files = [single_image(tmp_path, "DX", number=n, **same, Rows=60 + n) for n in (1, 2)]
+    dark = dcmread(files[0])
+    dark.PixelData = np.full((dark.Rows, dark.Columns), 300, np.uint16).tobytes()
+    dark.save_as(files[0])
+    uids = [dcmread(file).SOPInstanceUID for file in files]
+    kinds = (OutputKind.KEY_IMAGES, OutputKind.OVERLAY, OutputKind.KOS, OutputKind.PDF)
+
+    made = made_of(attempt(spool, files, replace(SEGMENTS, outputs=kinds), models["segments"]), spool)
+    silent = made_of(attempt(spool, files[:1], replace(SEGMENTS, outputs=kinds), models["segments"]), spool)
+
+    assert list(made) == ["key_images", "overlay", "overlay-2", "pdf", "kos", "sr"]
+    assert [made[name].SourceImageSequence[0].ReferencedSOPInstanceUID for name in list(made)[:3]] == [
+        uids[1],
+        uids[0],
+        uids[1],
+    ]
+    shown = np.asarray(made["key_images"].pixel_array)
+    assert shown.shape == (62, COLUMNS, 3)
+    assert {tuple(pixel) for pixel in shown[BLOCK].reshape(-1, 3)} >= {SEGMENTS.segments[0].color_rgb}
+    (named,) = [item for item in made["kos"].ContentSequence if item.ValueType == "IMAGE"]
+    assert named.ReferencedSOPSequence[0].ReferencedSOPInstanceUID == uids[1]
+    assert list(silent) == ["pdf", "sr"]
+    said = text_of(spool_bytes(spool, "pdf"))
+    assert "Nothing was found in 1 images: no block, no bar." in said
+
+
+def test_the_printed_report_says_what_is_in_which_image_and_which_was_not_analysed(
+    models: Mapping[str, Bundle], spool: Spool, tmp_path: Path
+) -> None:
+    same: dict[str, Any] = {"study": generate_uid(), "series": generate_uid()}
+    files = [
+        single_image(tmp_path, "DX", number=1, **same, ViewPosition="LL"),
+        single_image(tmp_path, "DX", number=2, **same),
+    ]
+    card = replace(SEGMENTS, accepts=replace(SEGMENTS.accepts, views=("PA", "AP")), outputs=(OutputKind.PDF,))
+    classes = replace(CLASSES, outputs=(OutputKind.PDF,))
+
+    made_of(attempt(spool, files, card, models["segments"]), spool)
+    said = text_of(spool_bytes(spool, "pdf"))
+    made_of(attempt(spool, files[1:], classes, models["classes"]), spool)
+    told = text_of(spool_bytes(spool, "pdf"))
+
+    for expected in (
+        "Doe Jane",
+        "Image 1 (U LL) not analysed: the image shows LL, made for PA or AP.",
+        "Found: Block (image 2 (U PA)), Bar (image 2 (U PA)).",
+        "Area 36.0 mm2",
+        "Millimetres are those of the detector",
+        "RESEARCH ONLY - NOT FOR DIAGNOSTIC USE",
+    ):
+        assert expected in said
+    assert "Brighter side Right" in told
+
+
+def test_whoever_takes_no_report_is_told_of_nothing_found_in_another_form(
+    models: Mapping[str, Bundle], spool: Spool, tmp_path: Path
+) -> None:
+    file = single_image(tmp_path, "DX")
+    dark = dcmread(file)
+    dark.PixelData = np.full((dark.Rows, dark.Columns), 300, np.uint16).tobytes()
+    dark.save_as(file)
+    card = replace(SEGMENTS, outputs=(OutputKind.SEG, OutputKind.SR))
+
+    made = made_of(attempt(spool, [file], card, models["segments"], frozenset({OutputKind.PDF})), spool)
+
+    assert list(made) == ["pdf", "sr"]
 
 
 def spool_bytes(spool: Spool, name: str) -> bytes:
