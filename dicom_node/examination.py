@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 
+from dicom_node.db.series import ClosedSeries
 from dicom_node.digest import digest_of
 from dicom_node.domain.study import Verdict, examine
 from dicom_node.multiframe import Stored, slices_of
@@ -34,6 +36,16 @@ def examine_stored(
     verdict = examine(slices, expected_count)
     copies = {uid: A_COPY for twins in verdict.twins for uid in _copies(twins, stored, path)}
     return examine(slices, expected_count, copies) if copies else verdict
+
+
+def examine_closed(series: ClosedSeries, path: Callable[[str], Path]) -> Verdict:
+    """Find the volumes of a series as they were found when it was closed, with what it was refused for beside them."""
+    verdict = examine_stored(series.instances, path)
+    if series.refusal not in (None, verdict.refusal):  # for what was not sent, or not stored
+        verdict = replace(verdict, refusal=series.refusal, parts=())
+    if series.lacking is not None:
+        verdict.facts["complete"] = False
+    return verdict
 
 
 def _copies(twins: Sequence[str], stored: Mapping[str, Stored], path: Callable[[str], Path]) -> list[str]:

@@ -5,32 +5,48 @@ Each leaves an audit event.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Row
 
 from dicom_node.catalog import Catalog
 from dicom_node.db import deliveries, interventions, pauses, retrievals, story
-from dicom_node.db.series import reopen_series
+from dicom_node.db.inputs import read_inputs
+from dicom_node.db.series import read_closed, reopen_series
+from dicom_node.domain.model import ModelCard
 from dicom_node.domain.night import Hours
 from dicom_node.domain.retrieval import MOST_ITEMS, Kind, problem_of
+from dicom_node.domain.study import Verdict, chosen
 from dicom_node.engine import JOBS, Enqueuer, queue_of
 from dicom_node.errors import ConfigurationError, ConflictError, NotFoundError, RequestError
+from dicom_node.examination import examine_closed
+from dicom_node.models.roles import roles_of
 from dicom_node.settings import Settings
+from dicom_node.spool import Spool
 
 # How a destination of each kind can be asked for studies, the usual way first
 WAYS = {"dimse": ("move", "get"), "stow": ("wado",)}
 
 
 def retry(
-    tx: Connection, job: str, catalog: Catalog, max_attempts: int, enqueuer: Enqueuer, *, actor: str = "operator"
+    tx: Connection,
+    job: str,
+    catalog: Catalog,
+    spool: Spool,
+    max_attempts: int,
+    enqueuer: Enqueuer,
+    *,
+    actor: str = "operator",
 ) -> str:
-    """Run an ended job again, with the model as the node has it now.
+    """Run an ended job again, with the model as the node has it now: its card chooses anew which volume it takes.
 
     Parameters
     ----------
     job : str
         The job's id, or the first characters of it.
+    spool : Spool
+        Where the images are.
     max_attempts : int
         Of the new run.
 
@@ -51,7 +67,8 @@ def retry(
     if card is None:
         known = ", ".join(sorted(catalog.models)) or "none"
         raise ConfigurationError(f"job {row.id} needs the model {row.model}, which this node no longer has ({known})")
-    return interventions.run_again(tx, row, card.version, max_attempts, enqueuer, actor=actor)
+    choose = _chooser(tx, card, spool)
+    return interventions.run_again(tx, row, card.version, choose, max_attempts, enqueuer, actor=actor)
 
 
 def route(tx: Connection, text: str, *, actor: str = "operator") -> list[str]:
@@ -86,6 +103,7 @@ def rerun(
     job: str,
     model: str,
     catalog: Catalog,
+    spool: Spool,
     max_attempts: int,
     enqueuer: Enqueuer,
     *,
@@ -93,7 +111,8 @@ def rerun(
 ) -> str:
     """Run another model on the series of a job; the results go where those of the job go.
 
-    Unlike `retry` it takes nothing back: what the job made, and what it still has to send, stays.
+    Unlike `retry` it takes nothing back: what the job made, and what it still has to send, stays. Of several volumes in
+    a series this model takes the one that its own card names.
 
     Returns
     -------
@@ -103,7 +122,7 @@ def rerun(
     Raises
     ------
     NotFoundError, ConflictError
-        When there is no such job or model, or the series forbids another run.
+        When there is no such job or model, the series forbids another run, or the model takes other series.
     """
     row = interventions.find_job(tx, job)
     card = catalog.models.get(model)
@@ -112,7 +131,31 @@ def rerun(
         raise NotFoundError(f"this node has no model {model} ({known})")
     if model == row.model:
         raise ConflictError(f"job {row.id} is one of {model} already: retry it")
-    return interventions.run_other(tx, row, card.name, card.version, max_attempts, enqueuer, actor=actor)
+    _refuse_other_roles(tx, row, card)
+    choose = _chooser(tx, card, spool)
+    return interventions.run_other(tx, row, card.name, card.version, choose, max_attempts, enqueuer, actor=actor)
+
+
+def _chooser(tx: Connection, card: ModelCard, spool: Spool) -> Callable[[str], Verdict]:
+    """Give what says which slices of a series a model takes."""
+
+    def choose(series_id: str) -> Verdict:
+        series = read_closed(tx, series_id)
+        if series is None:
+            raise ConflictError(f"no image of series {series_id} is here any more")
+        return chosen(examine_closed(series, spool.path), card.volume)
+
+    return choose
+
+
+def _refuse_other_roles(tx: Connection, job: Row[Any], card: ModelCard) -> None:
+    """Refuse to give a model series that it has no place for, or fewer than it takes."""
+    given, taken = [one.role for one in read_inputs(tx, job.id)], roles_of(card)
+    if taken is None or {*given} == {*taken}:
+        return
+    works_on = f"works on several series ({', '.join(given)})" if given else "works on one series"
+    takes = f"takes {', '.join(taken)}" if taken else "takes one"
+    raise ConflictError(f"job {job.id} {works_on}, and {card.name} {takes}: a rule of its own has to choose them")
 
 
 def cancel(tx: Connection, job: str, *, actor: str = "operator") -> tuple[str, bool, int]:

@@ -46,7 +46,7 @@ from dicom_node.db.unstored import find_unstored
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.header import texts
 from dicom_node.domain.study import Verdict
-from dicom_node.examination import examine_stored
+from dicom_node.examination import examine_closed, examine_stored
 from dicom_node.loop import HostClock, run_every
 from dicom_node.route import StudyDesk, decide_overdue, route_again, route_series
 from dicom_node.rulebook import SETTLED_S, Rulebook
@@ -231,11 +231,7 @@ class Assembler:
             if series is None or origin is None or _is_ours(tx, series):
                 return False
             series = replace(series, origin=origin)
-            verdict = examine_stored(series.instances, self._spool.path)
-            if series.refusal not in (None, verdict.refusal):  # for what was not sent, or not stored
-                verdict = replace(verdict, refusal=series.refusal, parts=())
-            if series.lacking is not None:
-                verdict.facts["complete"] = False
+            verdict = examine_closed(series, self._spool.path)
             attempts = self._settings.work.max_attempts
             route_again(tx, series, verdict, self._rulebook.catalog, self._enqueuer, self._spool, max_attempts=attempts)
         logger.info("series %s came again: the rules were asked", series.id)

@@ -46,13 +46,17 @@ def compare(
     from dicom_node.compare.agreement import summarise
     from dicom_node.compare.compare import compare as compare_models
     from dicom_node.compare.compare import draw_worst
-    from dicom_node.db.engine import open_engine
+    from dicom_node.db.engine import open_engine, reading
+    from dicom_node.db.pairs import studies_apart
 
     settings = read_settings(settings_file)
     engine, spool = open_engine(settings.database.url, pool_size=2), app.open_spool(settings)
     try:
         app.check_database(engine, settings)
-        found = list(compare_models(engine, spool, first, second, since=moment(since) if since else None, limit=limit))
+        start = moment(since) if since else None
+        found = list(compare_models(engine, spool, first, second, since=start, limit=limit))
+        with reading(engine) as tx:
+            apart = studies_apart(tx, first, second, start)
     finally:
         engine.dispose()
     done = sorted((one for one in found if one.agreement), key=_how_bad)
@@ -65,9 +69,13 @@ def compare(
             if draw_worst(spool, one.pair, file):
                 drawn[one.pair.series_id] = str(file)
     if as_json:
-        click.echo(json.dumps(_as_json(found, rows, drawn), indent=1))
+        click.echo(json.dumps({**_as_json(found, rows, drawn), "studies_apart": apart}, indent=1))
     else:
         _tell(first, second, found, done[:worst], rows, drawn)
+    if apart:
+        where = "one study" if apart == 1 else f"{apart} studies"
+        what = "what they marked lies on different images, and is not compared"
+        click.echo(f"dicom-node: in {where} they ran on different series: {what}", err=True)
     if not done:
         raise SystemExit(FAILED)
 
@@ -108,8 +116,9 @@ def _tell(
     for one in found:
         if one.skipped:
             click.echo(f"dicom-node: series {one.pair.series_id}: {one.skipped}", err=True)
-    if not done:
+    if not done and not found:
         click.echo("dicom-node: nothing to compare; a rule with shadow = true runs a second model", err=True)
+    if not done:
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("", "in both", "only 1", "only 2", "Dice, mean", "lowest", "ml, 2 less 1: mean (95 % limits)"):

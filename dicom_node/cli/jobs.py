@@ -125,20 +125,22 @@ def report(settings_file: Path, job: str, viewer: bool, patient: bool) -> None:
 def retry(settings_file: Path, job: str, model: str) -> None:
     """Run an ended job again: a new job on the same series, with the model as it is now.
 
+    Of several volumes in the series it takes the one that the model's card names.
+
     JOB is its id; the first characters are enough. The old job keeps its results; those of the new one have UIDs of
     their own.
     """
-    from dicom_node import operate
+    from dicom_node import app, operate
     from dicom_node.catalog import load_catalog
 
     settings = read_settings(settings_file)
-    catalog = load_catalog(settings)
+    catalog, spool = load_catalog(settings), app.open_spool(settings)
     with database(settings) as tx, _enqueuer(tx) as enqueuer:
         attempts = settings.work.max_attempts
         if model:
-            new = operate.rerun(tx, job, model, catalog, attempts, enqueuer, actor=actor())
+            new = operate.rerun(tx, job, model, catalog, spool, attempts, enqueuer, actor=actor())
         else:
-            new = operate.retry(tx, job, catalog, attempts, enqueuer, actor=actor())
+            new = operate.retry(tx, job, catalog, spool, attempts, enqueuer, actor=actor())
     click.echo(f"job {new} is scheduled")
 
 

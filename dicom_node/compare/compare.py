@@ -47,6 +47,9 @@ def compare(
     with reading(engine) as tx:
         pairs = list(read_pairs(tx, first, second, since, limit))
     for pair in pairs:
+        if pair.apart:
+            yield Compared(pair, None, pair.apart)
+            continue
         try:
             agreement = agree(_marked(spool, pair.first), _marked(spool, pair.second))
         except SpoolError as error:

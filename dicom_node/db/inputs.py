@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from sqlalchemy import Connection, insert, literal, select
+from sqlalchemy import Connection, insert, select
 
 from dicom_node.db import tables as t
 from dicom_node.domain.job import JobInput, JobInstance
@@ -28,13 +28,6 @@ def write_inputs(tx: Connection, job_id: str, inputs: Sequence[NewInput]) -> Non
     for position, one in enumerate(inputs):
         row = {"role": one.role, "series_id": one.series_id, "series_revision": one.series_revision}
         tx.execute(insert(t.job_input).values(job_id=job_id, position=position, slices=list(one.slices), **row))
-
-
-def copy_inputs(tx: Connection, job_id: str, new_job_id: str) -> None:
-    """Give another run of a job the same inputs."""
-    columns = [column for column in _n if column.name != "job_id"]
-    same = select(literal(new_job_id), *columns).where(_n.job_id == job_id)
-    tx.execute(insert(t.job_input).from_select(["job_id", *(column.name for column in columns)], same))
 
 
 def read_inputs(tx: Connection, job_id: str) -> tuple[JobInput, ...]:

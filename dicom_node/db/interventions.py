@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Row, func, insert, select, update
@@ -9,15 +11,26 @@ from sqlalchemy import Connection, Row, func, insert, select, update
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.engine import utc_now
-from dicom_node.db.inputs import copy_inputs, read_inputs
+from dicom_node.db.inputs import NewInput, read_inputs, write_inputs
 from dicom_node.db.jobs import JobQueue
 from dicom_node.db.reports import cancel_report
 from dicom_node.db.shortened import starts_with
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.delivery import DeliveryState
 from dicom_node.domain.job import JobState
+from dicom_node.domain.study import Verdict
 from dicom_node.domain.uids import job_id as derive_job_id
 from dicom_node.errors import ConflictError, NotFoundError
+
+
+@dataclass(frozen=True, slots=True)
+class _Taken:
+    """What a new run works on: slices, those of its further series by role, and what the audit trail says of them."""
+
+    slices: tuple[str, ...]
+    inputs: tuple[NewInput, ...]
+    said: dict[str, Any]
+
 
 _OPEN = (JobState.SCHEDULED.value, JobState.IN_PROGRESS.value)
 
@@ -41,8 +54,18 @@ def find_job(tx: Connection, text: str) -> Row[Any]:
     return found[0]
 
 
+Choose = Callable[[str], Verdict]  # which slices of a series, by our id of it, the model takes
+
+
 def run_again(
-    tx: Connection, job: Row[Any], model_version: str, max_attempts: int, queue: JobQueue, *, actor: str
+    tx: Connection,
+    job: Row[Any],
+    model_version: str,
+    choose: Choose,
+    max_attempts: int,
+    queue: JobQueue,
+    *,
+    actor: str,
 ) -> str:
     """Make and enqueue a new run of an ended job; the old one keeps its rows and results.
 
@@ -61,11 +84,12 @@ def run_again(
         run of the same model on the same series is under way.
     """
     _refuse_run(tx, job, job.model)
+    taken = _take(tx, job, choose)
     if job.state == JobState.FAILED:
         cancel_report(tx, job.id)
         _cancel_deliveries(tx, job.id)
-    new, run_no = _insert_run(tx, job, job.model, model_version, max_attempts, queue, supersedes=job.id)
-    detail = {"model": job.model, "version": model_version, "run": run_no, "supersedes": job.id}
+    new, run_no = _insert_run(tx, job, job.model, model_version, taken, max_attempts, queue, supersedes=job.id)
+    detail = {"model": job.model, "version": model_version, "run": run_no, "supersedes": job.id, **taken.said}
     record(
         tx,
         AuditEvent(Event.OPERATOR_RETRY, series_id=job.series_id, job_id=job.id, actor=actor, detail={"new_job": new}),
@@ -75,7 +99,15 @@ def run_again(
 
 
 def run_other(
-    tx: Connection, job: Row[Any], model: str, model_version: str, max_attempts: int, queue: JobQueue, *, actor: str
+    tx: Connection,
+    job: Row[Any],
+    model: str,
+    model_version: str,
+    choose: Choose,
+    max_attempts: int,
+    queue: JobQueue,
+    *,
+    actor: str,
 ) -> str:
     """Make and enqueue a job of another model on the same series, for the same destinations.
 
@@ -90,9 +122,10 @@ def run_other(
         As `run_again`, but for the state of the job that it is like.
     """
     _refuse_run(tx, job, model)
-    new, run_no = _insert_run(tx, job, model, model_version, max_attempts, queue, supersedes=None)
+    taken = _take(tx, job, choose)
+    new, run_no = _insert_run(tx, job, model, model_version, taken, max_attempts, queue, supersedes=None)
     asked = {"model": model, "new_job": new}
-    detail = {"model": model, "version": model_version, "run": run_no, "like": job.id}
+    detail = {"model": model, "version": model_version, "run": run_no, "like": job.id, **taken.said}
     record(
         tx,
         AuditEvent(Event.OPERATOR_RERUN, series_id=job.series_id, job_id=job.id, actor=actor, detail=asked),
@@ -106,6 +139,7 @@ def _insert_run(
     job: Row[Any],
     model: str,
     model_version: str,
+    taken: _Taken,
     max_attempts: int,
     queue: JobQueue,
     *,
@@ -130,7 +164,7 @@ def _insert_run(
             run_no=run_no,
             destinations=job.destinations,
             report_to=job.report_to,
-            slices=job.slices,
+            slices=list(taken.slices),
             note=job.note,
             source_ae=job.source_ae,
             scanner=job.scanner,
@@ -141,7 +175,7 @@ def _insert_run(
             supersedes=supersedes,
         )
     )
-    copy_inputs(tx, job.id, new)
+    write_inputs(tx, new, taken.inputs)
     queue.job(tx, new, 1, priority=job.priority)
     return new, run_no
 
@@ -215,8 +249,6 @@ def _refuse_run(tx: Connection, job: Row[Any], model: str) -> None:
             f"job {job.id} saw revision {job.series_revision} of its series, which is at revision "
             f"{series.revision}; retry the newest job of the series"
         )
-    if not job.slices:
-        raise ConflictError(f"job {job.id} cannot run: {series.refusal or job.error or 'its series is no volume'}")
     if series.images_deleted_at is not None:
         raise ConflictError(
             f"job {job.id} cannot run: the images were deleted on {series.images_deleted_at:%Y-%m-%d} (retention); "
@@ -228,6 +260,31 @@ def _refuse_run(tx: Connection, job: Row[Any], model: str) -> None:
     )
     if running := tx.scalar(other.limit(1)):
         raise ConflictError(f"job {running} runs the same model on the same series already")
+
+
+def _take(tx: Connection, job: Row[Any], choose: Choose) -> _Taken:
+    """Choose the slices of each series of a job anew, by the card of the model that is to run now.
+
+    Raises
+    ------
+    ConflictError
+        When the model takes no volume of one of them, or not all of them are there.
+    """
+    of_several = read_inputs(tx, job.id)
+    if of_several and not job.slices:
+        raise ConflictError(f"job {job.id} cannot run: {job.error or 'not all of its series are there'}")
+    inputs = []
+    said: dict[str, Any] = {}
+    for series_id in [one.series_id for one in of_several] or [job.series_id]:
+        verdict = choose(series_id)
+        if verdict.refusal:
+            raise ConflictError(f"job {job.id} cannot run: {verdict.refusal}")
+        inputs.append(verdict.slices)
+        said = said or ({"volume": dict(verdict.facts["volume"])} if verdict.facts.get("volume") else {})
+    chosen = zip(of_several, inputs, strict=False)
+    return _Taken(
+        inputs[0], tuple(NewInput(one.role, one.series_id, one.series_revision, uids) for one, uids in chosen), said
+    )
 
 
 def _refuse_inputs(tx: Connection, job: Row[Any]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -34,13 +34,14 @@ class Answer:
 
 @dataclass(frozen=True, slots=True)
 class Pair:
-    """What two models said of the same images."""
+    """What two models said of the same series; `apart` says why not of the same images of it, where that is so."""
 
     series_id: str
     accession_number: str
     images: dict[str, str]
     first: Answer
     second: Answer
+    apart: str = ""
 
 
 def read_pairs(tx: Connection, first: str, second: str, since: datetime | None, limit: int) -> Iterator[Pair]:
@@ -56,8 +57,9 @@ def read_pairs(tx: Connection, first: str, second: str, since: datetime | None, 
     done = JobState.COMPLETED.value
     same = and_(b.c.series_id == a.c.series_id, b.c.series_revision == a.c.series_revision)
     both = (a.c.model == first, a.c.state == done, b.c.model == second, b.c.state == done)
+    slices = a.c.slices.label("these"), b.c.slices.label("those")
     query = (
-        select(a.c.series_id, a.c.id.label("first"), b.c.id.label("second"), t.study.c.accession_number)
+        select(a.c.series_id, a.c.id.label("first"), b.c.id.label("second"), t.study.c.accession_number, *slices)
         .join_from(a, b, same)
         .join(t.series, and_(t.series.c.id == a.c.series_id, t.series.c.revision == a.c.series_revision))
         .join(t.study, t.study.c.id == t.series.c.study_id)
@@ -75,7 +77,30 @@ def read_pairs(tx: Connection, first: str, second: str, since: datetime | None, 
         seen.add(row.series_id)
         one, other = _answer(tx, row.first), _answer(tx, row.second)
         if one and other:
-            yield Pair(row.series_id, row.accession_number, _images(tx, row.series_id), one, other)
+            images, apart = _images(tx, row.series_id), _apart(row.these, row.those)
+            yield Pair(row.series_id, row.accession_number, images, one, other, apart)
+
+
+def studies_apart(tx: Connection, first: str, second: str, since: datetime | None) -> int:
+    """Count the studies of which two models completed series, but not one that both did."""
+    j, done = t.job.c, JobState.COMPLETED.value
+    query = select(t.series.c.study_id, j.model, j.series_id).join(t.series, t.series.c.id == j.series_id)
+    query = query.where(j.state == done, j.model.in_((first, second)))
+    if since is not None:
+        query = query.where(j.created_at >= since)
+    of_study: dict[str, dict[str, set[str]]] = {}
+    for row in tx.execute(query):
+        of_study.setdefault(row.study_id, {first: set(), second: set()})[row.model].add(row.series_id)
+    return sum(bool(seen[first] and seen[second]) and not seen[first] & seen[second] for seen in of_study.values())
+
+
+def _apart(these: Sequence[str], those: Sequence[str]) -> str:
+    """Say of two lists of slices of one series that they are different images; empty where they are the same."""
+    if {*these} == {*those}:
+        return ""
+    common = len({*these} & {*those})
+    shared = f"{common} in both" if common else "none in both"
+    return f"not compared: they worked on different images of it, {len(these)} and {len(those)}, {shared}"
 
 
 def _answer(tx: Connection, job_id: str) -> Answer | None:

@@ -83,14 +83,14 @@ def _came_again(row: Row[Any], detail: dict[str, Any]) -> str:
 
 def _scheduled(row: Row[Any], detail: dict[str, Any]) -> str:
     text = f"job {row.job_id[:8]} scheduled: {detail['model']} {detail['version']}"
-    if "supersedes" in detail:
-        return f"{text}, run {detail['run']}, after job {detail['supersedes'][:8]}"
-    if "like" in detail:
-        return f"{text}, beside job {detail['like'][:8]}"
-    where = ", ".join(detail.get("destinations", ())) or "no destination"
     note = f"; incomplete: {detail['note']}" if detail.get("note") else ""
     if volume := detail.get("volume"):
         note += f"; of several volumes {', '.join(f'{keyword} {value}' for keyword, value in volume.items())}"
+    if "supersedes" in detail:
+        return f"{text}, run {detail['run']}, after job {detail['supersedes'][:8]}{note}"
+    if "like" in detail:
+        return f"{text}, beside job {detail['like'][:8]}{note}"
+    where = ", ".join(detail.get("destinations", ())) or "no destination"
     return f"{text}, rule {detail['rule']}, priority {detail['priority'].lower()}, results to {where}{note}"
 
 

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from dicom_node.card import nearest
 from dicom_node.catalog import Catalog
+from dicom_node.domain.model import ModelCard
 from dicom_node.domain.rule import Rule
 from dicom_node.errors import ConfigurationError
 from dicom_node.models.installed import look_at
@@ -17,12 +18,19 @@ def role_problems(catalog: Catalog) -> list[str]:
     return [f"rule {rule.name}: {problem}" for rule in rules for problem in _problems(rule, catalog)]
 
 
-def _problems(rule: Rule, catalog: Catalog) -> Iterator[str]:
+def roles_of(card: ModelCard) -> tuple[str, ...] | None:
+    """Name the series that a model takes, by their roles; none where it takes one, None where nobody knows."""
     try:
-        taken = look_at(catalog.models[rule.model].bundle).inputs
+        taken = look_at(card.bundle).inputs
     except ConfigurationError:
-        return  # whoever loads it says it better
-    roles = taken[0].roles if taken else ()
+        return None  # whoever loads it says it better
+    return taken[0].roles if taken else ()
+
+
+def _problems(rule: Rule, catalog: Catalog) -> Iterator[str]:
+    roles = roles_of(catalog.models[rule.model])
+    if roles is None:
+        return
     given = [role.name for role in rule.inputs]
     if roles and not given:
         yield f"inputs: {rule.model} takes {len(roles)} series; write [inputs.ROLE] for each of {', '.join(roles)}"

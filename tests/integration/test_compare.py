@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
-from sqlalchemy import select
+from sqlalchemy import insert, select, update
 
 from ai.digest import bundle_digest, weights_digest
 from dicom_node.catalog import Catalog
@@ -18,12 +18,12 @@ from dicom_node.cli import cli
 from dicom_node.compare.compare import COLOURS, compare
 from dicom_node.compare.promote import promote
 from dicom_node.db import tables as t
-from dicom_node.db.engine import transaction
+from dicom_node.db.engine import transaction, utc_now
 from dicom_node.errors import ConflictError, NotFoundError
 from dicom_node.explain import explain
 from dicom_node.settings import load_settings
 from dicom_node.work.worker import Worker
-from tests.integration.engine.rows import add_job
+from tests.integration.engine.rows import add_job, add_series
 from tests.integration.work.test_worker import Bench, bench, database_url  # noqa: F401 - fixtures
 from tests.unit.ai.bundles import write_bundle
 
@@ -75,6 +75,33 @@ def test_a_shadow_is_kept_compared_and_drawn(bench: Bench) -> None:  # noqa: F81
     nothing = CliRunner().invoke(cli, ["models", "compare", "sides", "other", "--settings", str(bench.settings.file)])
     assert nothing.exit_code == 1
     assert "a rule with shadow = true" in nothing.output
+
+
+def test_what_lies_on_different_images_is_not_compared(bench: Bench) -> None:  # noqa: F811
+    """Two volumes of one series, and two series of one study."""
+    with bench.engine.begin() as tx:
+        half, rest = ((bench.series[0], bench.series[1][at]) for at in (slice(0, 5), slice(4, 8)))
+        other, uids = add_series(tx)
+        study = select(t.series.c.study_id).where(t.series.c.id == bench.series[0]).scalar_subquery()
+        tx.execute(update(t.series).where(t.series.c.id == other).values(study_id=study))
+        for model, series in (("early", half), ("late", rest), ("elsewhere", (other, uids))):
+            job = add_job(tx, bench.enqueuer, model, series=series, version="1")
+            tx.execute(update(t.job).where(t.job.c.id == job).values(state="completed"))
+            made = {"kind": "sr", "sop_class_uid": "1", "series_instance_uid": "1", "transfer_syntax_uid": "1"}
+            file = {"path": job, "size": 1, "sha256": "0", "summary": {"segments": []}, "created_at": utc_now()}
+            tx.execute(insert(t.result).values(id=job, job_id=job, sop_instance_uid=job[:32], **made, **file))
+
+    (one,) = compare(bench.engine, bench.spool, "early", "late")
+    assert one.agreement is None
+    assert one.skipped == "not compared: they worked on different images of it, 5 and 4, 1 in both"
+    for second, said in (
+        ("late", f"series {bench.series[0]}: not compared: they worked on different images of it"),
+        ("elsewhere", "in one study they ran on different series: what they marked lies on different images"),
+    ):
+        given = ["models", "compare", "early", second, "--settings", str(bench.settings.file)]
+        told = CliRunner().invoke(cli, given)
+        assert told.exit_code == 1
+        assert said in told.output
 
 
 SETTINGS = """\

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from pydicom import Dataset, dcmread
@@ -13,13 +15,16 @@ from sqlalchemy import delete, select
 from dicom_node.db import retention
 from dicom_node.db import tables as t
 from dicom_node.db.engine import transaction
-from dicom_node.db.inputs import NewInput, write_inputs
+from dicom_node.db.inputs import NewInput, read_inputs, write_inputs
 from dicom_node.db.jobs import claim_job
 from dicom_node.db.retention import Kind
 from dicom_node.domain.delivery import Sent
-from dicom_node.operate import retry
+from dicom_node.errors import ConflictError
+from dicom_node.operate import rerun, retry
 from tests.ct import small_ct
-from tests.integration.operated import Operated, operated
+from tests.integration.operated import CARD, Operated, operated
+from tests.integration.work.test_worker import name_channels
+from tests.unit.ai.bundles import write_bundle
 
 STUDY = generate_uid()
 
@@ -67,8 +72,46 @@ def test_another_run_has_the_same_inputs(node: Operated, tmp_path: Path) -> None
     job_id, _, _ = pair(node, tmp_path)
     node.fail(job_id)
     with transaction(node.engine) as tx:
-        again = retry(tx, job_id, node.catalog, 3, node.enqueuer)
+        again = retry(tx, job_id, node.catalog, node.spool, 3, node.enqueuer)
     assert [one.role for one in node.claim(again).inputs] == ["plain", "contrast"]
+
+
+def test_another_model_runs_on_several_series_only_where_it_takes_the_same(node: Operated, tmp_path: Path) -> None:
+    job_id, _, contrast = pair(node, tmp_path)
+    node.complete(job_id)
+    models = {"lung": node.catalog.models["lung"]}
+    for name, roles in (("both", ("contrast", "plain")), ("more", ("contrast", "plain", "late")), ("one", ())):
+        bundle = write_bundle(tmp_path / name)
+        name_channels(bundle, *roles or ("image",))
+        models[name] = replace(CARD, name=name, bundle=bundle)
+    catalog = replace(node.catalog, models=models)
+    (alone,) = (job["id"] for job in another_series(node, tmp_path))
+
+    with transaction(node.engine) as tx:
+        new = rerun(tx, job_id, "both", catalog, node.spool, 3, node.enqueuer)
+        several = (
+            r"works on several series \(plain, contrast\), and one takes one: a rule of its own has to choose them"
+        )
+        for job, model, said in (
+            (job_id, "one", several),
+            (job_id, "more", r"\(plain, contrast\), and more takes contrast, plain, late"),
+            (alone, "both", "works on one series, and both takes contrast, plain"),
+        ):
+            with pytest.raises(ConflictError, match=said):
+                rerun(tx, job, model, catalog, node.spool, 3, node.enqueuer)
+        assert rerun(tx, alone, "one", catalog, node.spool, 3, node.enqueuer)
+        inputs = {one.role: one for one in read_inputs(tx, new)}
+
+    assert list(inputs) == ["plain", "contrast"]
+    uids = [instance.sop_instance_uid for instance in inputs["contrast"].instances]
+    assert uids == [dcmread(path).SOPInstanceUID for path in contrast]
+
+
+def another_series(node: Operated, tmp_path: Path) -> list[dict[str, Any]]:
+    """The job of one more series, in a study of its own."""
+    paths = small_ct(tmp_path / "alone", slices=8, rows=16, columns=16)
+    node.receive(paths)
+    return node.jobs(series=str(dcmread(paths[0]).SeriesInstanceUID))
 
 
 def test_a_job_whose_second_series_has_lost_an_image_fails_with_the_reason(node: Operated, tmp_path: Path) -> None:

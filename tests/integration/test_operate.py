@@ -31,7 +31,7 @@ def node(database_url: str, tmp_path: Path) -> Iterator[Operated]:
 
 def retry(node: Operated, job: str) -> str:
     with transaction(node.engine) as tx:
-        return operate.retry(tx, job, node.catalog, 3, node.enqueuer, actor="operator ann")
+        return operate.retry(tx, job, node.catalog, node.spool, 3, node.enqueuer, actor="operator ann")
 
 
 def cancel(node: Operated, job: str) -> tuple[str, bool, int]:

@@ -133,7 +133,7 @@ def test_each_kind_goes_after_its_own_time_and_never_before_it_is_delivered(node
     assert "8 instances deleted, " in node.told(delivered)
 
     with transaction(node.engine) as tx, pytest.raises(ConflictError, match="the images were deleted"):
-        retry(tx, done, node.catalog, 3, node.enqueuer)
+        retry(tx, done, node.catalog, node.spool, 3, node.enqueuer)
     with transaction(node.engine) as tx, pytest.raises(ConflictError, match=r"the results .* were deleted"):
         resend(tx, done, node.enqueuer)
     node.receive(sorted((tmp_path / "delivered").iterdir()))
@@ -167,7 +167,7 @@ def test_rows_and_the_engines_rows_go_last_and_the_audit_trail_stays(node: Opera
     job = complete(node, series)
     node.send(Sent(0x0000), Sent(0x0000))
     with transaction(node.engine) as tx:
-        newer = retry(tx, job, node.catalog, 3, node.enqueuer)  # points at the older one
+        newer = retry(tx, job, node.catalog, node.spool, 3, node.enqueuer)  # points at the older one
     node.complete(newer)
     node.send(Sent(0x0000), Sent(0x0000))
     kept = receive(node, tmp_path / "kept")
@@ -290,7 +290,7 @@ def test_what_somebody_took_up_again_stays(node: Operated, tmp_path: Path) -> No
     age(node, 100)
     with transaction(node.engine) as tx:
         (series_id,) = retention.due_images(tx, Kind.DELIVERED, utc_now(), 10)
-        retry(tx, job, node.catalog, 3, node.enqueuer)
+        retry(tx, job, node.catalog, node.spool, 3, node.enqueuer)
     with transaction(node.engine) as tx:
         assert retention.delete_images(tx, series_id, Kind.DELIVERED, utc_now(), "") == []
     assert images_of(node, series) == 8

@@ -41,7 +41,9 @@ def retry(request: Request, job: str, key: Key = "") -> shapes.Scheduled:
     attempts, actor = desk.settings.work.max_attempts, visitor_of(request).actor
 
     def act(tx: Connection) -> shapes.Scheduled:
-        return shapes.Scheduled(job=operate.retry(tx, job, desk.catalog, attempts, desk.enqueuer, actor=actor))
+        return shapes.Scheduled(
+            job=operate.retry(tx, job, desk.catalog, desk.spool, attempts, desk.enqueuer, actor=actor)
+        )
 
     return once(request, key, None, act, shapes.Scheduled)
 
@@ -53,7 +55,7 @@ def rerun(request: Request, job: str, asked: shapes.Rerun, key: Key = "") -> sha
     attempts, actor = desk.settings.work.max_attempts, visitor_of(request).actor
 
     def act(tx: Connection) -> shapes.Scheduled:
-        new = operate.rerun(tx, job, asked.model, desk.catalog, attempts, desk.enqueuer, actor=actor)
+        new = operate.rerun(tx, job, asked.model, desk.catalog, desk.spool, attempts, desk.enqueuer, actor=actor)
         return shapes.Scheduled(job=new)
 
     return once(request, key, asked, act, shapes.Scheduled)

@@ -69,7 +69,9 @@ def retry(request: Request, job_id: str) -> Response:
     desk = desk_of(request)
     with desk.writing() as tx:
         attempts = desk.settings.work.max_attempts
-        new = operate.retry(tx, job_id, desk.catalog, attempts, desk.enqueuer, actor=visitor_of(request).actor)
+        new = operate.retry(
+            tx, job_id, desk.catalog, desk.spool, attempts, desk.enqueuer, actor=visitor_of(request).actor
+        )
     return RedirectResponse(f"/jobs/{new}?done=scheduled", 303)
 
 
@@ -79,7 +81,7 @@ def rerun(request: Request, job_id: str, model: Annotated[str, Form(max_length=6
     desk, actor = desk_of(request), visitor_of(request).actor
     with desk.writing() as tx:
         attempts = desk.settings.work.max_attempts
-        new = operate.rerun(tx, job_id, model, desk.catalog, attempts, desk.enqueuer, actor=actor)
+        new = operate.rerun(tx, job_id, model, desk.catalog, desk.spool, attempts, desk.enqueuer, actor=actor)
     return RedirectResponse(f"/jobs/{new}?done=scheduled", 303)
 
 

@@ -93,6 +93,31 @@ def test_a_refused_series_is_looked_at_again_once_the_card_says_which(site: Site
         operate.route(tx, uid)
 
 
+def test_another_model_takes_the_volume_that_its_own_card_names(site: Site) -> None:
+    paths = both(site, EchoTime="40")
+    choices: dict[str, dict[str, float | str]] = {"early": {"EchoTime": "none"}, "late": {"EchoTime": 40.0}}
+    closed_with(site, *paths, early=choices["early"], either={})
+    early, either = site.jobs()
+    assert (early.slices, either.state) == (uids_of(paths[:8]), "failed")
+    models = {name: replace(card(name), volume=volume) for name, volume in [*choices.items(), ("either", {})]}
+    catalog = Catalog((), models, {})
+
+    with site.engine.begin() as tx:
+        other = operate.rerun(tx, early.id, "late", catalog, site.spool, 3, site.enqueuer)
+        with pytest.raises(ConflictError, match="cannot run: Several volumes in one series: "):
+            operate.rerun(tx, early.id, "either", catalog, site.spool, 3, site.enqueuer)
+        with pytest.raises(ConflictError, match="cannot run: Several volumes in one series: "):
+            operate.retry(tx, either.id, catalog, site.spool, 3, site.enqueuer)
+        models["either"] = models["late"]  # its card says which since
+        again = operate.retry(tx, either.id, catalog, site.spool, 3, site.enqueuer)
+
+    slices = {job.id: job.slices for job in site.jobs()}
+    assert slices[other] == slices[again] == uids_of(paths[8:])
+    with site.engine.begin() as tx:
+        (story,) = explain(tx, other)
+    assert any("beside job" in x.text and "of several volumes EchoTime 40" in x.text for x in story.lines), story
+
+
 def repeat(site: Site, change: Callable[[Dataset], None]) -> tuple[list[Path], Path]:
     """A series of which one slice comes again, changed, under another UID."""
     paths = site.series()

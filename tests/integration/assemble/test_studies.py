@@ -214,7 +214,7 @@ def test_a_repeat_takes_the_place_of_what_it_repeats(node: Operated, study: Stud
 
     taken = f"job {second.id} has taken the place of job {first.id}"
     with pytest.raises(ConflictError, match=taken), transaction(node.engine) as tx:
-        retry(tx, first.id, node.catalog, 3, node.enqueuer)
+        retry(tx, first.id, node.catalog, node.spool, 3, node.enqueuer)
 
 
 def test_late_slices_of_any_input_make_a_new_job_and_stop_the_old(lite: Operated, study: Study) -> None:

@@ -220,7 +220,7 @@ def test_another_model_runs_beside_the_first_and_takes_nothing_back(node: WebNod
     cards = {**node.catalog.models, "other": replace(node.catalog.models["lung_ct"], name="other")}
     with transaction(node.engine) as tx:
         catalog = replace(node.catalog, models=cards)
-        new = operate.rerun(tx, job["id"], "other", catalog, 3, node.enqueuer, actor="user otto")
+        new = operate.rerun(tx, job["id"], "other", catalog, node.spool, 3, node.enqueuer, actor="user otto")
     assert {(j["model"], j["state"]) for j in node.jobs()} == {("lung_ct", "scheduled"), ("other", "scheduled")}
     with transaction(node.engine) as tx:
         row = tx.execute(select(t.job).where(t.job.c.id == new)).one()

@@ -237,7 +237,7 @@ def test_what_is_made_of_a_single_image_is_valid(
     kind: str, white_is_low: bool, models: Mapping[str, Bundle], spool: Spool, tmp_path: Path
 ) -> None:
     body = {"DX": "CHEST", "US": "THYROID"}
-    said = {"BodyPartExamined": body[kind]} if kind in body else {}
+    said: dict[str, Any] = {"BodyPartExamined": body[kind]} if kind in body else {}
     file = single_image(tmp_path / "in", kind, white_is_low=white_is_low, **said)
     card = replace(SEGMENTS, outputs=(*ALL, OutputKind.PM, OutputKind.RTSTRUCT, OutputKind.VIEWER_SR))
 

@@ -191,7 +191,7 @@ def test_a_retry_takes_the_report_back_and_makes_new_objects(node: Operated, tmp
     node.fail(job_id)
     node.report(job_id)
     with transaction(node.engine) as tx:
-        new = operate.retry(tx, job_id, node.catalog, 3, node.enqueuer)
+        new = operate.retry(tx, job_id, node.catalog, node.spool, 3, node.enqueuer)
     assert [d["state"] for d in node.jobs(job=job_id)[0]["deliveries"]] == ["canceled"]
     node.fail(new)
     node.report(new)
