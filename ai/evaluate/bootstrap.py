@@ -13,14 +13,19 @@ RESAMPLES = 1000
 
 @dataclass(frozen=True, slots=True)
 class Interval:
-    """A figure with its 95 % confidence interval; the ends are NaN where no draw gave a figure."""
+    """A figure with its 95 % confidence interval; the ends are NaN where there is none."""
 
     value: float
     low: float
     high: float
 
     def __str__(self) -> str:
-        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})"
+        return f"{self.value:.3f} ({self.low:.3f} to {self.high:.3f})" if self.is_known else f"{self.value:.3f}"
+
+    @property
+    def is_known(self) -> bool:
+        """Whether there is an interval."""
+        return bool(np.isfinite(self.low) and np.isfinite(self.high))
 
 
 def bootstrap(
@@ -43,9 +48,11 @@ def bootstrap(
     Returns
     -------
     list of Interval
-        One for each figure.
+        One for each figure; without ends when there is only one scan, for then there is no luck of the draw to tell.
     """
     values = statistic(np.ones(scans))
+    if scans < 2:
+        return [Interval(float(value), np.nan, np.nan) for value in values]
     rng = np.random.default_rng(seed)
     drawn = np.full((max(1, resamples), len(values)), np.nan)
     for row in drawn[:resamples]:

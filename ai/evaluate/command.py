@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -13,17 +14,22 @@ if TYPE_CHECKING:
 
     from ai.evaluate.lung import LungResult
     from ai.evaluate.nodule_summary import Summary
+    from ai.evaluate.robustness import Row
     from ai.evaluate.sets import Evaluation
     from ai.process import ModelProcess
 
 _BUNDLES = Path(__file__).parent.parent / "bundles"
-_SHIPPED = {"lung": "lung_ct", "nodules": "chest_ct", "chest": "chest_ct"}
+_SHIPPED = {"lung": "lung_ct", "nodules": "chest_ct", "chest": "chest_ct", "robustness": "chest_ct"}
 _WARNING = "Not for clinical use. Phantoms and a few scans say how a model was built, not how it does in a hospital."
 
 
 def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
-    parser.add_argument("task", choices=sorted(_SHIPPED), help="chest is lungs and nodules")
+    parser.add_argument(
+        "task",
+        choices=sorted(_SHIPPED),
+        help="chest is lungs and nodules; robustness scans the same --phantoms again and again in other ways",
+    )
     parser.add_argument("--bundle", type=Path, help="bundle to judge (default: the one that ships)")
     parser.add_argument(
         "--data", type=Path, help="the development data's folder; for lungs, --inserted and --lidc-0314"
@@ -40,7 +46,10 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
         "--source", type=Path, action="append", default=[], help="judge on a folder (see prepare); repeat"
     )
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N cases of each --source")
-    parser.add_argument("--first-seed", type=int, help="of phantoms and inserted nodules (default: 500000)")
+    parser.add_argument("--seen", action="store_true", help="lungs also of the scans that were trained on, marked so")
+    parser.add_argument(
+        "--first-seed", type=int, help="of phantoms and inserted nodules (default: 500000; robustness: 600000)"
+    )
     parser.add_argument("--spacing-mm", type=float, nargs=3, default=[1.25] * 3, metavar="MM", help="of phantoms")
     parser.add_argument("--device", default="cpu", help="torch device for model and phantoms (default: cpu)")
     parser.add_argument("--timeout", type=float, default=1800, metavar="S", help="seconds for one scan (default: 1800)")
@@ -55,19 +64,22 @@ def run_evaluate(chosen: argparse.Namespace) -> None:
     from ai.process import ModelProcess
 
     bundle = chosen.bundle or _BUNDLES / _SHIPPED[chosen.task]
-    sets = [] if chosen.task == "lung" else _sets(chosen)
+    sets = _sets(chosen) if chosen.task in ("nodules", "chest") else []
     if chosen.task in ("lung", "chest") and chosen.data is None:
         raise ValueError("Lungs are judged on real scans: name their folder with --data.")
     if sets and chosen.out is None:
         raise ValueError("Name a folder for the results with -o.")
     if chosen.task == "nodules" and not sets:
         raise ValueError("Nothing to judge on: choose among --phantoms, --inserted, --lidc-0314 and --source.")
+    if chosen.task == "robustness" and (chosen.out is None or not chosen.phantoms):
+        raise ValueError("Say on how many --phantoms, and name a folder for the results with -o.")
     facts = bundle_facts(bundle)
     with ModelProcess(bundle, device=chosen.device) as model:
         lungs = _lungs(chosen, model) if chosen.task in ("lung", "chest") else []
         judged = [(one, _judged(one, chosen, model, facts)) for one in sets]
+        shaken = _shaken(chosen, model, facts, bundle) if chosen.task == "robustness" else []
     if chosen.out is not None:
-        path = _write(chosen, facts, lungs, judged)
+        path = _write(chosen, facts, lungs, judged, shaken)
         print(f"\n{path}")
 
 
@@ -100,13 +112,14 @@ def _chest(data: Path) -> Path:
 
 
 def _lungs(chosen: argparse.Namespace, model: ModelProcess) -> list[LungResult]:
-    from ai.data.lung_cases import HELD_OUT
+    from ai.data.lung_cases import HELD_OUT, TRAINING
     from ai.evaluate.lung import evaluate_lungs, lung_table
 
+    names = (*HELD_OUT, *TRAINING) if chosen.seen else HELD_OUT
     pictures = None if chosen.out is None else chosen.out / "pictures"
-    with _progress("lungs", len(HELD_OUT)) as (progress, task):
+    with _progress("lungs", len(names)) as (progress, task):
         results = evaluate_lungs(
-            model, chosen.data, pictures, timeout_s=chosen.timeout, step=lambda _: progress.advance(task)
+            model, chosen.data, names, pictures, timeout_s=chosen.timeout, step=lambda _: progress.advance(task)
         )
     print("\n".join(lung_table(results)))
     return results
@@ -130,16 +143,47 @@ def _judged(one: Evaluation, chosen: argparse.Namespace, model: ModelProcess, fa
     return summary
 
 
+def _shaken(chosen: argparse.Namespace, model: ModelProcess, facts: dict[str, str], bundle: Path) -> list[Row]:
+    from ai.evaluate import robustness
+    from ai.evaluate.conditions import conditions
+    from ai.evaluate.log import ResultLog
+    from ai.evaluate.machine import least_score
+
+    first = robustness.FIRST_SEED if chosen.first_seed is None else chosen.first_seed
+    seeds, wanted = range(first, first + chosen.phantoms), conditions()
+    slices, rows, columns = chosen.spacing_mm
+    made_by = {"spacing_mm": list(chosen.spacing_mm), "bundle digest": facts["bundle digest"], "device": chosen.device}
+    log = ResultLog(chosen.out / "robustness.jsonl", made_by)
+    with _progress("robustness", len(seeds) * len(wanted)) as (progress, task):
+        robustness.run_robustness(
+            model,
+            seeds,
+            wanted,
+            partial(robustness.scanned_phantoms, spacing_mm=(slices, rows, columns), device=chosen.device),
+            log,
+            timeout_s=chosen.timeout,
+            step=lambda _: progress.advance(task),
+        )
+    found = robustness.rows(log, seeds, wanted, least_score(bundle))
+    print("\n".join(robustness.robustness_table(found)))
+    for row in found:
+        for error in row.failed:
+            print(f"\nnot judged: {row.condition}: {error}")
+    return found
+
+
 def _write(
     chosen: argparse.Namespace,
     facts: dict[str, str],
     lungs: list[LungResult],
     judged: list[tuple[Evaluation, Summary]],
+    shaken: list[Row],
 ) -> Path:
     from ai.evaluate.lung import write_lungs
     from ai.evaluate.machine import machine_facts
     from ai.evaluate.nodule_report import write_nodules
     from ai.evaluate.page import Page
+    from ai.evaluate.robustness import write_robustness
 
     machine = machine_facts(chosen.device)
     page = Page(f"Evaluation of {facts['model']}", f"{machine['date']} · weights {facts['weights digest'][:12]}")
@@ -150,6 +194,8 @@ def _write(
         write_lungs(page, lungs)
     for one, summary in judged:
         write_nodules(page, one, summary, chosen.out / "pictures")
+    if shaken:
+        write_robustness(page, shaken, chosen.phantoms)
     page.heading("What this was made with")
     seeds = {f"{one.name}, {name}": str(value) for one, _ in judged for name, value in one.made_by.items()}
     drawn = {"bootstrap": f"{chosen.resamples} draws, seed {chosen.seed}"}

@@ -27,6 +27,13 @@ def bundle_facts(bundle: Path) -> dict[str, str]:
     return facts
 
 
+def least_score(bundle: Path) -> float:
+    """The score from which a node reports what the bundle detects, as its card says; one half without a card."""
+    card = bundle / "card.toml"
+    detections = tomllib.loads(card.read_text(encoding="utf-8")).get("detections", []) if card.is_file() else []
+    return min((float(one.get("min_score", 0.5)) for one in detections), default=0.5)
+
+
 def machine_facts(device: str) -> dict[str, str]:
     """Processor, memory, graphics card if it was used, versions, and the time; nothing that names the machine."""
     import torch

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ai.evaluate import nodule_summary
+from ai.evaluate.bootstrap import Interval
 from ai.evaluate.classify import Classification
 from ai.evaluate.froc import RATES, Performance
 from ai.evaluate.nodule_summary import ALL, LARGER, Summary
@@ -74,26 +75,24 @@ def _about(evaluation: Evaluation, summary: Summary) -> str:
 
 
 def _cards(summary: Summary) -> list[tuple[str, str, str]]:
-    def shown(found: Performance, rate: float) -> tuple[str, str]:
-        at = found.at[rate]
-        return f"{at.value:.3f}", f"95 % CI {at.low:.3f} to {at.high:.3f}"
-
     cards = []
     if summary.found[ALL].curve.nodules:
-        cpm = summary.found[ALL].cpm
-        cards.append((f"{cpm.value:.3f}", "CPM, all nodules", f"95 % CI {cpm.low:.3f} to {cpm.high:.3f}"))
+        cards.append(_card(summary.found[ALL].cpm, "CPM, all nodules"))
     if summary.found[LARGER].curve.nodules:
-        value, more = shown(summary.found[LARGER], 1.0)
-        cards.append((value, "sensitivity at 1 false positive per scan, nodules of 6 mm and more", more))
+        what = "sensitivity at 1 false positive per scan, nodules of 6 mm and more"
+        cards.append(_card(summary.found[LARGER].at[1.0], what))
     if "Dice" in summary.outlined:
-        dice = summary.outlined["Dice"]
-        cards.append((f"{dice.value:.3f}", "Dice of the nodules found", f"95 % CI {dice.low:.3f} to {dice.high:.3f}"))
+        cards.append(_card(summary.outlined["Dice"], "Dice of the nodules found"))
     if "attenuation" in summary.classes:
-        right = summary.classes["attenuation"].accuracy
-        cards.append((f"{right.value:.0%}", "attenuation named right", f"95 % CI {right.low:.0%} to {right.high:.0%}"))
+        cards.append(_card(summary.classes["attenuation"].accuracy, "attenuation named right", ".0%"))
     seconds = float(np.median([result.seconds for result in summary.results]))
     cards.append((f"{seconds:.1f} s", "per scan, median", f"on {summary.results[0].device or 'nothing'}"))
     return cards
+
+
+def _card(figure: Interval, what: str, form: str = ".3f") -> tuple[str, str, str]:
+    between = f"95 % CI {figure.low:{form}} to {figure.high:{form}}" if figure.is_known else "one scan: no interval"
+    return f"{figure.value:{form}}", what, between
 
 
 def _froc_charts(summary: Summary) -> list[tuple[str, str]]:

@@ -136,7 +136,11 @@ def judge(case: Case, model: Model, timeout_s: float, pictures: Path | None = No
     ModelError
         If there is no answer.
     """
-    prediction = model.predict(case.volume, timeout_s=timeout_s)
+    return compare(case, model.predict(case.volume, timeout_s=timeout_s), pictures)
+
+
+def compare(case: Case, prediction: Prediction, pictures: Path | None = None) -> Result:
+    """Compare what a model said with what is known of the case; see `judge`."""
     instances = prediction.instances
     if instances is None:
         instances = np.zeros(case.volume.array.shape, dtype=np.uint8)

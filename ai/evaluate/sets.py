@@ -15,6 +15,7 @@ from ai.data.case import Case, Entry, Provenance
 from ai.data.nodule import SMALLEST_MM, Nodule
 
 if TYPE_CHECKING:
+    from ai.phantom.chest import Phantom
     from ai.phantom.nodules import Nodule as Drawn
 
 FIRST_SEED = 500_000  # training draws far below it
@@ -51,6 +52,21 @@ def phantom_set(count: int, first_seed: int, spacing_mm: _Spacing, device: str) 
     ]
     about = f"{count} synthetic chests, seeds {seeds[0]} to {seeds[-1]}, voxels of {_times(spacing_mm)} mm"
     return Evaluation("phantoms", about, tuple(entries), {"first_seed": first_seed, "spacing_mm": _times(spacing_mm)})
+
+
+def phantom_case(drawn: Phantom, name: str) -> Case:
+    """A drawn chest with its lungs and nodules, in the form of any other case."""
+    return Case(
+        id=name,
+        patient=name,
+        images={"ct": drawn.to_volume()},
+        provenance=Provenance("phantom", "none needed", "drawn"),
+        labels=drawn.lungs.cpu().numpy(),
+        label_names={1: "left lung", 2: "right lung"},
+        nodules=tuple(_known(nodule, number) for number, nodule in enumerate(drawn.nodules, start=1)),
+        instances=drawn.instances.cpu().numpy(),
+        knows_nodules=True,
+    )
 
 
 def inserted_set(real: Entry, count: int, first_seed: int, nodules: int = 6) -> Evaluation:
@@ -126,18 +142,7 @@ class _Once:
 def _phantom(seed: int, spacing_mm: _Spacing, device: str) -> Case:
     from ai.phantom.chest import make_phantom
 
-    drawn = make_phantom(seed, spacing_mm, device=device)
-    return Case(
-        id=f"phantom-{seed}",
-        patient=f"phantom-{seed}",
-        images={"ct": drawn.to_volume()},
-        provenance=Provenance("phantom", "none needed", "drawn"),
-        labels=drawn.lungs.cpu().numpy(),
-        label_names={1: "left lung", 2: "right lung"},
-        nodules=tuple(_known(nodule, number) for number, nodule in enumerate(drawn.nodules, start=1)),
-        instances=drawn.instances.cpu().numpy(),
-        knows_nodules=True,
-    )
+    return phantom_case(make_phantom(seed, spacing_mm, device=device), f"phantom-{seed}")
 
 
 def _inserted(real: _Once, seed: int, count: int) -> Case:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -87,6 +87,32 @@ def make_phantom(
     -------
     Phantom
     """
+    (phantom,) = scan_phantom(seed, [plan or drawn_plan(seed)], spacing_mm, device=device, nodules=nodules)
+    return phantom
+
+
+def scan_phantom(
+    seed: int,
+    plans: Iterable[ScannerPlan],
+    spacing_mm: tuple[float, float, float] = (1.25, 1.25, 1.25),
+    *,
+    device: torch.device | str = "cpu",
+    nodules: int | None = None,
+) -> Iterator[Phantom]:
+    """Draw one chest, and scan it once for each plan: drawing takes longer than scanning.
+
+    Parameters
+    ----------
+    seed, spacing_mm, device, nodules
+        As `make_phantom` takes them.
+    plans : iterable of ScannerPlan
+        How to scan it.
+
+    Yields
+    ------
+    Phantom
+        The same body with the same truth for each plan.
+    """
     chest = Chest.draw(np.random.default_rng([seed, _BODY]))
     survey = Survey.of(chest)
     plumbing = grow_plumbing(chest, survey, np.random.default_rng([seed, _TREES]))
@@ -98,17 +124,17 @@ def make_phantom(
 
     grid = Grid.covering(*chest.extent_mm(), spacing_mm, device)
     hu, lungs, lobes, instances = _drawn(grid, seed, chest, plumbing, others, placed)
-    plan = plan or drawn_plan(seed)
-    return Phantom(
-        hu=scan(hu, spacing_mm, plan),
-        affine=grid.affine,
-        lungs=lungs,
-        lobes=lobes,
-        instances=instances,
-        nodules=tuple(drawn.nodule for drawn in placed),
-        plan=plan,
-        sex="F" if chest.female else "M",
-    )
+    for plan in plans:
+        yield Phantom(
+            hu=scan(hu, spacing_mm, plan),
+            affine=grid.affine,
+            lungs=lungs,
+            lobes=lobes,
+            instances=instances,
+            nodules=tuple(drawn.nodule for drawn in placed),
+            plan=plan,
+            sex="F" if chest.female else "M",
+        )
 
 
 def _drawn(

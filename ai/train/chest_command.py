@@ -10,23 +10,12 @@ import json
 import multiprocessing
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 BUNDLE = Path(__file__).parent.parent / "bundles" / "chest_ct"
-_TEST_SEEDS, _ROBUST_SEEDS = 100_000, 200_000
-_CONDITIONS: dict[str, dict[str, Any]] = {
-    "as drawn: standard kernel, 1.25 mm, 20 HU": {},
-    "noise 8 HU": {"noise_hu": 8.0},
-    "noise 40 HU": {"noise_hu": 40.0},
-    "noise 70 HU": {"noise_hu": 70.0},
-    "soft kernel": {"kernel": "soft"},
-    "sharp kernel": {"kernel": "sharp"},
-    "slices 2.5 mm": {"thickness_mm": 2.5},
-    "slices 5 mm": {"thickness_mm": 5.0},
-    "breathing 5 mm": {"breathing_mm": 5.0},
-}
+_TEST_SEEDS = 100_000
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -41,9 +30,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     backgrounds.set_defaults(run=_backgrounds)
 
     draw = steps.add_parser("draw", help="draw scans with nodules: phantoms, and nodules put into real lungs")
-    draw.add_argument(
-        "--set", choices=["train", "test", "robust"], default="train", help="which seeds (no two overlap)"
-    )
+    draw.add_argument("--set", choices=["train", "test"], default="train", help="which seeds (no two overlap)")
     draw.add_argument("--phantoms", type=int, default=0, help="how many")
     draw.add_argument("--first", type=int, default=0, help="leave out so many seeds of the set (default: 0)")
     draw.add_argument("--backgrounds", type=Path, help="what `backgrounds` wrote")
@@ -124,11 +111,6 @@ def _draw(chosen: argparse.Namespace) -> None:
 
 def _jobs(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
     same = {"spacing_mm": spacing_of(chosen.bundle), "device": chosen.device, "out": str(chosen.out)}
-    if chosen.set == "robust":
-        for number, name in enumerate(_CONDITIONS):
-            for seed in range(chosen.phantoms):
-                yield same | {"name": f"c{number}-{seed:03d}", "seed": _ROBUST_SEEDS + seed, "condition": name}
-        return
     first = chosen.first + (_TEST_SEEDS if chosen.set == "test" else 0)
     for seed in range(first, first + chosen.phantoms):
         yield same | {"name": f"p{seed:06d}", "seed": seed}
@@ -159,7 +141,6 @@ def _draw_one(job: dict[str, Any]) -> None:
     import numpy as np
     import torch
 
-    from ai.phantom.scanner import ScannerPlan
     from ai.train import chest_scans
 
     path = Path(job["out"]) / f"{job['name']}.pt"
@@ -173,10 +154,6 @@ def _draw_one(job: dict[str, Any]) -> None:
             scan = chest_scans.pasted_scan(case, rng, count, Path(job["patches"]))
         else:
             scan = chest_scans.inserted_scan(case, rng, count, job["device"])
-    elif "condition" in job:
-        plan = ScannerPlan(noise_hu=20.0, seed=job["seed"])
-        plan = replace(plan, **_CONDITIONS[job["condition"]])
-        scan = chest_scans.phantom_scan(job["seed"], job["spacing_mm"], job["device"], nodules=5, plan=plan)
     else:
         scan = chest_scans.phantom_scan(job["seed"], job["spacing_mm"], job["device"])
     part = path.with_suffix(".part")
@@ -266,15 +243,13 @@ def _judge_on(
 
     network = network.eval().to(chosen.device)
     for folder in folders:
-        groups = {folder.name: sorted(folder.glob("*.pt"))[:most]}
-        if any(file.name.startswith("c0-") for file in groups[folder.name]):
-            names = list(_CONDITIONS)
-            groups = {name: sorted(folder.glob(f"c{number}-*.pt")) for number, name in enumerate(names)}
-        for name, files in groups.items():
-            scans = (_read(file, chosen.device) for file in files)
-            verdict = judge(network, inferer, scans, tasks, spacing_of(chosen.bundle))
-            out = chosen.out / f"{folder.name}.json" if chosen.out is not None and len(groups) == 1 else None
-            _tell(verdict, f"{chosen.out.name if chosen.out else 'bundle'} on {name} ({len(files)} scans)", out)
+        files = sorted(folder.glob("*.pt"))[:most]
+        verdict = judge(
+            network, inferer, (_read(file, chosen.device) for file in files), tasks, spacing_of(chosen.bundle)
+        )
+        name = chosen.out.name if chosen.out else "bundle"
+        out = chosen.out / f"{folder.name}.json" if chosen.out is not None else None
+        _tell(verdict, f"{name} on {folder.name} ({len(files)} scans)", out)
 
 
 def _read(file: Path, device: str) -> Any:

@@ -19,7 +19,6 @@ from ai.contract import Volume
 from ai.phantom.chest import make_phantom
 from ai.phantom.insertion import insert_nodules
 from ai.phantom.nodules import Nodule
-from ai.phantom.scanner import ScannerPlan
 from ai.synthesise.paste import paste_nodules
 from ai.synthesise.patches import PatchSet
 
@@ -70,11 +69,9 @@ class Scan:
         return replace(self, **moved)
 
 
-def phantom_scan(
-    seed: int, spacing_mm: float, device: str, nodules: int | None = None, plan: ScannerPlan | None = None
-) -> Scan:
+def phantom_scan(seed: int, spacing_mm: float, device: str) -> Scan:
     """Draw one phantom on `device` and crop it to its lungs."""
-    phantom = make_phantom(seed, (spacing_mm,) * 3, device=device, nodules=nodules, plan=plan)
+    phantom = make_phantom(seed, (spacing_mm,) * 3, device=device)
     return _scan(phantom.hu, phantom.instances, phantom.lungs, phantom.affine, phantom.nodules)
 
 

@@ -48,7 +48,9 @@ ZONE = Code("LUNG-ZONE", LOCAL_SCHEME, "Third of the height of the lung")
 UPPER_ZONE = Code("281392002", "SCT", "Upper zone of lung")
 MIDDLE_ZONE = Code("281393007", "SCT", "Middle zone of lung")
 LOWER_ZONE = Code("281394001", "SCT", "Lower zone of lung")
-UPPER_LOBES = frozenset({"45653009", "44714003"})  # SCT; of either lung, of the left lung
+# SCT: of either lung (CID 6170), of the left, of the right
+UPPER_LOBES = frozenset({"45653009", "44714003", "42400003"})
+OTHER_LOBES = frozenset({"72481006", "40020002", "90572001", "41224006", "266005"})  # middle; lower
 
 # What is calculated
 LUNG_RADS = Code("LUNG-RADS-2022", LOCAL_SCHEME, "Lung-RADS v2022 category (calculated)")

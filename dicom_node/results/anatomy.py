@@ -11,6 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.ndimage import distance_transform_edt
 
+from dicom_node.domain.codes import OTHER_LOBES, UPPER_LOBES
 from dicom_node.domain.finding import Code, Segment
 from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis
@@ -36,10 +37,16 @@ def prove_anatomy(analysis: Analysis) -> None:
     if lungs and analysis.origin.slices[0].Modality == "CT":
         _prove_air(lungs, analysis)
     _prove_sides(present, analysis)
-    if any(_is(segment.type, LUNG) for segment in analysis.findings.segments):
+    if any(_is_lung(segment) for segment in analysis.findings.segments):
+        parts = [segment for segment in present if _is_lung(segment)]
         for segment in present:
             if _is(segment.type, NODULE):
-                _prove_in_lung(segment, lungs, analysis)
+                _prove_in_lung(segment, parts, analysis)
+
+
+def _is_lung(segment: Segment) -> bool:
+    """A lung, or a lobe of one."""
+    return any(_is(segment.type, value) for value in (LUNG, *UPPER_LOBES, *OTHER_LOBES))
 
 
 def _is(concept: Code | None, value: str) -> bool:

@@ -98,7 +98,7 @@ def nodule_of(found: Found) -> Nodule | None:
         return None
     solid = found.marked.solid if found.marked.is_part_solid else None
     attenuation, margin = (found.answers.get(question, ("",))[0] for question in ("attenuation", "margin"))
-    lobe = found.organ.type if found.organ and found.organ.type.value != codes.LUNG.value else None
+    organ = found.organ.type.value if found.organ else ""
     return Nodule(
         attenuation=Attenuation(attenuation) if attenuation else None,
         long_mm=size.long_mm,
@@ -106,7 +106,7 @@ def nodule_of(found: Found) -> Nodule | None:
         solid_long_mm=solid.long_mm if solid else 0.0,
         solid_short_mm=solid.short_mm if solid else 0.0,
         margin=Margin(margin) if margin else None,
-        upper_lobe=lobe.value in codes.UPPER_LOBES if lobe else None,
+        upper_lobe=organ in codes.UPPER_LOBES if organ in codes.UPPER_LOBES | codes.OTHER_LOBES else None,
         surface_mm=found.marked.surface_mm,
     )
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from dicom_node.domain.finding import Findings
+from dicom_node.domain.finding import Code, Findings
 from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.anatomy import prove_anatomy
@@ -84,6 +84,13 @@ def test_a_nodule_that_the_lung_leaves_out_may_touch_it(case: Case) -> None:
         else:
             with pytest.raises(ResultError, match="'Nodule 2' lies in no right lung"):
                 prove_anatomy(moved)
+
+
+def test_a_nodule_may_lie_in_a_lobe_instead_of_a_lung(analysis: Analysis) -> None:
+    lobe = Code("44714003", "SCT", "Upper lobe of left lung")
+    prove_anatomy(having(analysis, Left_lung={"type": lobe}))
+    with pytest.raises(ResultError, match="'Nodule 1' lies in no left lung"):
+        prove_anatomy(having(analysis, Left_lung={"type": Code("69536005", "SCT", "Head")}))
 
 
 def test_without_lungs_on_its_card_a_nodule_is_not_measured_by_them(analysis: Analysis) -> None:

@@ -13,12 +13,14 @@ from pydicom import Dataset, dcmread
 from pydicom.sr.codedict import codes
 from pydicom.uid import Comprehensive3DSRStorage
 
-from dicom_node.domain.finding import NotRun
-from dicom_node.domain.model import OutputKind
+from ai.contract import Detection
+from dicom_node.domain.finding import Code, NotRun
+from dicom_node.domain.model import ClassCard, Derived, Measure, OutputKind
 from dicom_node.domain.uids import device_uid
 from dicom_node.results.words import CALCULATED
 from dicom_node.spool import Spool
 from dicom_node.work.findings import findings_from
+from tests.ct import with_attributes
 from tests.unit.results.case import (
     ALL,
     CARD,
@@ -227,6 +229,53 @@ def test_what_was_not_run_makes_the_report_partial(found: bool, outcome: str, tm
     assert next(items(sr, "Comment")).TextValue == "Nodule detection not run: slice spacing 8 mm."
     what = "SR, partial" if found else "SR, partial, no findings"
     assert sr.SeriesDescription == f"AI {what}: Lung segmentation (research only)"
+
+
+def test_a_risk_of_cancer_is_in_the_report_when_the_header_holds_its_inputs(tmp_path: Path, spool: Spool) -> None:
+    """From the files to the number in the SR: age, sex, an order's answer, and a lobe that was outlined."""
+
+    def coded(value: str, scheme: str, meaning: str) -> list[Dataset]:
+        item = Dataset()
+        item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = value, scheme, meaning
+        return [item]
+
+    asked = Dataset()
+    asked.ValueType = "CODE"
+    asked.ConceptNameCodeSequence = coded("FAMILY-LUNG-CA", "99DICOMNODE", "Family history of lung cancer")
+    asked.ConceptCodeSequence = coded("373066001", "SCT", "Yes")
+    person = {"PatientAge": "060Y", "PatientSex": "F"}
+    case = make_case(tmp_path / "ct", change=with_attributes(**person, AcquisitionContextSequence=[asked]))
+    lobe = replace(
+        CARD.segments[0],
+        type=Code("44714003", "SCT", "Upper lobe of left lung"),
+        measurements=(Measure.EMPHYSEMA_INDEX,),
+    )
+    kinds = {name: Code(name.upper(), "99TEST", name) for name in ("solid", "part-solid", "ground-glass")}
+    nodule = replace(
+        NODULES,
+        measurements=(Measure.LONG_AXIS,),
+        classes={"attenuation": ClassCard(Code("112118", "DCM", "Density"), kinds)},
+        derive=(Derived.BROCK,),
+    )
+    card = card_with(segments=(lobe, CARD.segments[1]), detections=(nodule,))
+    prediction = replace(
+        nodules(case)[0],
+        detections=(Detection("nodule", 0.93, {"attenuation": dict(zip(kinds, (0.9, 0.1, 0.0), strict=True))}),),
+    )
+    assert prediction.instances is not None
+    prediction.instances[prediction.instances == 2] = 0
+
+    findings = findings_from(prediction, card, case.volume, case.job.id)
+    sr = built_of(case, prediction, findings, spool, card).sr
+
+    (risk,) = items(sr, "Probability of cancer")
+    assert 0 < float(risk.MeasuredValueSequence[0].NumericValue) < 100
+    assert risk.MeasuredValueSequence[0].MeasurementUnitsCodeSequence[0].CodeValue == "%"
+    said = sr.to_json()
+    assert "Brock full model 2a" in said
+    assert "woman, 65 years, a family history, no emphysema" in said
+    assert "upper lobe, 1 nodule" in said
+    assert "Malignancy risk not calculated" not in said
 
 
 def test_what_was_not_calculated_is_said_in_a_complete_report(tmp_path: Path, spool: Spool) -> None:

@@ -259,6 +259,21 @@ def test_a_risk_is_calculated_where_lobe_and_order_hold_its_inputs() -> None:
     assert "upper lobe, 1 nodule, smooth" in note
 
 
+@pytest.mark.parametrize(
+    ("organ", "said"),
+    [
+        (Code("42400003", "SCT", "Upper lobe of right lung"), "family history of lung cancer unknown"),
+        (Code("90572001", "SCT", "Lower lobe of lung"), "family history of lung cancer unknown"),
+        (Code("51185008", "SCT", "Thorax"), "family history of lung cancer, lobe unknown"),
+    ],
+)
+def test_what_is_no_lobe_is_not_taken_for_one(organ: Code, said: str) -> None:
+    card = replace(CARD, segments=(replace(CARD.segments[0], type=organ), CARD.segments[1]))
+    drawn = chest(Drawn(DEEP, 9.0))
+    findings = findings_from(drawn.prediction(), card, drawn.volume, JOB)
+    assert findings.not_run[-1] == NotRun("Malignancy risk", said, "not calculated")
+
+
 def coded(code: Code) -> Dataset:
     item = Dataset()
     item.CodeValue, item.CodingSchemeDesignator, item.CodeMeaning = code.value, code.scheme, code.meaning
