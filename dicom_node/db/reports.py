@@ -8,6 +8,7 @@ job: every ending asks for it, and writes nothing when the report was made, canc
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Protocol
 
@@ -16,11 +17,12 @@ from sqlalchemy import Connection, Row, select, update
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.deliveries import DeliveryQueue, create_deliveries
+from dicom_node.db.inputs import read_inputs
 from dicom_node.db.results import write_results
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.delivery import ResultObject
 from dicom_node.domain.header import numbers
-from dicom_node.domain.job import FailedJob, Failure, Job, JobInstance, JobState, ReportState, retry_delay_s
+from dicom_node.domain.job import FailedJob, Failure, Job, JobInput, JobInstance, JobState, ReportState, retry_delay_s
 from dicom_node.domain.model import OutputKind
 
 MOST_TRIES = 8  # over an hour; then the report is given up, and the audit trail says why
@@ -62,7 +64,9 @@ def claim_report(tx: Connection, job_id: str) -> FailedJob | None:
         return None
     n = row.report_attempt + 1
     tx.execute(update(_j).where(_j.c.id == job_id).values(report_attempt=n))
-    return FailedJob(_job(row, _received(tx, row)), Failure(row.failure), row.error or "The job failed.", n)
+    received = _received(tx, row.series_id, row.series_revision)
+    job = replace(_job(row, received), inputs=tuple(_whole(tx, one) for one in read_inputs(tx, job_id)))
+    return FailedJob(job, Failure(row.failure), row.error or "The job failed.", n)
 
 
 def finish_reported(
@@ -128,11 +132,16 @@ def _load(tx: Connection, job_id: str) -> Row[Any] | None:
     ).one_or_none()
 
 
-def _received(tx: Connection, row: Row[Any]) -> tuple[JobInstance, ...]:
-    """Read everything that had come of the series when the job was made, not the slices alone: there may be none."""
+def _whole(tx: Connection, one: JobInput) -> JobInput:
+    """Give an input with everything that had come of its series."""
+    return replace(one, instances=_received(tx, one.series_id, one.series_revision))
+
+
+def _received(tx: Connection, series_id: str, revision: int) -> tuple[JobInstance, ...]:
+    """Read everything that had come of a series when the job was made, not the slices alone: there may be none."""
     i = t.instance.c
     columns = (i.sop_instance_uid, i.sop_class_uid, i.transfer_syntax_uid, i.path, i.digest, i.header)
-    stored = tx.execute(select(*columns).where(i.series_id == row.series_id, i.revision <= row.series_revision))
+    stored = tx.execute(select(*columns).where(i.series_id == series_id, i.revision <= revision))
     return tuple(sorted((JobInstance(**found._mapping) for found in stored), key=_number))
 
 

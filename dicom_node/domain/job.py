@@ -137,8 +137,8 @@ class FailedJob:
     """A job that failed for good, as the one who reports it sees it.
 
     `job.destinations` are those that want to be told, `job.instances` everything that was received of the series, by
-    instance number, and `job.attempt` how often a model was tried. `tried` counts the attempts at the report from 1;
-    it is the token without which nothing about the report can be written.
+    instance number, as are those of each of `job.inputs`, and `job.attempt` how often a model was tried. `tried` counts
+    the attempts at the report from 1; it is the token without which nothing about the report can be written.
     """
 
     job: Job

@@ -39,7 +39,7 @@ from dicom_node.results.sc import build_sc
 from dicom_node.results.seg import ENCODERS, NotEncodable, build_seg
 from dicom_node.results.source import SourceVolume
 from dicom_node.results.sr import build_sr
-from dicom_node.results.unanalysed import MOST_LISTED, build_unanalysed
+from dicom_node.results.unanalysed import build_unanalysed, listed_of
 from dicom_node.results.viewer_sr import build_viewer_sr
 from dicom_node.spool import Spool
 
@@ -182,7 +182,8 @@ def build_report(
         If the header cannot be carried over into a valid object.
     """
     try:
-        origin = Origin.of_received(failed.job, card, header, failed.job.instances[:MOST_LISTED], equipment)
+        listed = listed_of(failed.job)
+        origin = Origin.of_received(listed, card, header, listed.instances, equipment)
         builders = {kind: build for kind, build in _NOTICES.items() if kind is OutputKind.SR or kind in forms}
         drafts = [Draft.of(kind, build(origin, failed)) for kind, build in builders.items()]
     except (ValueError, TypeError, AttributeError, KeyError, IndexError) as error:

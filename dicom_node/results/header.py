@@ -76,7 +76,7 @@ class Origin:
     ) -> Origin:
         """Tell the origin of a report on a series that was not analysed, from the header of one of its instances."""
         patient = patient_and_study(header)
-        return cls(job, card, equipment, patient, received_headers(job, received, patient))
+        return cls(job, card, equipment, patient, received_headers(job, received, patient), other_headers(job, patient))
 
     def uid(self, part: str) -> str:
         """UID of one part of the results, the same at every attempt."""

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 
 import highdicom as hd
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 
 from dicom_node.domain.header import texts
-from dicom_node.domain.job import FailedJob, Failure, JobInstance
+from dicom_node.domain.job import FailedJob, Failure, Job, JobInput
 from dicom_node.results.document import document, library_entry, summary_group
 from dicom_node.results.header import LO_LENGTH, RESEARCH_ONLY, Origin, fit
 
@@ -32,7 +33,7 @@ def build_unanalysed(origin: Origin, failed: FailedJob) -> Dataset:
     Parameters
     ----------
     origin : Origin
-        Made by `Origin.of_received` of at most `MOST_LISTED` instances.
+        Made by `Origin.of_received` of the instances of `listed_of`.
     failed : FailedJob
         Why there is none, and how much was received.
 
@@ -46,11 +47,18 @@ def build_unanalysed(origin: Origin, failed: FailedJob) -> Dataset:
     return document(
         origin,
         [summary_group(origin, outcome, [comment])],
-        _image_library(origin, failed.job.instances[: len(origin.slices)]),
-        origin.slices,
+        _image_library(origin),
+        [*origin.slices, *origin.others],
         describe(origin, failed.failure),
         lacks=f"NOT ANALYSED: {failed.failure.value}",
     )
+
+
+def listed_of(job: Job) -> Job:
+    """Give a job with the instances that are listed of it: at most `MOST_LISTED`, of several series some of each."""
+    most = MOST_LISTED // max(1, len(job.inputs))
+    inputs = tuple(replace(one, instances=one.instances[:most]) for one in job.inputs)
+    return replace(job, instances=job.instances[:most], inputs=inputs)
 
 
 def describe(origin: Origin, failure: Failure) -> str:
@@ -67,7 +75,7 @@ def comment_on(origin: Origin, failed: FailedJob) -> str:
         for_readers(failed.reason, origin.patient),
         _what_ran(failed),
         "This report says nothing about what the images show.",
-        _what_came(failed.job.instances, len(origin.slices)),
+        _what_came(failed.job, len(origin.slices) + len(origin.others)),
         origin.statement,
     ]
     return " ".join(said)
@@ -80,9 +88,18 @@ def _what_ran(failed: FailedJob) -> str:
     return f"{n} attempt{'s' if n > 1 else ''} ended without a result."
 
 
-def _what_came(received: Sequence[JobInstance], listed: int) -> str:
-    came = "1 instance was received" if len(received) == 1 else f"{len(received)} instances were received"
-    return f"{came}." if listed == len(received) else f"{came}; the first {listed} are listed here."
+def _what_came(job: Job, listed: int) -> str:
+    received = sum(len(one.instances) for one in job.inputs) or len(job.instances)
+    came = "1 instance was received" if received == 1 else f"{received} instances were received"
+    if job.inputs:
+        each = (f"{len(one.instances)} of the series for {one.role}{_described(one)}" for one in job.inputs)
+        came += f": {', '.join(each)}"
+    return f"{came}." if listed == received else f"{came}; the first {listed} are listed here."
+
+
+def _described(one: JobInput) -> str:
+    found = " ".join(texts(one.instances[0].header, "SeriesDescription")) if one.instances else ""
+    return f" ({found})" if found else ""
 
 
 def for_readers(reason: str, patient: Dataset) -> str:
@@ -99,16 +116,17 @@ def for_readers(reason: str, patient: Dataset) -> str:
     return text if text.endswith((".", "...")) else f"{text}."
 
 
-def _image_library(origin: Origin, received: Sequence[JobInstance]) -> Dataset | None:
-    """List the images that came (PS3.16 TID 1600); objects without pixels are evidence alone."""
-    groups: dict[str, list[Dataset]] = {}
-    for header, instance in zip(origin.slices, received, strict=True):
+def _image_library(origin: Origin) -> Dataset | None:
+    """List the images that came (PS3.16 TID 1600), by series; objects without pixels are evidence alone."""
+    received = [*origin.job.instances, *(each for one in origin.job.inputs[1:] for each in one.instances)]
+    groups: dict[tuple[str, str], list[Dataset]] = {}
+    for header, instance in zip([*origin.slices, *origin.others], received, strict=True):
         if texts(instance.header, "Rows"):
-            groups.setdefault(header.Modality, []).append(header)
+            groups.setdefault((header.SeriesInstanceUID, header.Modality), []).append(header)
     if not groups:
         return None
     library = hd.sr.ContainerContentItem(name=codes.DCM.ImageLibrary, relationship_type="CONTAINS")
-    library.ContentSequence = hd.sr.ContentSequence([_group(modality, images) for modality, images in groups.items()])
+    library.ContentSequence = hd.sr.ContentSequence([_group(key[1], images) for key, images in groups.items()])
     return library
 
 

@@ -35,13 +35,13 @@ def write_report(
     SpoolError
         If no file of it can be read now.
     """
-    _refuse_strangers(failed.job.instances)
+    _refuse_strangers([*failed.job.instances, *(each for one in failed.job.inputs for each in one.instances)])
     header = _header(failed.job.instances, spool)
     return build_report(failed, _card(failed.job, cards), header, equipment, spool, forms)
 
 
 def _refuse_strangers(instances: Sequence[JobInstance]) -> None:
-    """A report is filed under one patient: of two in one series, neither may get it."""
+    """A report is filed under one patient: of two in its images, neither may get it."""
     patients = {texts(instance.header, "PatientID") for instance in instances}
     if len(patients) > 1:
         raise ResultError(f"The images name {len(patients)} patients; a report can be filed under none of them.")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import timedelta
+from io import BytesIO
 from itertools import permutations
 from pathlib import Path
 from threading import Barrier
@@ -27,7 +28,9 @@ from dicom_node.errors import ConflictError
 from dicom_node.operate import retry
 from tests.integration.operated import CARD, Operated, operated
 from tests.mr import Study
+from tests.peers.validators import problems
 from tests.stored import sender, store_files
+from tests.unit.results.test_sr import items
 
 MR = Condition("Modality", Operator.ONE_OF, ("MR",))
 CONTRAST, PLAIN = (Condition("ContrastBolusAgent", Operator.EXISTS, (given,)) for given in (True, False))
@@ -171,6 +174,36 @@ def test_a_missing_series_is_waited_for_and_then_told_and_made_up_for(node: Oper
     assert (job.state, job.supersedes) == ("scheduled", failed.id)
     assert inputs(node, job.id)["FLAIR"] == uid(flair)
     assert jobs(node, study)[0].report == "canceled"  # nobody is told "not analysed" beside the result
+
+
+def test_not_analysed_lists_every_series_that_was_there_and_says_which_was_not(lite: Operated, study: Study) -> None:
+    sent = {name: series(study, name) for name in ("T1", "T1c", "T2")}
+    for paths in sent.values():
+        lite.receive(paths)
+    wait_out(lite)
+    (failed,) = jobs(lite, study)
+
+    lite.report(failed.id)
+
+    with transaction(lite.engine) as tx:
+        path = tx.scalars(select(t.result.c.path).where(t.result.c.job_id == failed.id)).one()
+    data = lite.spool.path(path).read_bytes()
+    sr = dcmread(BytesIO(data))
+    (listed,) = sr.CurrentRequestedProcedureEvidenceSequence
+    assert {item.SeriesInstanceUID: uids_in(item) for item in listed.ReferencedSeriesSequence} == {
+        uid(paths): {dcmread(path).SOPInstanceUID for path in paths} for paths in sent.values()
+    }
+    (comment,) = items(sr, "Comment")
+    assert "waited 1800 s for all its series: no series of the study fits FLAIR. No model was run." in comment.TextValue
+    counts = {name: len(paths) for name, paths in sent.items()}
+    said = ", ".join(f"{counts[name]} of the series for {name} ({DESCRIPTIONS[name]})" for name in ("T1c", "T1", "T2"))
+    assert f"{sum(counts.values())} instances were received: {said}." in comment.TextValue
+    assert len([*items(sr, "Image Library Group")]) == 3
+    assert problems(data, sources=[path for paths in sent.values() for path in paths]) == []
+
+
+def uids_in(listed: Dataset) -> set[str]:
+    return {str(item.ReferencedSOPInstanceUID) for item in listed.ReferencedSOPSequence}
 
 
 def test_a_rule_that_tells_nobody_leaves_the_reason_and_no_job(lite: Operated, study: Study) -> None:
