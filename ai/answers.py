@@ -92,6 +92,7 @@ def _answer(model: _Model, request: Mapping[str, Any], order: Mapping[str, Any])
         "probabilities": list(prediction.probabilities),
         "classes": prediction.classes,
         "values": prediction.values,
+        "points": [asdict(point) for point in prediction.points],
         "steps_s": dict(prediction.steps_s),
         "device": prediction.device,
         "memory_mib": prediction.memory_mib or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -22,11 +22,12 @@ from numpy.typing import NDArray
 
 from ai.boxes import BoxForm, are_boxes, detections_of_boxes, straightened
 from ai.classes import classes_in, values_in_answer
-from ai.configuration import items, read_configuration, read_metadata, transforms_of
+from ai.configuration import array_axes, items, read_configuration, read_metadata, transforms_of
 from ai.contract import (
     BundleError,
     Images,
     LabelMap,
+    Landmark,
     ModelCrashed,
     ModelError,
     ModelInvalidOutput,
@@ -35,9 +36,10 @@ from ai.contract import (
 )
 from ai.detections import Detected, detections_in, instances_key
 from ai.evaluated import OwnEvaluator, evaluates_itself, make_required
-from ai.feed import Fed, feed
+from ai.feed import Fed, as_read, feed
 from ai.interface import Gives, Input, Output
 from ai.ladder import climb
+from ai.landmarks import PointForm, landmarks_in
 from ai.outputs import label_maps, output_key, output_names, probabilities
 from ai.regrid import to_grid
 from ai.understand import understand
@@ -45,7 +47,7 @@ from ai.weights import load_network, weights_only
 from ai.windows import fit_windows, free_bytes
 
 _FORBIDDEN = " (a model may open no connection, start no process and read no file outside its bundle)"
-_WITHOUT_MAPS = (Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION)
+_WITHOUT_MAPS = (Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION, Gives.POINTS)
 _ONE_IMAGE = Input("image", ("image",), 3, "")
 
 
@@ -76,6 +78,8 @@ class Bundle:
     _preprocessing: Compose
     _postprocessing: Compose
     _box_form: BoxForm
+    _point_form: PointForm
+    _axes: int | None
     _instances_key: str | None
     _amp: bool
     _to_fit: set[str]
@@ -120,7 +124,9 @@ class Bundle:
                 known = understand(root)
                 output = _main_output(known.outputs, output_key(metadata))
                 channels = {} if output.gives in _WITHOUT_MAPS else output_names(metadata)
-                form = BoxForm.of(items({key: parser[key] for key in ("postprocessing",) if key in parser}))
+                after = list(items({key: parser[key] for key in ("postprocessing",) if key in parser}))
+                said = metadata.get("network_data_format", {}).get("outputs", {}).get(output.name, {})
+                axes = array_axes(parser)
                 preprocessing, postprocessing = transforms_of(parser)
                 network = load_network(parser, root, chosen).eval()
                 make_required(parser)
@@ -144,7 +150,9 @@ class Bundle:
             _own=own,
             _preprocessing=preprocessing,
             _postprocessing=postprocessing,
-            _box_form=form,
+            _box_form=BoxForm.of(after),
+            _point_form=PointForm.of(said, after),
+            _axes=axes,
             _instances_key=instances_key(metadata),
             _amp=amp,
             _to_fit={"windows"} if fit and own is None else set(),
@@ -195,12 +203,13 @@ class Bundle:
             whole.classes,
             whole.values,
             gpu_memory_mib=gpu_mib(),
+            points=whole.points,
         )
 
     def _ask(self, fed: Fed, clock: _Clock, without: Collection[str]) -> _Part:
         """Run it on one volume, or on one 2-D image."""
         grid = fed.affine, fed.shape
-        data: dict[str, Any] = self._preprocessing(fed.data)
+        data = self._preprocessed(fed.data)
         image, shown = self._images(data)
         clock.lap("preprocess")
         self._fit(shown, clock)
@@ -220,6 +229,11 @@ class Bundle:
         elif self._output.gives is Gives.REGRESSION and not _is_map(answer, shown):
             row = self._postprocessed(data, answer[0], 1).get(self._output.name)
             part = _Part(values=values_in_answer(row, self._output.names))
+        elif self._output.gives is Gives.POINTS:
+            given = self._postprocessed(data, answer[0], 1).get(self._output.name)
+            own = image.affine.cpu().numpy().astype(np.float64)
+            names, dimensions = self._output.names, self._wanted.dimensions
+            part = _Part(points=landmarks_in(given, self._point_form, names, dimensions, own, fed.affine))
         else:
             image = _geometry_of(image, shown)
             data = self._postprocessed(data, _as_images(answer, image), len(self._channels))
@@ -227,6 +241,16 @@ class Bundle:
             part = _Part(channels, detections_in(data, self._instances_key, image, grid, without))
         clock.lap("postprocess")
         return part
+
+    def _preprocessed(self, data: dict[str, Any]) -> dict[str, Any]:
+        if self._axes is None:
+            ready: dict[str, Any] = self._preprocessing(data)
+            return ready
+        key = self._wanted.keys[0]
+        image = self._preprocessing(as_read(data[key], self._axes))
+        if not isinstance(image, MetaTensor):
+            image = MetaTensor(torch.as_tensor(image), affine=data[key].affine.clone())
+        return data | {key: image}
 
     def _images(self, data: Mapping[str, Any]) -> tuple[MetaTensor, MetaTensor]:
         """The image that has the geometry, and the one that the network is shown: several may have been joined."""
@@ -274,6 +298,9 @@ class Bundle:
 
     def _joined(self, parts: list[_Part]) -> _Part:
         """What was said of each slice, as one answer for the series."""
+        if self._output.gives is Gives.POINTS:
+            found = ((number, point) for number, part in enumerate(parts) for point in part.points)
+            return _Part(points=tuple(replace(point, at=(float(number), *point.at[1:])) for number, point in found))
         if any(part.channels is None for part in parts):
             kind = self._output.gives.value
             raise BundleError(f"The model works on single images; the series has {len(parts)}, and {kind} of each.")
@@ -294,6 +321,7 @@ class _Part:
     detected: Detected = field(default_factory=Detected)
     classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
+    points: tuple[Landmark, ...] = ()
 
 
 def _main_output(outputs: tuple[Output, ...], key: str) -> Output:

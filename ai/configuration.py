@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from monai.bundle.config_parser import ConfigParser
 from monai.transforms.compose import Compose
 from monai.transforms.post.dictionary import AsDiscreted, Invertd
@@ -25,6 +26,7 @@ _PREPROCESSING_KEYS = ("preprocessing", "transforms", "pre_transforms")
 _POSTPROCESSING_KEYS = ("postprocessing", "post_transforms")
 _CUDA = re.compile(r"torch\.device\(\s*(['\"])cuda(:\d+)?\1\s*\)")
 _GONE = {"SwinUNETR": ("img_size",)}  # arguments that MONAI ignored for years and then took away
+_RENAMED = {"product": "prod", "cumproduct": "cumprod", "alltrue": "all", "sometrue": "any"}  # in numpy 2
 
 
 def read_metadata(root: Path) -> Mapping[str, Any]:
@@ -65,6 +67,7 @@ def read_configuration(root: Path, device: str, changes: Mapping[str, Any] | Non
         raise BundleError(f"The bundle {root.name} has no configs/inference.json or .yaml.")
     if str(root) not in sys.path:
         sys.path.append(str(root))  # a bundle may bring its own `scripts` package
+    _know_old_names()
     parser = ConfigParser()
     parser.read_config(str(found))
     parser.read_meta(str(root / "configs" / "metadata.json"))
@@ -149,6 +152,32 @@ def _keep_labels_whole(postprocessing: Compose) -> None:
                 nearest or str(key) in decided
                 for key, nearest in zip(transform.keys, transform.nearest_interp, strict=True)
             )
+
+
+def array_axes(parser: ConfigParser) -> int | None:
+    """Count the axes that an image has for a bundle whose transforms take the image itself, and no table of images.
+
+    Returns
+    -------
+    int or None
+        0 where its channels come first; else as many as its reader would give, before a transform makes a channel of one
+        of them: 4 for slices through time. None for transforms that take a table, as nearly all do.
+    """
+    steps = list(items({key: parser[key] for key in _PREPROCESSING_KEYS if key in parser}))
+    loader = next((step for step in steps if target(step) == "LoadImage"), None)
+    if loader is None:
+        return None
+    if loader.get("ensure_channel_first") or any(target(step).startswith("EnsureChannelFirst") for step in steps):
+        return 0
+    turned = (step.get("indices") for step in steps if target(step) == "Transpose")
+    return max((len(indices) for indices in turned if isinstance(indices, list)), default=0)
+
+
+def _know_old_names() -> None:
+    """Keep names that numpy 2 took away, for the bundles of its day that call them."""
+    for old, new in _RENAMED.items():
+        if not hasattr(np, old):
+            setattr(np, old, getattr(np, new))
 
 
 def _adapt(item: dict[str, Any]) -> None:

@@ -132,6 +132,23 @@ class Detection:
     box: tuple[Index, Index] | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Landmark:
+    """One point that a model names, such as where a valve is attached.
+
+    Parameters
+    ----------
+    output : str
+        The bundle's own name of it.
+    at : (float, float, float)
+        Index (slice, row, column) on the grid of the volume, whole at the centres of voxels. It may lie outside. Of a
+        model of 2-D images each slice has every point.
+    """
+
+    output: str
+    at: Index
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """What a model said about one volume.
@@ -163,6 +180,8 @@ class Prediction:
         The most memory that the model's process, or those of its program, have held; 0 where that is not known.
     printed : str
         The last that the model printed, on both of its outputs.
+    points : tuple of Landmark
+        Points that the model names.
     """
 
     label_maps: tuple[LabelMap, ...]
@@ -177,6 +196,7 @@ class Prediction:
     memory_mib: int = 0
     gpu_memory_mib: int = 0
     printed: str = ""
+    points: tuple[Landmark, ...] = ()
     _boxes: dict[int, list[Box | None]] = field(default_factory=dict, init=False, repr=False)
 
     def mask(self, name: str) -> NDArray[np.bool_]:

@@ -69,6 +69,21 @@ def feed(images: Images, wanted: Input) -> Iterator[Fed]:
         yield _fed(wanted.keys, per_key, number)
 
 
+def as_read(image: MetaTensor, axes: int) -> MetaTensor:
+    """Lay an image out as a reader that knows no channels gives it: columns, rows, then axes of one value each.
+
+    Parameters
+    ----------
+    image : monai.data.MetaTensor, shape (1, columns, rows) or (1, columns, rows, slices)
+    axes : int
+        From `ai.configuration.array_axes`; 0 leaves it as it is.
+    """
+    if not axes:
+        return image
+    plane = image.as_tensor()[0]
+    return MetaTensor(plane.reshape(*plane.shape, *[1] * (axes - plane.ndim)), affine=image.affine.clone())
+
+
 def _chosen(images: Images, wanted: Input) -> list[Volume]:
     given = {"": images} if isinstance(images, Volume) else dict(images)
     if wanted.roles:

@@ -20,7 +20,7 @@ class Gives(StrEnum):
     UNKNOWN = "not said"
 
 
-RETURNED = (Gives.SEGMENTATION, Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION)
+RETURNED = (Gives.SEGMENTATION, Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION, Gives.POINTS)
 
 
 def otherwise(name: str) -> str:

@@ -37,6 +37,7 @@ from ai.contract import (
     Images,
     Index,
     LabelMap,
+    Landmark,
     ModelCancelled,
     ModelCrashed,
     ModelError,
@@ -491,7 +492,9 @@ def _prediction(
     if not all(map(math.isfinite, values.values())):
         raise ModelInvalidOutput("The model gave a number that is none.")
     device, memory = str(answer["device"]), (int(answer["memory_mib"]), int(answer["gpu_memory_mib"]))
-    return Prediction(tuple(maps), steps_s, device, found, instances, saliency, probabilities, classes, values, *memory)
+    points = tuple(_landmark(entry) for entry in answer["points"])
+    said = (found, instances, saliency, probabilities, classes, values, *memory)
+    return Prediction(tuple(maps), steps_s, device, *said, points=points)
 
 
 def _seconds(steps: Any) -> dict[str, float]:
@@ -516,6 +519,13 @@ def _box(corners: Any) -> tuple[Index, Index] | None:
     if not all(map(math.isfinite, (*low, *high))):
         raise ModelInvalidOutput("The model drew a box that lies nowhere.")
     return low, high
+
+
+def _landmark(entry: Mapping[str, Any]) -> Landmark:
+    k, j, i = (float(index) for index in entry["at"])
+    if not all(map(math.isfinite, (k, j, i))):
+        raise ModelInvalidOutput("The model gave a point that lies nowhere.")
+    return Landmark(str(entry["output"]), (k, j, i))
 
 
 def _shares(answers: Mapping[str, Any]) -> dict[str, float]:

@@ -17,6 +17,7 @@ import yaml
 
 from ai.contract import BundleError
 from ai.interface import RETURNED, Gives, Input, Output, otherwise
+from ai.landmarks import point_names
 from ai.obstacles import left_out_of, obstacles_of
 
 CONFIGURATIONS = ("inference.json", "inference.yaml", "inference.yml")
@@ -26,6 +27,7 @@ _MODALITIES = {"MRI": "MR", "MAMMOGRAM": "MG", "MAMMOGRAPHY": "MG", "X-RAY": "DX
 _BACKGROUND = ("background", "bg")
 _SEGMENTATIONS = ("segmentation", "labels", "label", "mask")
 _CLASSES = ("classes", "classification", "probabilities")
+_POINTS = ("points", "landmarks", "keypoints")
 _COLOURS = ("r", "g", "b")
 _TRUTHS = ("label", "labels", "seg", "segmentation", "mask", "box", "boxes")
 _SPECIFIED = ("required_packages_version", "optional_packages_version")
@@ -99,7 +101,7 @@ def understand(bundle: Path) -> Understanding:
     data_format = metadata.get("network_data_format")
     data_format = data_format if isinstance(data_format, Mapping) else {}
     inputs = tuple(_inputs(data_format.get("inputs"), config))
-    outputs = tuple(_outputs(data_format.get("outputs")))
+    outputs = tuple(_outputs(data_format.get("outputs"), metadata))
     packages = dict(_packages(metadata))
     missing = tuple(name for name in packages if not _is_installed(name))
     return Understanding(
@@ -187,7 +189,7 @@ def _common(name: str) -> str:
     return name.rsplit(".", 1)[-1].lower() if name.startswith("$") and "CommonKeys." in name else name
 
 
-def _outputs(described: Any) -> Iterator[Output]:
+def _outputs(described: Any, metadata: Mapping[str, Any]) -> Iterator[Output]:
     for name, said in described.items() if isinstance(described, Mapping) else ():
         said = said if isinstance(said, Mapping) else {}
         names = tuple(label for label in _channel_names(said.get("channel_def")).values() if not _is_background(label))
@@ -198,6 +200,8 @@ def _outputs(described: Any) -> Iterator[Output]:
         if gives is Gives.CLASSIFICATION:  # what is no circle, triangle or square is an answer as well
             names = tuple(_channel_names(said.get("channel_def")).values())
             names = (*names, otherwise(names[0])) if len(names) == 1 else names  # a share of one: there, or not
+        if gives is Gives.POINTS:
+            names = point_names(said, metadata)
         if not names and gives is Gives.SEGMENTATION:
             names = tuple(unnamed(said).values())
         if not names and gives in (Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION):
@@ -220,7 +224,7 @@ def _gives(said: Mapping[str, Any]) -> Gives:
         return Gives.CLASSIFICATION
     if form in _SEGMENTATIONS:
         return Gives.SEGMENTATION
-    if form == "points":
+    if form in _POINTS:
         return Gives.POINTS
     if form == "regression":
         return Gives.REGRESSION

@@ -91,7 +91,7 @@ preprocessing:
     [
         ({**CT, "spatial_shape": [4]}, None, None, "1-D images"),
         (None, {"type": "image", "format": "image"}, None, "it answers with an image (pred)"),
-        (None, {"type": "tuples", "format": "points"}, None, "points"),
+        (None, {"type": "tuples", "format": "points"}, None, "does not name what pred marks"),
         (None, {"format": "segmentation", "num_channels": 1}, None, "does not name what pred marks"),
         (None, None, {"inferer": {}}, "none of the keys network"),
         (None, None, {"network": {}}, "no inferer"),
@@ -164,6 +164,7 @@ def test_a_loader_of_several_images_asks_for_several_series(tmp_path: Path) -> N
         ),
         ({"type": "object", "format": "dict", "num_channels": 1}, Gives.DETECTION, ("label 0",)),
         ({"format": "regression", "channel_def": {"0": "age"}}, Gives.REGRESSION, ("age",)),
+        ({"format": "points", "channel_def": {"0": "apex", "1": "base"}}, Gives.POINTS, ("apex", "base")),
     ],
 )
 def test_classes_boxes_and_numbers_are_understood(
