@@ -160,8 +160,8 @@ def array_axes(parser: ConfigParser) -> int | None:
     Returns
     -------
     int or None
-        0 where its channels come first; else as many as its reader would give, before a transform makes a channel of one
-        of them: 4 for slices through time. None for transforms that take a table, as nearly all do.
+        0 where its channels come first; else as many as its reader would give, before a transform makes a channel of
+        one of them: 4 for slices through time. None for transforms that take a table, as nearly all do.
     """
     steps = list(items({key: parser[key] for key in _PREPROCESSING_KEYS if key in parser}))
     loader = next((step for step in steps if target(step) == "LoadImage"), None)

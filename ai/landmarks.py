@@ -1,4 +1,4 @@
-"""Points that a model names, such as where a valve is attached: read from its answer, brought to the grid of the source.
+"""Points that a model names, such as where a valve is attached: read from its answer, on the grid of the source.
 
 A whole number is the centre of a voxel, in the image as in the patient: so do MONAI's own transforms of points.
 """
@@ -15,7 +15,23 @@ from numpy.typing import NDArray
 from ai.contract import Landmark, ModelInvalidOutput
 
 _SPACES = ("RAS", "LPS")
-_AXES = ("x", "y", "z", "i", "j", "k", "row", "rows", "column", "columns", "slice", "slices", "depth", "height", "width")
+_AXES = (
+    "x",
+    "y",
+    "z",
+    "i",
+    "j",
+    "k",
+    "row",
+    "rows",
+    "column",
+    "columns",
+    "slice",
+    "slices",
+    "depth",
+    "height",
+    "width",
+)
 _PLANE = 2
 
 
@@ -116,15 +132,12 @@ def landmarks_in(
     given = _rows(answer, form, len(names), dimensions)
     at = np.zeros((len(given), 3))
     at[:, :dimensions] = given
-    if form.space:
-        place = at * (-1, -1, 1) if form.space == "LPS" else at
-    else:
-        place = at @ affine[:3, :3].T + affine[:3, 3]
+    place = at @ affine[:3, :3].T + affine[:3, 3] if not form.space else at
+    if form.space == "LPS":
+        place = at * (-1, -1, 1)
     inverse = np.linalg.inv(source)
     found = place @ inverse[:3, :3].T + inverse[:3, 3]
-    return tuple(
-        Landmark(name, (float(k), float(j), float(i))) for name, (i, j, k) in zip(names, found, strict=True)
-    )
+    return tuple(Landmark(name, (float(k), float(j), float(i))) for name, (i, j, k) in zip(names, found, strict=True))
 
 
 def _rows(answer: Any, form: PointForm, count: int, dimensions: int) -> NDArray[np.float64]:

@@ -140,6 +140,7 @@ def _said(prediction: Prediction) -> str:
         said.append(f"SEG and SR: {len(prediction.detections)} boxes")
     said += [f"SR: {len(shares)} classes" for shares in prediction.classes.values()]
     said += [f"SR: {len(prediction.values)} numbers"] if prediction.values else []
+    said += [f"SR: {len(prediction.points)} points"] if prediction.points else []
     return ", ".join(said)
 
 
@@ -172,7 +173,7 @@ def _images(known: Understanding, folder: Path) -> Images:
     roles = wanted.roles or (("R", "G", "B") if wanted.has_colour and wanted.modality != "MG" else ())
     size = None
     if wanted.dimensions == 2:
-        says = any(output.gives is Gives.CLASSIFICATION for output in known.outputs)  # of what its network is shown
+        says = any(output.gives in (Gives.CLASSIFICATION, Gives.POINTS) for output in known.outputs)
         size = _patch(folder) if says else (384, 320)
     volumes = {role: _volume(known, size, number) for number, role in enumerate(roles)}
     return volumes or _volume(known, size, 0)

@@ -7,6 +7,7 @@ import json
 import re
 import tomllib
 from collections.abc import Iterable, Iterator
+from itertools import product
 from pathlib import Path
 from typing import Annotated, Any, Literal, TypeVar
 
@@ -25,6 +26,7 @@ from dicom_node.domain.model import (
     Measure,
     ModelCard,
     OutputKind,
+    PointCard,
     SegmentCard,
     ValueCard,
 )
@@ -155,6 +157,17 @@ class _Value(Table):
     decimals: int = Field(1, ge=0, le=6)
 
 
+class _Point(Table):
+    output: Text
+    label: Annotated[Name, Field(max_length=52)]  # which of several images may follow
+    category: _Code
+    type: _Code
+    laterality: _Code | None = None
+    region: _Code | None = None
+    color_rgb: Colour = (250, 210, 60)
+    corner_mm: float = Field(0.0, ge=0)
+
+
 class _Detection(Table):
     output: Text
     label: Annotated[Name, Field(max_length=56)]  # a number follows
@@ -203,6 +216,7 @@ class Card(Table):
     detections: tuple[_Detection, ...] = ()
     classifications: tuple[_Classification, ...] = ()
     values: tuple[_Value, ...] = ()
+    points: tuple[_Point, ...] = ()
     images: _Images = Field(default_factory=_Images)
     changes: dict[Text, Plain] = Field(default_factory=dict)
     amp: bool = False
@@ -223,7 +237,7 @@ def card_problems(card: Card, bundle: Path) -> list[str]:
     problems = [*_segment_problems(card, bundle), *_part_problems(card), *_bundle_problems(card, bundle)]
     if card.command is not None:
         problems += [f"command.{problem}" for problem in command_problems(card.command, card.accepts.modality)]
-        kinds = ("detections", "classifications", "values", "changes")
+        kinds = ("detections", "classifications", "values", "points", "changes")
         problems += ["amp: is for bundles; a program has options of its own"] if card.amp else []
         problems += [f"{kind}: a program gives label maps alone" for kind in kinds if getattr(card, kind)]
     return problems
@@ -231,9 +245,9 @@ def card_problems(card: Card, bundle: Path) -> list[str]:
 
 def _segment_problems(card: Card, bundle: Path) -> list[str]:
     problems = []
-    for key in ("output", "label"):
-        names = [getattr(segment, key) for segment in card.segments]
-        problems += [f"segments.{n}.{key}: {x!r} is used twice" for n, x in enumerate(names) if x in names[:n]]
+    for kind, key in product(("segments", "points"), ("output", "label")):
+        names = [getattr(each, key) for each in getattr(card, kind)]
+        problems += [f"{kind}.{n}.{key}: {x!r} is used twice" for n, x in enumerate(names) if x in names[:n]]
     known = set(card.command.names) if card.command is not None else _bundle_names(bundle)
     if known is not None:
         problems += [
@@ -246,8 +260,8 @@ def _segment_problems(card: Card, bundle: Path) -> list[str]:
 
 def _part_problems(card: Card) -> Iterator[str]:
     """What does not fit together on a card with detections."""
-    if not (card.segments or card.detections or card.classifications or card.values):
-        kinds = "[[segments]], [[detections]], [[classifications]] or [[values]]"
+    if not (card.segments or card.detections or card.classifications or card.values or card.points):
+        kinds = "[[segments]], [[detections]], [[classifications]], [[values]] or [[points]]"
         yield f"segments: the card names no output; give {kinds}"
     outputs = [segment.output for segment in card.segments]
     for n, segment in enumerate(card.segments):
@@ -357,6 +371,7 @@ def model_card(card: Card, bundle: Path) -> ModelCard:
         detections=tuple(_detection_card(detection) for detection in card.detections),
         classifications=tuple(_classification_card(asked) for asked in card.classifications),
         values=tuple(ValueCard(v.output, _code(v.concept), _code(v.unit), v.decimals) for v in card.values),
+        points=tuple(_point_card(point) for point in card.points),
         changes=dict(card.changes),
         amp=card.amp,
         command=command_card(card.command, card.version) if card.command is not None else None,
@@ -394,6 +409,19 @@ def _detection_card(detection: _Detection) -> DetectionCard:
         within=tuple(dict.fromkeys(detection.within)),
         accepts=Accepts(**detection.accepts.model_dump()),
         derive=tuple(dict.fromkeys(detection.derive)),
+    )
+
+
+def _point_card(point: _Point) -> PointCard:
+    return PointCard(
+        output=point.output,
+        label=point.label,
+        category=_code(point.category),
+        type=_code(point.type),
+        laterality=_code(point.laterality) if point.laterality else None,
+        region=_code(point.region) if point.region else None,
+        color_rgb=point.color_rgb,
+        corner_mm=point.corner_mm,
     )
 
 

@@ -272,8 +272,9 @@ def _copied(uid: str, job: dict[str, Any], spool: Spool, place: Path) -> FolderR
     told = [segment for result in job["results"] for segment in result["summary"].get("segments", ())]
     sizes = {segment["label"]: _size(segment) for segment in told if segment["voxels"] or "volume_ml" in segment}
     summary: dict[str, Any] = next((result["summary"] for result in job["results"]), {})
-    said = tuple(f"{one['name']}: {one['value']}" for one in summary.get("qualities", ()))
-    return FolderRun(uid, tuple(copied), sizes, said, job["steps_s"])
+    said = [f"{one['name']}: {one['value']}" for one in summary.get("qualities", ())]
+    said += [f"{one['label']}: {one['where']}" for one in summary.get("points", ())]
+    return FolderRun(uid, tuple(copied), sizes, tuple(said), job["steps_s"])
 
 
 def _size(segment: Mapping[str, Any]) -> str:

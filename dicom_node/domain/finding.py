@@ -123,6 +123,36 @@ class Segment:
 
 
 @dataclass(frozen=True, slots=True)
+class Landmark:
+    """One point that the model named: it has a place and no size.
+
+    Attributes
+    ----------
+    at : (float, float, float)
+        Index (slice, row, column) in the volume, whole at the centres of voxels, as the model gave it.
+    place_mm : Point
+        The same in the patient, LPS.
+    """
+
+    output: str
+    label: str
+    category: Code
+    type: Code
+    laterality: Code | None
+    region: Code | None
+    color_rgb: tuple[int, int, int]
+    tracking_id: str
+    tracking_uid: str
+    at: tuple[float, float, float]
+    place_mm: Point
+
+    @property
+    def slice(self) -> int:
+        """The slice that it lies in, or next to."""
+        return round(self.at[0])
+
+
+@dataclass(frozen=True, slots=True)
 class Tracked:
     """Something that an earlier job on a series detected: under which output, where, and its Tracking UID."""
 
@@ -143,6 +173,7 @@ class Findings:
     qualities: tuple[Quality, ...] = ()
     not_run: tuple[NotRun, ...] = ()
     measurements: tuple[Measurement, ...] = ()
+    points: tuple[Landmark, ...] = ()
 
     @property
     def present(self) -> tuple[Segment, ...]:
@@ -156,5 +187,7 @@ class Findings:
 
     @property
     def is_negative(self) -> bool:
-        """Whether the model ran, marked nothing and said nothing of the whole scan."""
+        """Whether the model ran, marked nothing, named no point and said nothing of the whole scan."""
+        if self.points:
+            return False
         return not self.present and not (not self.segments and (self.qualities or self.measurements))

@@ -23,6 +23,7 @@ __all__ = [
     "Measure",
     "ModelCard",
     "OutputKind",
+    "PointCard",
     "SegmentCard",
     "ValueCard",
 ]
@@ -139,6 +140,23 @@ class ValueCard:
 
 
 @dataclass(frozen=True, slots=True)
+class PointCard:
+    """How one point of the bundle becomes a coded landmark.
+
+    `corner_mm` is for models that put what they do not see at the corner of the image: so close to one it is none.
+    """
+
+    output: str
+    label: str
+    category: Code
+    type: Code
+    laterality: Code | None = None
+    region: Code | None = None
+    color_rgb: tuple[int, int, int] = (250, 210, 60)
+    corner_mm: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
 class DetectionCard:
     """How what a model detects one by one becomes coded findings.
 
@@ -246,6 +264,7 @@ class ModelCard:
     detections: tuple[DetectionCard, ...] = ()
     classifications: tuple[ClassificationCard, ...] = ()
     values: tuple[ValueCard, ...] = ()
+    points: tuple[PointCard, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
     volume: Choice = field(default_factory=dict)
     command: CommandCard | None = None

@@ -47,6 +47,7 @@ def found(summary: Mapping[str, Any]) -> str:
     """
     kinds = Counter(s["detected"].lower() for s in summary.get("segments") or () if "detected" in s)
     said = [count(number, kind) for kind, number in kinds.items()]
+    said += [count(len(points), "point")] if (points := summary.get("points")) else []
     said += [f"{quality['value']} (calculated)" for quality in summary.get("qualities") or ()]
     return ", ".join(said)
 

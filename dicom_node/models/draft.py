@@ -61,7 +61,7 @@ def _segments(names: Iterable[str], *, is_ct: bool) -> list[str]:
 
 
 def _other(output: Output) -> list[str]:
-    """Tables for what is no segment: what is detected, the answers to a question, numbers."""
+    """Tables for what is no segment: what is detected, points, the answers to a question, numbers."""
     lines: list[str] = []
     unknown = toml_code({"value": UNKNOWN, "scheme": "SCT", "meaning": UNKNOWN})
     if output.gives is Gives.CLASSIFICATION:
@@ -72,6 +72,11 @@ def _other(output: Output) -> list[str]:
             category, kind, _ = codes_of(name)
             lines += ["", "[[detections]]", f"output = {toml_text(name)}", f"label = {toml_text(_label(name)[:56])}"]
             lines += [f"category = {toml_code(category)}", f"type = {toml_code(kind)}", "measurements = []"]
+        elif output.gives is Gives.POINTS:
+            category, kind, laterality = codes_of(name)
+            lines += ["", "[[points]]", f"output = {toml_text(name)}", f"label = {toml_text(_label(name)[:52])}"]
+            lines += [f"category = {toml_code(category)}", f"type = {toml_code(kind)}"]
+            lines += [f"laterality = {toml_code(laterality)}"] if laterality is not None else []
         elif output.gives is Gives.REGRESSION:
             unit = toml_code({"value": "1", "scheme": "UCUM", "meaning": "no units"})
             lines += ["", "[[values]]", f"output = {toml_text(name)}", f"concept = {unknown}", f"unit = {unit}"]

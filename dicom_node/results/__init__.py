@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.domain.delivery import ResultObject
 from dicom_node.domain.encoding import Encoding, encoded
-from dicom_node.domain.finding import Findings, Quality, Segment
+from dicom_node.domain.finding import Findings, Landmark, Quality, Segment
 from dicom_node.domain.job import FailedJob, Job
 from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.domain.outdated import Outdated
@@ -26,6 +26,7 @@ from dicom_node.results.gsps import build_gsps
 from dicom_node.results.header import Equipment, Origin, equipment_of
 from dicom_node.results.key_images import build_key_images
 from dicom_node.results.kos import build_kos
+from dicom_node.results.landmark_proof import prove_landmarks
 from dicom_node.results.notice import build_notice_pdf, build_notice_sc
 from dicom_node.results.outline_proof import prove_gsps, prove_rtstruct
 from dicom_node.results.overlay import build_overlay
@@ -41,6 +42,7 @@ from dicom_node.results.source import SourceVolume
 from dicom_node.results.sr import build_sr
 from dicom_node.results.unanalysed import build_unanalysed, listed_of
 from dicom_node.results.viewer_sr import build_viewer_sr
+from dicom_node.results.words import placed
 from dicom_node.spool import Spool
 
 __all__ = ["BUILDERS", "PROOFS", "Equipment", "build_rejections", "build_report", "build_results", "equipment_of"]
@@ -76,6 +78,9 @@ PROOFS: dict[OutputKind, Callable[[bytes, Analysis], None]] = {  # of every kind
     OutputKind.KEY_IMAGES: prove_places,
     OutputKind.OVERLAY: prove_places,
     OutputKind.VIEWER_SR: prove_viewer_sr,
+    OutputKind.SR: prove_landmarks,
+    OutputKind.SR_LABELMAP: prove_landmarks,
+    OutputKind.SR_FRACTIONAL: prove_landmarks,
 }
 
 
@@ -145,7 +150,7 @@ def build_results(
     started = monotonic()
     _prove(drafts, analysis, spool)
     steps_s["prove"] = monotonic() - started
-    summary = _summary(findings) | ({"not_as": not_as} if not_as else {})
+    summary = _summary(findings, analysis) | ({"not_as": not_as} if not_as else {})
     if job.predecessors:
         summary["replaces"] = {document.kind: document.sop_instance_uid for document in job.predecessors}
     return tuple(stored(draft, job.id, summary, spool) for draft in drafts)
@@ -314,11 +319,12 @@ def _build(kind: OutputKind, build: Builder, analysis: Analysis) -> Made:
         raise ResultError(f"The {kind.name} cannot be written: {error}") from error
 
 
-def _summary(findings: Findings) -> dict[str, Any]:
+def _summary(findings: Findings, analysis: Analysis) -> dict[str, Any]:
     """Tell what a table or a web page shows of a result: no patient data."""
     return {
         "negative": findings.is_negative,
         "segments": [_segment_summary(segment) for segment in findings.segments],
+        "points": [_point_summary(point, analysis) for point in findings.points],
         "qualities": [_quality_summary(quality) for quality in findings.qualities],
         "not_run": [{"what": left_out.what, "how": left_out.how, "why": left_out.why} for left_out in findings.not_run],
     }
@@ -338,6 +344,15 @@ def _segment_summary(segment: Segment) -> dict[str, Any]:
     if segment.qualities:
         said["qualities"] = [_quality_summary(quality) for quality in segment.qualities]
     return said
+
+
+def _point_summary(point: Landmark, analysis: Analysis) -> dict[str, Any]:
+    return {
+        "label": point.label,
+        "image_uid": str(analysis.origin.slices[point.slice].SOPInstanceUID),
+        "place_mm": [round(mm, 2) for mm in point.place_mm],
+        "where": placed(point.place_mm),
+    }
 
 
 def _quality_summary(quality: Quality) -> dict[str, str]:

@@ -147,14 +147,17 @@ class Analysis:
     @property
     def said(self) -> bool:
         """Whether there is a finding: something that was found, or what a model says that looks for nothing."""
-        return bool(self.found) or (not self.findings.segments and not self.findings.is_negative)
+        return bool(self.found or self.findings.points) or (
+            not self.findings.segments and not self.findings.is_negative
+        )
 
     @property
     def sought(self) -> tuple[str, ...]:
         """Names of what was looked for, e.g. ``nodule``."""
         barred = {part.what for part in self.not_run}
         detected = tuple(each.label.lower() for each in self.origin.card.detections if each.name not in barred)
-        return detected or tuple(segment.label.lower() for segment in self.findings.segments)
+        points = tuple(point.label.lower() for point in self.origin.card.points)
+        return (detected or tuple(segment.label.lower() for segment in self.findings.segments)) + points
 
     @property
     def saliency(self) -> NDArray[np.uint8] | None:

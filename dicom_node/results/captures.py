@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 from pydicom.dataset import Dataset
 
-from dicom_node.domain.finding import Segment
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.capture import capture
 from dicom_node.results.drawn import draw_slice, key_slices
@@ -37,7 +34,7 @@ def build_captures(analysis: Analysis) -> list[Dataset]:
 
 def shown_slices(analysis: Analysis) -> list[int]:
     """Choose the slices, in their order."""
-    marked = _marked(analysis, analysis.found or analysis.findings.present)
+    marked = sorted({*_marked(analysis), *(point.slice for point in analysis.findings.points)})
     if len(marked) <= MOST_CAPTURES:
         return marked
     key = key_slices(analysis)
@@ -46,9 +43,9 @@ def shown_slices(analysis: Analysis) -> list[int]:
     return sorted({*key, *(rest[n] for n in spread)})
 
 
-def _marked(analysis: Analysis, segments: Sequence[Segment]) -> list[int]:
+def _marked(analysis: Analysis) -> set[int]:
     found: set[int] = set()
-    for segment in segments:
+    for segment in analysis.found or analysis.findings.present:
         crop = analysis.crop(segment.output)
         found |= {crop.start[0] + int(n) for n in np.flatnonzero(crop.voxels.any(axis=(1, 2)))}
-    return sorted(found)
+    return found

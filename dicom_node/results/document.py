@@ -15,7 +15,7 @@ from pydicom.sr.coding import Code as PydicomCode
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.domain.encoding import plain
-from dicom_node.domain.finding import Code, Quality, Segment
+from dicom_node.domain.finding import Code, Landmark, Quality, Segment
 from dicom_node.domain.job import Document
 from dicom_node.domain.model import OutputKind, SegmentCard
 from dicom_node.results.header import LO_LENGTH, Origin, code, complete, fit, instance_attributes, instances_of
@@ -144,7 +144,7 @@ def comment(text: str) -> hd.sr.TextContentItem:
     return hd.sr.TextContentItem(name=codes.DCM.Comment, value=text, relationship_type="CONTAINS")
 
 
-def sites(segments: Sequence[Segment | SegmentCard]) -> list[hd.sr.FindingSite] | None:
+def sites(segments: Sequence[Segment | SegmentCard | Landmark]) -> list[hd.sr.FindingSite] | None:
     """Where to look: the region of a lesion, or the organ itself, with its side."""
     places: dict[tuple[Code, Code | None], None] = {}
     for segment in segments:

@@ -18,6 +18,7 @@ from dicom_node.results.sheet import AMBER, font, plain
 from dicom_node.results.words import NOT_FOR_DIAGNOSIS, titled
 
 MOST_KEY_SLICES = 20
+ARM = 6  # pixels of the cross at a point
 
 
 def draw_slice(analysis: Analysis, k: int, segments: Sequence[Segment]) -> NDArray[np.uint8]:
@@ -33,7 +34,7 @@ def draw_slice(analysis: Analysis, k: int, segments: Sequence[Segment]) -> NDArr
     Returns
     -------
     numpy.ndarray of uint8, shape (rows, columns, 3)
-        RGB. It names the lesions on it and says what it is not for; it names no patient.
+        RGB. It names the lesions and the points on it and says what it is not for; it names no patient.
     """
     center, width = window(analysis)
     grey = np.clip((analysis.volume.array[k] - (center - width / 2)) * (255 / width), 0, 255).astype(np.uint8)
@@ -52,18 +53,33 @@ def draw_slice(analysis: Analysis, k: int, segments: Sequence[Segment]) -> NDArr
             rows, columns = np.nonzero(mask)
             names.append((float(columns.max()) + 5, float(rows.mean()), titled(segment)))
     image = Image.fromarray(rgb)
+    points = [point for point in analysis.findings.points if point.slice == k]
+    for point in points:
+        cross(ImageDraw.Draw(image), (point.at[2], point.at[1]), point.color_rgb)
+    names += [(point.at[2] + ARM + 3, point.at[1], point.label) for point in points]
     _write(ImageDraw.Draw(image), image.size, names, f"{k + 1} of {len(analysis.origin.slices)}")
     return np.asarray(image)
 
 
 def key_slices(analysis: Analysis) -> list[int]:
-    """Give the slice on which each finding is largest, in their order; of many findings, those of the largest."""
+    """Give the slice on which each finding is largest and those of points, in their order; of many, the first."""
     largest = sorted(analysis.found, key=lambda segment: -segment.voxels)[:MOST_KEY_SLICES]
-    chosen = set()
+    chosen: set[int] = set()
     for segment in largest:
         crop = analysis.crop(segment.output)
         chosen.add(crop.start[0] + int(np.count_nonzero(crop.voxels, axis=(1, 2)).argmax()))
+    for point in analysis.findings.points:
+        if len(chosen) < MOST_KEY_SLICES:
+            chosen.add(point.slice)
     return sorted(chosen)
+
+
+def cross(pen: ImageDraw.ImageDraw, at: tuple[float, float], color: tuple[int, int, int]) -> None:
+    """Mark a point, given in pixels that are whole at their centres; its own pixel stays to be seen."""
+    x, y = at
+    for a, b in ((-ARM, -2), (2, ARM)):
+        pen.line((x + a, y, x + b, y), fill=color)
+        pen.line((x, y + a, x, y + b), fill=color)
 
 
 def _write(

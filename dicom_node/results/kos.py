@@ -29,7 +29,7 @@ def build_kos(analysis: Analysis) -> Dataset | None:
     shown = [origin.slices[k] for k in key_slices(analysis)]
     if not shown:
         return None
-    return name_images(origin, shown, [titled(segment) for segment in analysis.found])
+    return name_images(origin, shown, _titles(analysis))
 
 
 def name_images(origin: Origin, shown: Sequence[Dataset], found: Sequence[str]) -> Dataset:
@@ -53,3 +53,7 @@ def name_images(origin: Origin, shown: Sequence[Dataset], found: Sequence[str]) 
         item.ReferencedSOPSequence = references([image])  # highdicom leaves out the frame
     complete(kos, origin)
     return kos
+
+
+def _titles(analysis: Analysis) -> list[str]:
+    return [*map(titled, analysis.found), *(point.label for point in analysis.findings.points)]

@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from dicom_node.domain.finding import Measurement, Quality, Segment
+from dicom_node.domain.finding import Landmark, Measurement, Quality, Segment
+from dicom_node.domain.geometry import count
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.anatomy import LUNG
 from dicom_node.results.document import ANATOMICAL_STRUCTURE
@@ -30,13 +31,14 @@ from dicom_node.results.sheet import (
     rule,
     stacked,
 )
-from dicom_node.results.words import CALCULATED, NOT_FOR_DIAGNOSIS, named, nothing_found, valued
+from dicom_node.results.words import CALCULATED, NOT_FOR_DIAGNOSIS, named, nothing_found, placed, valued
 
 WIDTH, _MARGIN, _GAP = 1600, 24, 14
 _INNER = WIDTH - 2 * _MARGIN
 _PANEL, _TILE = 480, 216
 _WIDEST_PAIR = 420  # the eye loses the line when a value is further from its name
 MOST_PICTURED = 4
+MOST_POINTS = 30  # that are listed and marked; all are in the report
 _LUNG_WINDOW, _SOFT_WINDOW = (-500.0, 1600.0), (40.0, 400.0)  # center and width, HU
 _HEAT = np.array([(0, 0, 0), (120, 0, 20), (225, 40, 10), (255, 150, 0), (255, 235, 110), (255, 255, 255)], float)
 
@@ -62,6 +64,8 @@ def draw_page(analysis: Analysis) -> NDArray[np.uint8]:
         blocks += [rule(_INNER), _lesion(analysis, number, lesion)]
     if rest := lesions[MOST_PICTURED:]:
         blocks += [rule(_INNER), _rest(rest)]
+    if points := analysis.findings.points:
+        blocks += [rule(_INNER), _points(points, len(lesions) + 1)]
     body = stacked([*blocks, rule(_INNER), _footer(analysis)], 4)
     page = Image.new("RGB", (WIDTH, body.height + 2 * _MARGIN), BACKGROUND)
     page.paste(body, (_MARGIN, _MARGIN))
@@ -102,6 +106,8 @@ def _header(analysis: Analysis) -> Image.Image:
 def _of_interest(analysis: Analysis, lesions: Sequence[Segment]) -> NDArray[np.float64]:
     """Where the planes cross: in the first lesion, or in the middle of what is marked, or of the volume."""
     shown = lesions[:1] or analysis.findings.present
+    if not shown and analysis.findings.points:
+        return np.asarray(np.mean([point.place_mm for point in analysis.findings.points], axis=0), np.float64)
     if not shown:
         return _mm(analysis, (np.array(analysis.shape) - 1) / 2)
     centers = [_mm(analysis, analysis.crop(segment.output).center) for segment in shown]
@@ -124,8 +130,10 @@ def _panel(analysis: Analysis, view: View, center: NDArray[np.float64], lesions:
     image = _drawn(analysis, raster, analysis.findings.present)
     pen = ImageDraw.Draw(image)
     _letters(pen, raster)
-    _numbers(pen, raster, [_mm(analysis, analysis.crop(lesion.output).center) for lesion in lesions])
-    said = "; numbers: where the findings lie" if lesions else ""
+    places = [_mm(analysis, analysis.crop(lesion.output).center) for lesion in lesions]
+    places += [np.array(point.place_mm) for point in analysis.findings.points[:MOST_POINTS]]
+    _numbers(pen, raster, places)
+    said = "; numbers: where the findings lie" if places else ""
     return stacked([paragraph(f"{view.name}{said}", _PANEL, 14, MUTED), image], 2)
 
 
@@ -204,7 +212,9 @@ def _facts(analysis: Analysis, lesions: Sequence[Segment], width: int) -> Image.
 
 
 def _found(analysis: Analysis, lesions: Sequence[Segment]) -> str:
-    slices = analysis.shape[0]
+    slices, points = analysis.shape[0], len(analysis.findings.points)
+    if not analysis.found and points:
+        return f"{count(points, 'point')} named in {slices} images"
     if not analysis.found:
         return nothing_found(analysis.sought, slices)
     if lesions:
@@ -309,6 +319,21 @@ def _rest(lesions: Sequence[Segment]) -> Image.Image:
         said += [f"{quality.name.meaning} {quality.value.meaning}" for quality in lesion.qualities]
         lines.append(paragraph(f"{number} {_called(lesion)}: {', '.join(said)}", _INNER, 14))
     return stacked(lines, 2)
+
+
+def _points(points: Sequence[Landmark], first: int) -> Image.Image:
+    """Where each point lies, a line each, in two columns."""
+    half = (_INNER - _GAP) // 2
+    listed = points[:MOST_POINTS]
+    lines = [
+        paragraph(f"{number} {point.label}: {placed(point.place_mm)}", half, 14)
+        for number, point in enumerate(listed, start=first)
+    ]
+    middle = (len(lines) + 1) // 2
+    blocks = [beside([stacked(column, 2) for column in (lines[:middle], lines[middle:]) if column], _GAP)]
+    if more := len(points) - len(listed):
+        blocks.append(paragraph(f"{more} more in the report", _INNER, 13, MUTED))
+    return stacked(blocks, 2)
 
 
 def _footer(analysis: Analysis) -> Image.Image:

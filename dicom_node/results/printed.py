@@ -27,9 +27,10 @@ from dicom_node.results.paper import (
     picture,
     printed,
     series_row,
+    table,
     text,
 )
-from dicom_node.results.words import NOT_FOR_DIAGNOSIS, because, nothing_found
+from dicom_node.results.words import NOT_FOR_DIAGNOSIS, because, nothing_found, placed
 
 
 def print_report(analysis: Analysis, identity: Dataset) -> bytes:
@@ -73,9 +74,12 @@ def _story(analysis: Analysis, identity: Dataset) -> list[Flowable]:
     story += [text(f"{quality.name.meaning}: {quality.value.meaning}", PLAIN) for quality in findings.qualities]
     story += [text(line, SMALL) for line in because(findings.qualities)]
     story += [text(f"{part.text}.", SMALL) for part in findings.not_run if not part.is_part]
-    if findings.present:
+    if findings.present or findings.points:
         story += [Spacer(1, 4), picture(overview(analysis), WIDTH)]
     story += [finding(segment) for segment in findings.present]
+    if findings.points:
+        rows = [(text(point.label, PLAIN), text(placed(point.place_mm), PLAIN)) for point in findings.points]
+        story += [text("Points", HEAD), table(rows, (WIDTH / 2, WIDTH / 2))]
     if shown := key_slices(analysis):
         story.append(text("Key images", HEAD))
         story.append(_key_images(analysis, shown[:6]))
@@ -83,9 +87,10 @@ def _story(analysis: Analysis, identity: Dataset) -> list[Flowable]:
 
 
 def _said(analysis: Analysis) -> str:
-    if not analysis.found:
+    found = [segment.label for segment in analysis.found] + [point.label for point in analysis.findings.points]
+    if not found:
         return nothing_found(analysis.sought, len(analysis.origin.slices))
-    return f"Found: {', '.join(segment.label for segment in analysis.found)}."
+    return f"Found: {', '.join(found)}."
 
 
 def _identity(analysis: Analysis, identity: Dataset) -> Table:

@@ -12,10 +12,10 @@ from pydicom.dataset import Dataset
 from scipy.ndimage import binary_fill_holes, label
 from skimage.draw import polygon2mask
 
-from dicom_node.domain.finding import Point, Segment
+from dicom_node.domain.finding import Landmark, Point, Segment
 from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis
-from dicom_node.results.proof import named_by, slices_by_name
+from dicom_node.results.proof import MM, VOXELS, named_by, slices_by_name
 
 _TRACKING_UID, _IMAGE_REGION, _LONG_AXIS, _SHORT_AXIS = "112040", "111030", "103339001", "103340004"
 _MM = 0.15  # what a coordinate of 32 bits and a length in tenths of a millimetre may be off
@@ -36,14 +36,18 @@ def prove_viewer_sr(data: bytes, analysis: Analysis) -> None:
     Raises
     ------
     ResultError
-        If an axis has not the ends that were measured, or not the length that is given for it, or if an outline does
-        not enclose what the model marked on its image.
+        If an axis has not the ends that were measured, or not the length that is given for it, if an outline does not
+        enclose what the model marked on its image, or a point is not where the model named it.
     """
     segments = {segment.tracking_uid: segment for segment in analysis.findings.present}
+    named = {point.tracking_uid: point for point in analysis.findings.points}
     slices = slices_by_name(analysis)
     for uid, item in _drawings(dcmread(BytesIO(data))):
         segment, points = segments.get(uid), np.array(_scoord(item).GraphicData, float).reshape(-1, 2) - 0.5
         k = slices.get(named_by(_scoord(item).ContentSequence[0].ReferencedSOPSequence[0]))
+        if k is not None and uid in named:
+            _prove_point(_in_patient(points, analysis.origin.slices[k]), named[uid], analysis, k)
+            continue
         if segment is None or k is None:
             raise ResultError("the report for viewers draws something that was not found, or on no image of the source")
         if _concept(item) == _IMAGE_REGION:
@@ -90,6 +94,15 @@ def _prove_axis(ends: Points, item: Dataset, segment: Segment) -> None:
         raise ResultError(f"the report for viewers draws an axis of {segment.label} elsewhere than it was measured")
     if abs(float(np.linalg.norm(ends[1] - ends[0])) - given) > _MM:
         raise ResultError(f"the report for viewers draws an axis of {segment.label} that is not {given} mm long")
+
+
+def _prove_point(places: Points, point: Landmark, analysis: Analysis, k: int) -> None:
+    """Compare a point on an image with its place in the patient, as far from the image as the model named it."""
+    off_plane = np.array(analysis.volume.affine[:3, 0]) * (point.at[0] - k)
+    tolerance_mm = max(MM, VOXELS * max(analysis.volume.spacing_mm))
+    off = np.linalg.norm(places + off_plane - np.array(point.place_mm), axis=1)
+    if len(places) != 1 or k != point.slice or off[0] > tolerance_mm:
+        raise ResultError(f"the report for viewers draws {point.label} elsewhere than the model named it")
 
 
 def _prove_outline(points: Points, analysis: Analysis, segment: Segment, k: int) -> None:

@@ -10,13 +10,14 @@ from typing import Any
 import highdicom as hd
 import numpy as np
 from highdicom.sr import MeasurementsAndQualitativeEvaluations as Group
+from highdicom.sr import PlanarROIMeasurementsAndQualitativeEvaluations as PlanarGroup
 from highdicom.sr import VolumetricROIMeasurementsAndQualitativeEvaluations as VolumeGroup
 from pydicom.dataset import Dataset
 from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
 
 from dicom_node.domain.encoding import encoded
-from dicom_node.domain.finding import Measurement, Segment
+from dicom_node.domain.finding import Landmark, Measurement, Segment
 from dicom_node.domain.model import OutputKind
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.document import algorithm, comment, document, qualities, sites, summary_group
@@ -38,13 +39,15 @@ def build_sr(analysis: Analysis) -> Dataset:
     Parameters
     ----------
     analysis : Analysis
-        Its segments get a group each, unless they are empty; the results made before it become evidence.
+        Its segments get a group each, unless they are empty, and so do its points; the results made before it become
+        evidence.
 
     Returns
     -------
     pydicom.Dataset
         COMPLETE, or PARTIAL where a part of the model was not run. Its image library lists the whole series when
-        nothing was found ("nothing" has to say where), else the first, the largest and the last slice of each segment.
+        nothing was found ("nothing" has to say where), else the first, the largest and the last slice of each segment,
+        and the slice of each point.
         All slices, those of further series that the model worked on, and all results made before it, are evidence in
         either case: it leads to everything (IHE AIR).
     """
@@ -58,7 +61,11 @@ def build_sr(analysis: Analysis) -> Dataset:
     )
     return document(
         origin,
-        [summary, *(_segment_group(analysis, segment) for segment in findings.present)],
+        [
+            summary,
+            *(_segment_group(analysis, segment) for segment in findings.present),
+            *(_point_group(analysis, point) for point in findings.points),
+        ],
         image_library(origin, _used_images(analysis)),
         [*origin.slices, *origin.others, *analysis.made],
         series_description(origin, _what(analysis)),
@@ -100,6 +107,19 @@ def _segment_group(analysis: Analysis, segment: Segment) -> Group | VolumeGroup:
     return group
 
 
+def _point_group(analysis: Analysis, point: Landmark) -> PlanarGroup:
+    """One point in the patient (PS3.16 TID 1410, SCOORD3D)."""
+    place = hd.sr.ImageRegion3D("POINT", np.array([point.place_mm]), analysis.origin.slices[0].FrameOfReferenceUID)
+    return PlanarGroup(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=point.tracking_uid, identifier=point.tracking_id),
+        referenced_region=place,
+        finding_type=code(point.type),
+        finding_category=code(point.category),
+        finding_sites=sites([point]),
+        algorithm_id=algorithm(analysis.origin),
+    )
+
+
 def _reference(segment: Segment, seg: Dataset) -> hd.sr.ReferencedSegment:
     return hd.sr.ReferencedSegment(
         sop_class_uid=seg.SOPClassUID,
@@ -139,10 +159,10 @@ def certainty_of(segment: Segment) -> list[hd.sr.Measurement]:
 
 
 def _used_images(analysis: Analysis) -> list[Dataset]:
-    origin = analysis.origin
-    if not analysis.found:
+    origin, points = analysis.origin, analysis.findings.points
+    if not analysis.found and not points:
         return list(origin.slices)
-    chosen: set[int] = set()
+    chosen = {point.slice for point in points}
     for segment in analysis.findings.present:
         crop = analysis.crop(segment.output)
         areas, first = np.count_nonzero(crop.voxels, axis=(1, 2)), crop.start[0]

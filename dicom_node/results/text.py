@@ -10,7 +10,7 @@ from pydicom import Dataset, dcmread
 
 from dicom_node.domain.finding import Code, Measurement
 from dicom_node.errors import SpoolError
-from dicom_node.results.words import named, valued
+from dicom_node.results.words import named, placed, valued
 
 _MOST_LINES = 600
 # By code value: language, kind of observer, UIDs, category of a finding, laterality (told with its site), derivation
@@ -118,6 +118,9 @@ def _told(item: Dataset) -> tuple[str, str]:
         case "IMAGE":
             segment = item.ReferencedSOPSequence[0].get("ReferencedSegmentNumber")
             return _name(item), f"number {segment}" if segment else ""
+        case "SCOORD3D" if item.GraphicType == "POINT":
+            x, y, z = (float(mm) for mm in item.GraphicData)
+            return "Place", placed((x, y, z))
         case _:
             return _name(item), ""
 

@@ -2,7 +2,7 @@
 
 The machine's report (`sr.py`) points at segments in three dimensions, which OHIF and its like do not show. This one is
 planar: long and short axis each with its own two points on one image (PS3.16 TID 1501), the outline as a region on it
-(TID 1410). Cornerstone takes a
+(TID 1410), and points on the image next to them. Cornerstone takes a
 group over as an editable measurement when its tracking identifier begins with the name of the tool that draws such
 ones, its first number rests on coordinates, and the meanings (not the values) of the codes are those that it knows.
 """
@@ -21,7 +21,7 @@ from pydicom.dataset import Dataset
 from pydicom.sr.coding import Code
 from skimage.measure import find_contours
 
-from dicom_node.domain.finding import Axes, Segment
+from dicom_node.domain.finding import Axes, Landmark, Segment
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.document import algorithm, comment, document, frame_numbers, qualities, sites
 from dicom_node.results.header import LO_LENGTH, code, fit, series_description
@@ -52,7 +52,8 @@ def build_viewer_sr(analysis: Analysis) -> Dataset | None:
     Parameters
     ----------
     analysis : Analysis
-        Each of its segments that has axes gets a group for them and one for its outline, when they lie on one image.
+        Each of its segments that has axes gets a group for them and one for its outline, when they lie on one image;
+        each of its points gets one.
 
     Returns
     -------
@@ -61,13 +62,15 @@ def build_viewer_sr(analysis: Analysis) -> Dataset | None:
     """
     origin = analysis.origin
     drawn = [(segment, drawing) for segment in analysis.found if (drawing := _draw(analysis, segment)) is not None]
-    if not drawn:
+    points = analysis.findings.points
+    if not drawn and not points:
         return None
-    on = {id(drawing.image) for _, drawing in drawn}
+    on = {id(drawing.image) for _, drawing in drawn} | {id(origin.slices[point.slice]) for point in points}
     used = [image for image in origin.slices if id(image) in on]
+    groups = [group for segment, drawing in drawn for group in _groups(analysis, segment, drawing)]
     return document(
         origin,
-        [group for segment, drawing in drawn for group in _groups(analysis, segment, drawing)],
+        [*groups, *(_point(analysis, point) for point in points)],
         image_library(origin, used),
         used,
         series_description(origin, "SR for viewers"),
@@ -110,9 +113,7 @@ def _outline(analysis: Analysis, segment: Segment, slice_index: int, end: Points
 
 def _groups(analysis: Analysis, segment: Segment, drawing: _Drawing) -> tuple[Group, PlanarGroup]:
     """Axes and outline of one finding. Two groups, since the numbers of a region have no coordinates of their own."""
-    source = hd.sr.SourceImageForRegion(
-        drawing.image.SOPClassUID, drawing.image.SOPInstanceUID, frame_numbers(drawing.image)
-    )
+    source = _source(drawing.image)
     axes = Group(
         tracking_identifier=hd.sr.TrackingIdentifier(segment.tracking_uid, f"{TRACKED_BY}:{segment.tracking_id}"),
         measurements=[
@@ -131,7 +132,27 @@ def _groups(analysis: Analysis, segment: Segment, drawing: _Drawing) -> tuple[Gr
     return axes, outline
 
 
-def _finding(analysis: Analysis, segment: Segment) -> dict[str, Any]:
+def _point(analysis: Analysis, point: Landmark) -> PlanarGroup:
+    """A point on the image next to it; where it lies between two, a comment says how far off."""
+    source, (k, row, column) = _source(analysis.origin.slices[point.slice]), point.at
+    place = np.array([[column + 0.5, row + 0.5]])
+    group = PlanarGroup(
+        tracking_identifier=hd.sr.TrackingIdentifier(point.tracking_uid, point.tracking_id),
+        referenced_region=hd.sr.ImageRegion("POINT", place, source),
+        **_finding(analysis, point),
+    )
+    group[0].ContentSequence.append(comment(fit(f"{point.label} (AI)", LO_LENGTH)))
+    if abs(k - point.slice) > _ON_IMAGE:
+        off_mm = abs(k - point.slice) * analysis.volume.spacing_mm[0]
+        group[0].ContentSequence.append(comment(f"It lies {off_mm:.1f} mm from this image."))
+    return group
+
+
+def _source(image: Dataset) -> hd.sr.SourceImageForRegion:
+    return hd.sr.SourceImageForRegion(image.SOPClassUID, image.SOPInstanceUID, frame_numbers(image))
+
+
+def _finding(analysis: Analysis, segment: Segment | Landmark) -> dict[str, Any]:
     return {
         "finding_type": code(segment.type),
         "finding_category": code(segment.category),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dicom_node.domain.finding import Measurement, Quality, Segment
+from dicom_node.domain.finding import Measurement, Point, Quality, Segment
 from dicom_node.domain.header import texts
 from dicom_node.domain.job import JobInput
 
@@ -35,6 +35,13 @@ def titled(segment: Segment) -> str:
     """``Nodule 1: 8.4 mm``: the name of a finding, and its longest diameter where it has one."""
     longest = next((each for each in segment.measurements if each.name.value == _LONG_AXIS), None)
     return f"{segment.label}: {valued(longest)}" if longest and longest.value is not None else segment.label
+
+
+def placed(place_mm: Point) -> str:
+    """``L 12.3 P 4.5 H 101.2 mm``: where a point lies from the origin of the frame of reference (PS3.3 C.7.6.1.1.1)."""
+    letters = (("R", "L"), ("A", "P"), ("F", "H"))
+    said = (f"{pair[mm >= 0]} {abs(mm):.1f}" for pair, mm in zip(letters, place_mm, strict=True))
+    return f"{' '.join(said)} mm"
 
 
 def named(measurement: Measurement) -> str:

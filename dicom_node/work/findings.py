@@ -20,6 +20,7 @@ from dicom_node.volume import Volume
 from dicom_node.work.checks import check_prediction, check_segments
 from dicom_node.work.derived import Calculated, Context, answer_qualities, calculate, grade_quality, zone_quality
 from dicom_node.work.detections import Found, choose
+from dicom_node.work.landmarks import landmarks_from
 from dicom_node.work.measures import MEASURES, Marked, marked, voxel_volume_ml
 from dicom_node.work.overall import numbers_of_all, said_of_all
 from dicom_node.work.scan import family_history, header_of
@@ -63,7 +64,7 @@ def findings_from(
     -------
     Findings
         One segment for each of the card, in its order, then one for each detection, surest first; those with voxels
-        are numbered from 1.
+        are numbered from 1. Beside them the points of the card.
 
     Raises
     ------
@@ -94,7 +95,9 @@ def findings_from(
             qualities += calculated.of_scan
             left_out += [*dropped, *calculated.not_run]
     qualities += said_of_all(prediction, card)
-    return Findings(_numbered(segments), tuple(qualities), tuple(left_out), numbers_of_all(prediction, card))
+    points, nowhere = landmarks_from(prediction, card, volume, series_id or job_id)
+    numbers = numbers_of_all(prediction, card)
+    return Findings(_numbered(segments), tuple(qualities), (*left_out, *nowhere), numbers, points)
 
 
 def _asked_in_full(card: ModelCard) -> set[str]:

@@ -21,9 +21,10 @@ from dicom_node.domain.job import Job, JobInstance
 from dicom_node.domain.model import DetectionCard, ModelCard, SegmentCard
 from dicom_node.domain.uids import result_uid
 from dicom_node.errors import NotEligible
-from dicom_node.results.single import AnalysedImage, Boxed, Corners, Region, build_image_results
+from dicom_node.results.single import AnalysedImage, Boxed, Corners, Marked, Region, build_image_results
 from dicom_node.single_image import SingleImage, Spacing, load_image
 from dicom_node.work.checks import check_prediction
+from dicom_node.work.landmarks import landmarks_from
 from dicom_node.work.overall import numbers_of_all, said_of_all
 from dicom_node.work.scan import asked_for
 
@@ -104,11 +105,16 @@ def _unfit(image: SingleImage, card: ModelCard) -> str:
 
 def _given(image: SingleImage) -> Images:
     """One slice of its own, or one for each colour; its affine says how far apart its pixels are, and no more."""
-    down, right = image.spacing_mm
-    affine = np.diag([1.0, down, right, 1.0])[[2, 1, 0, 3]]  # x to the right, y down
+    affine = _affine(image)
     modality = str(image.header.get("Modality", ""))
     planes = {name: Volume(plane[None], affine, modality, is_single=True) for name, plane in image.planes.items()}
     return planes[""] if list(planes) == [""] else planes
+
+
+def _affine(image: SingleImage) -> NDArray[np.float64]:
+    """Slice, row and column to mm of the image's own: x to the right, y down."""
+    down, right = image.spacing_mm
+    return np.diag([1.0, down, right, 1.0])[[2, 1, 0, 3]]
 
 
 def _found(number: int, image: SingleImage, prediction: Prediction, job: Job, card: ModelCard) -> AnalysedImage:
@@ -126,6 +132,8 @@ def _found(number: int, image: SingleImage, prediction: Prediction, job: Job, ca
                 boxes.append(_boxed(segment, _corners(it.box, image.shape)))
             elif prediction.instances is not None:
                 regions.append(names.measured(segment, prediction.instances[0] == at))
+    first = next(iter(image.planes.values()))
+    named, nowhere = landmarks_from(prediction, card, Volume(first[None], _affine(image)), *names.of_points)
     return AnalysedImage(
         number,
         image.header,
@@ -133,9 +141,10 @@ def _found(number: int, image: SingleImage, prediction: Prediction, job: Job, ca
         image.spacing.value,
         _numbered(regions),
         tuple(boxes),
+        tuple(Marked(point, (point.at[2] + 0.5, point.at[1] + 0.5)) for point in named),
         tuple(said_of_all(prediction, card)),
         numbers_of_all(prediction, card),
-        tuple(left_out),
+        (*left_out, *nowhere),
         window=image.window,
     )
 
@@ -147,6 +156,11 @@ class _Names:
         self._card, self._image = card, image
         self._named_by = job.series_id or job.id
         self._uid = str(image.header.SOPInstanceUID)
+
+    @property
+    def of_points(self) -> tuple[str, str]:
+        """What the tracking UIDs of its points derive from."""
+        return self._named_by, self._uid
 
     def region(self, card: SegmentCard, mask: NDArray[np.bool_]) -> Region:
         """Something that the card outlines in every image."""

@@ -13,6 +13,7 @@ from ai.contract import Volume as Pixels
 from ai.interface import Gives
 from ai.process import ModelProcess
 from ai.understand import understand
+from dicom_node.domain.geometry import count
 from dicom_node.domain.model import ModelCard
 from dicom_node.errors import ModelFailed
 from dicom_node.settings import Work
@@ -70,6 +71,7 @@ def try_out(
     for shares in answer.classes.values():
         what += ", " + ", ".join(f"{name} {part:.0%}" for name, part in shares.items())
     what += "".join(f", {name} {value:g}" for name, value in answer.values.items())
+    what += f", {count(len(answer.points), 'point')}" if answer.points else ""
     return f"it answered on {answer.device}: {what} ({steps})"
 
 
@@ -117,6 +119,9 @@ def _marked(answer: Prediction) -> NDArray[np.int32]:
     if answer.instances is not None:
         found = answer.instances > 0
         marked[found] = number + answer.instances[found]
+    for n, point in enumerate(answer.points, start=1):
+        near = tuple(slice(max(0, round(at) - 1), max(0, round(at) + 2)) for at in point.at)
+        marked[near] = number + n
     return marked
 
 

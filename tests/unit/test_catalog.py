@@ -391,13 +391,19 @@ answers = {A = {value = "A", scheme = "99T", meaning = "Fatty"}}
 output = "age"
 concept = {value = "AGE", scheme = "99T", meaning = "Age"}
 unit = {value = "a", scheme = "UCUM", meaning = "year"}
+[[points]]
+output = "apex"
+label = "Apex of the heart"
+category = {value = "91723000", scheme = "SCT", meaning = "Anatomical Structure"}
+type = {value = "64054004", scheme = "SCT", meaning = "Apex of heart"}
+corner_mm = 10
 [changes]
 whether_raw = true
 pixdim = [1.0, 1.0, 2.5]
 """
 
 
-def test_a_card_of_classes_and_numbers_is_read_whole(home: Path) -> None:
+def test_a_card_of_classes_numbers_and_points_is_read_whole(home: Path) -> None:
     file = home / "models" / "organs" / "card.toml"
     file.write_text(CARD[: CARD.index("[[segments]]")] + OF_ALL)
 
@@ -405,7 +411,17 @@ def test_a_card_of_classes_and_numbers_is_read_whole(home: Path) -> None:
 
     assert card.classifications[0].answers["A"].meaning == "Fatty"
     assert (card.values[0].output, card.values[0].unit.value) == ("age", "a")
+    assert (card.points[0].type.meaning, card.points[0].corner_mm) == ("Apex of heart", 10.0)
     assert card.changes == {"whether_raw": True, "pixdim": [1.0, 1.0, 2.5]}
+
+
+def test_a_card_names_no_point_twice(home: Path) -> None:
+    point = OF_ALL[OF_ALL.index("[[points]]") : OF_ALL.index("[changes]")]
+    (home / "models" / "organs" / "card.toml").write_text(CARD + point + point)
+    assert [problem.rsplit(": ", 1)[-1] for problem in problems(home)] == [
+        "'apex' is used twice",
+        "'Apex of the heart' is used twice",
+    ]
 
 
 @pytest.mark.parametrize("value", ['"$open(1)"', '"@network"', '["%other::key"]'])

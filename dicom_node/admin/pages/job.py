@@ -141,6 +141,7 @@ def _read(tx: Connection, desk: Desk, one: dict[str, Any]) -> dict[str, Any]:
         "windows": WINDOWS,
         "segments": _segments(results, overlays, slices),
         "marks": _marks(slices, overlays),
+        "points": _points(results, slices),
         "of_scan": _of_scan(results),
         "pictures": _pictures(desk, results),
         "report": report,
@@ -242,6 +243,13 @@ def _segments(results: dict[str, Any], overlays: list[Overlay], slices: list[Any
         at = marked[len(marked) // 2] if marked else segment["image"] - 1 if own else None
         found.append({**segment, "color": _hex(shown), "at": at})
     return found
+
+
+def _points(results: dict[str, Any], slices: list[Any]) -> list[dict[str, Any]]:
+    """Points that the model named, each with the slice next to it."""
+    places = {one.sop_instance_uid: n for n, one in enumerate(slices)}
+    said: dict[str, Any] = next((result["summary"] for result in results.values()), {})
+    return [{**point, "at": places.get(point["image_uid"])} for point in said.get("points", ())]
 
 
 def _hex(segment: Any) -> str:

@@ -17,7 +17,7 @@ from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.errors import ResultError
 from dicom_node.results.draft import Draft, stored
 from dicom_node.results.header import Equipment
-from dicom_node.results.single.analysed import AnalysedImage, Boxed, Corners, Images, Region
+from dicom_node.results.single.analysed import AnalysedImage, Boxed, Corners, Images, Marked, Region
 from dicom_node.results.single.documents import build_images_kos, build_images_pdf
 from dicom_node.results.single.gsps import build_image_gsps
 from dicom_node.results.single.headers import origin_of_images
@@ -27,7 +27,7 @@ from dicom_node.results.single.seg import build_image_seg
 from dicom_node.results.single.sr import build_images_sr
 from dicom_node.spool import Spool
 
-__all__ = ["AnalysedImage", "Boxed", "Corners", "Region", "build_image_results"]
+__all__ = ["AnalysedImage", "Boxed", "Corners", "Marked", "Region", "build_image_results"]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -40,7 +40,7 @@ class _Made:
 
 def _frame(kind: OutputKind, told: Images, image: AnalysedImage) -> Dataset | None:
     """Draw a key image where something is marked, and every image as soon as anything is in one of them."""
-    shown = image.marked if kind is OutputKind.KEY_IMAGES else any(each.marked for each in told.images)
+    shown = image.pictured if kind is OutputKind.KEY_IMAGES else any(each.pictured for each in told.images)
     return build_image_frame(told, image, kind) if shown else None
 
 
@@ -159,6 +159,7 @@ def _summary(told: Images) -> dict[str, Any]:
     return {
         "negative": not any(image.says_something for image in told.images),
         "segments": [_segment(image, segment) for image, segment in [*regions, *boxes]],
+        "points": [_point(image, marked) for image in told.images for marked in image.points],
         "qualities": [
             {"name": f"{image.name}: {each.name.meaning}", "value": each.value.meaning, "note": each.note}
             for image in told.images
@@ -177,9 +178,20 @@ def _not_run(told: Images) -> Iterator[NotRun]:
         yield from (replace(part, what=f"{image.name}: {part.what}") for part in image.left_out)
 
 
+def _point(image: AnalysedImage, marked: Marked) -> dict[str, Any]:
+    across, down = marked.at
+    where = f"column {across:.1f}, row {down:.1f}"
+    uid = str(image.header.SOPInstanceUID)
+    return {"label": f"{marked.landmark.label}, {_in_words(image)}", "image_uid": uid, "where": where}
+
+
+def _in_words(image: AnalysedImage) -> str:
+    return f"{image.name[0].lower()}{image.name[1:]}"
+
+
 def _segment(image: AnalysedImage, segment: Segment) -> dict[str, Any]:
     said: dict[str, Any] = {
-        "label": f"{segment.label}, {image.name[0].lower()}{image.name[1:]}",
+        "label": f"{segment.label}, {_in_words(image)}",
         "image": image.number,
         "number": segment.number,
         "voxels": segment.voxels,

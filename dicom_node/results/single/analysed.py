@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
-from dicom_node.domain.finding import Measurement, NotRun, Quality, Segment
+from dicom_node.domain.finding import Landmark, Measurement, NotRun, Quality, Segment
 from dicom_node.results.header import Origin
 from dicom_node.results.words import nothing_found
 
+Place = tuple[float, float]  # column, row; 0.5 is the middle of the first pixel
 Corners = tuple[float, float, float, float]  # left, top, right, bottom; 0 is the outer edge of the first pixel
 
 
@@ -30,6 +31,14 @@ class Boxed:
 
     segment: Segment
     corners: Corners
+
+
+@dataclass(frozen=True, slots=True)
+class Marked:
+    """A point that the model named."""
+
+    landmark: Landmark
+    at: Place
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -58,6 +67,7 @@ class AnalysedImage:
     spacing: str = ""
     regions: tuple[Region, ...] = ()
     boxes: tuple[Boxed, ...] = ()
+    points: tuple[Marked, ...] = ()
     qualities: tuple[Quality, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     left_out: tuple[NotRun, ...] = ()
@@ -82,9 +92,14 @@ class AnalysedImage:
         return (*(region.segment for region in self.present), *(boxed.segment for boxed in self.boxes))
 
     @property
+    def pictured(self) -> bool:
+        """Whether there is something to be seen in it: what is marked, or a point."""
+        return bool(self.marked or self.points)
+
+    @property
     def says_something(self) -> bool:
         """Whether something is marked, or something is said of the image as a whole."""
-        return bool(self.marked or self.qualities or self.measurements)
+        return bool(self.pictured or self.qualities or self.measurements)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -102,7 +117,8 @@ class Images:
     def silence(self) -> str:
         """What there is to say when nothing was found: what was looked for, in how many images."""
         card = self.origin.card
-        sought = [*(each.label.lower() for each in card.segments), *(each.label.lower() for each in card.detections)]
+        kinds = (card.segments, card.detections, card.points)
+        sought = [each.label.lower() for kind in kinds for each in kind]
         return nothing_found(sought, len(self.images))
 
     @property

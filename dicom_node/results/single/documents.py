@@ -21,9 +21,10 @@ def build_images_pdf(told: Images) -> Dataset:
 
 
 def build_images_kos(told: Images) -> Dataset | None:
-    """Name the images on which something is marked; None when nothing is."""
-    shown = [image for image in told.images if image.marked]
+    """Name the images on which something is marked or a point lies; None when there is none."""
+    shown = [image for image in told.images if image.pictured]
     if not shown:
         return None
     found = [f"{image.name}: {titled(segment)}" for image in shown for segment in image.marked]
+    found += [f"{image.name}: {marked.landmark.label}" for image in shown for marked in image.points]
     return name_images(told.origin, [told.header(image) for image in shown], found)

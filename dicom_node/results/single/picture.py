@@ -9,7 +9,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.domain.model import OutputKind
 from dicom_node.results.capture import capture
-from dicom_node.results.drawn import say
+from dicom_node.results.drawn import ARM, cross, say
 from dicom_node.results.header import references, series_description
 from dicom_node.results.pictures import begin_pictures, complete_pictures, encode_picture
 from dicom_node.results.planes import outline
@@ -65,6 +65,10 @@ def draw_image(image: AnalysedImage) -> NDArray[np.uint8]:
         left, top, right, bottom = boxed.corners
         pen.rectangle((left, top, right - 1, bottom - 1), outline=boxed.segment.color_rgb, width=2)
         say(pen, (left + 3, top + 2), plain(boxed.segment.label), size, "la")
+    for marked in image.points:
+        across, down = marked.at
+        cross(pen, (across - 0.5, down - 0.5), marked.landmark.color_rgb)
+        say(pen, (across + ARM + 3, down), plain(marked.landmark.label), size, "lm")
     lines = [f"AI result, {image.name[0].lower()}{image.name[1:]}"]
     lines += [f"{each.name.meaning}: {each.value.meaning}" for each in image.qualities]
     for n, line in enumerate(lines):

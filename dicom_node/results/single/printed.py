@@ -69,8 +69,9 @@ def _story(told: Images, identity: Dataset) -> Iterator[Flowable]:
 def _said(told: Images) -> str:
     if not any(image.says_something for image in told.images):
         return told.silence
-    found = [(image, segment) for image in told.images for segment in image.marked]
-    said = [f"{segment.label} ({image.name[0].lower()}{image.name[1:]})" for image, segment in found]
+    found = [(image, segment.label) for image in told.images for segment in image.marked]
+    found += [(image, marked.landmark.label) for image in told.images for marked in image.points]
+    said = [f"{label} ({image.name[0].lower()}{image.name[1:]})" for image, label in found]
     return f"Found: {', '.join(said)}." if said else "Nothing was marked; what is said of each image follows."
 
 
@@ -86,5 +87,8 @@ def _of_image(image: AnalysedImage, *, pictured: bool) -> Iterator[Flowable]:
         drawn.thumbnail((_LARGEST, _LARGEST))
         yield Spacer(1, 4)
         yield picture(drawn, WIDTH / 2 * min(1.0, 1.4 * drawn.width / drawn.height))
+    for marked in image.points:
+        across, down = marked.at
+        yield text(f"{marked.landmark.label}: column {across:.1f}, row {down:.1f}", PLAIN)
     for segment in image.marked:
         yield finding(segment, list(about_size(image, segment)))

@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from dicom_node.errors import ResultError
 from dicom_node.results.contours import Ring, filled
 from dicom_node.results.graphics import layer_name
-from dicom_node.results.single.analysed import AnalysedImage, Images
+from dicom_node.results.single.analysed import AnalysedImage, Corners, Images
 from dicom_node.results.single.gsps import drawings
 from dicom_node.results.single.seg import frame_of
 
@@ -99,17 +99,23 @@ def prove_images_sr(data: bytes, told: Images) -> None:
     Raises
     ------
     ResultError
-        If it does not draw each box, and nothing else, in the image that the box was found in.
+        If it does not draw each box and each point, and nothing else, in the image that it was found in.
     """
     drawn = [(uid, tuple(points)) for uid, points in _drawn(dcmread(BytesIO(data)))]
-    meant = [(str(told.header(image).SOPInstanceUID), boxed.corners) for image in told.images for boxed in image.boxes]
+    meant = [(str(told.header(image).SOPInstanceUID), corners) for image in told.images for corners in _meant(image)]
     if len(drawn) != len(meant):
         raise ResultError(f"the report draws {len(drawn)} regions where the model drew {len(meant)}")
     for (uid, points), (own, corners) in zip(drawn, meant, strict=True):
         xy = np.array(points).reshape(-1, 2)
         found = (*xy.min(axis=0), *xy.max(axis=0))
         if uid != own or not np.allclose(found, corners, atol=0.01):
-            raise ResultError("the report draws a box elsewhere than the model did")
+            raise ResultError("the report draws a box or a point elsewhere than the model did")
+
+
+def _meant(image: AnalysedImage) -> Iterator[Corners]:
+    """What is drawn in an image, in the order of the report: boxes, then points as boxes of no size."""
+    yield from (boxed.corners for boxed in image.boxes)
+    yield from ((*marked.at, *marked.at) for marked in image.points)
 
 
 def _drawn(item: Dataset) -> Iterator[tuple[str, list[float]]]:

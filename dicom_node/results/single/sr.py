@@ -1,7 +1,7 @@
 """What a model said of single images, as one measurement report of the series (PS3.16 TID 1500).
 
 Each image has groups of its own: what is said of it as a whole names it as its source (TID 1501), what is outlined
-points at its segment, what is boxed is drawn in the image (TID 1410, SCOORD).
+points at its segment, boxes and points are drawn in the image (TID 1410, SCOORD).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from dicom_node.domain import codes as words
 from dicom_node.domain.finding import Segment
 from dicom_node.results.document import algorithm, comment, document, library_entry, qualities, sites, summary_group
 from dicom_node.results.header import code, series_description
-from dicom_node.results.single.analysed import AnalysedImage, Boxed, Images, Region
+from dicom_node.results.single.analysed import AnalysedImage, Boxed, Images, Marked, Region
 from dicom_node.results.single.seg import frame_of
 from dicom_node.results.sr import OUTCOMES, certainty_of, numeric
 from dicom_node.results.words import because, certainty
@@ -87,6 +87,8 @@ def _groups(told: Images, image: AnalysedImage, seg: Dataset | None) -> Iterator
         yield _of_region(told, image, region, seg)
     for boxed in image.boxes:
         yield _of_box(told, image, boxed)
+    for marked in image.points:
+        yield _of_point(told, image, marked)
 
 
 def _of_image(told: Images, image: AnalysedImage) -> Group:
@@ -136,6 +138,19 @@ def _of_box(told: Images, image: AnalysedImage, boxed: Boxed) -> PlanarGroup:
     for text in about(image, boxed.segment):
         group[0].ContentSequence.append(comment(text))
     return group
+
+
+def _of_point(told: Images, image: AnalysedImage, marked: Marked) -> PlanarGroup:
+    header, point = told.header(image), marked.landmark
+    source = hd.sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID)
+    return PlanarGroup(
+        referenced_region=hd.sr.ImageRegion("POINT", np.array([marked.at]), source),
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=point.tracking_uid, identifier=point.tracking_id),
+        finding_type=code(point.type),
+        finding_category=code(point.category),
+        finding_sites=sites([point]),
+        algorithm_id=algorithm(told.origin),
+    )
 
 
 def _finding(told: Images, segment: Segment) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import pytest
 from pydicom import Dataset, dcmread
 from pydicom.uid import Comprehensive3DSRStorage
 
+from ai.contract import Landmark, Prediction
 from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.finding import NotRun
 from dicom_node.domain.job import Document, Failure
@@ -32,6 +33,7 @@ from tests.unit.results.case import (
     predict,
 )
 from tests.unit.results.test_header import with_attributes
+from tests.unit.results.test_landmarks import CARD as POINTS
 from tests.unit.results.test_unanalysed import failed_job, write
 
 SOURCES: dict[str, Change] = {
@@ -79,6 +81,15 @@ def test_the_validators_find_nothing_to_say_of_nodules_and_of_every_kind_of_resu
     prediction, findings = nodules(case)
     built = built_of(case, prediction, replace(findings, not_run=not_run), spool, card_with(outputs=ALL))
     assert list(dict.fromkeys(OutputKind.of(name) for name in built.files)) == list(ALL)
+    assert problems(*built.files.values(), sources=case.sources) == []
+
+
+def test_the_validators_find_nothing_to_say_of_points(tmp_path: Path, spool: Spool) -> None:
+    case = make_case(tmp_path / "ct")
+    named = Prediction((), {}, "cpu", points=(Landmark("a", (4.5, 20, 30)), Landmark("b", (6, 40, 12))))
+    card = replace(POINTS, outputs=ALL)
+    built = built_of(case, named, findings_from(named, card, case.volume, case.job.id), spool, card)
+    assert {"viewer_sr", "sr"} <= set(built.files)
     assert problems(*built.files.values(), sources=case.sources) == []
 
 

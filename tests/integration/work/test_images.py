@@ -32,6 +32,7 @@ from dicom_node.domain.model import (
     ImageValues,
     ModelCard,
     OutputKind,
+    PointCard,
     SegmentCard,
 )
 from dicom_node.domain.study import Slice, examine
@@ -47,6 +48,7 @@ from tests.peers.validators import problems
 from tests.single import BAR, BLOCK, COLUMNS, ROWS, marks, single_image
 from tests.stored import spool_files
 from tests.unit.ai.bundles import ARGMAX, SIDES, WHICH, write_bundle
+from tests.unit.ai.test_landmarks import BY_POINT, MIDDLES
 from tests.unit.results.test_pdf import text_of
 
 ABNORMAL = Code("49755003", "SCT", "Morphologically Abnormal Structure")
@@ -90,6 +92,9 @@ SEGMENTS = replace(
     ),
 )
 BOXES = replace(BASE, detections=(DetectionCard("thing", "Thing", "Thing detection", ABNORMAL, LESION),))
+POINTS = replace(
+    BASE, points=(PointCard("block", "Block", ABNORMAL, LESION), PointCard("bar", "Bar", ABNORMAL, LESION))
+)
 CLASSES = replace(BASE, classifications=(ClassificationCard("pred", SIDE, ANSWERS),))
 # Boxes in the order column, row, column, row; MONAI's box of the pixels 3 to 5 is 3 to 6.
 DRAWS = (
@@ -139,12 +144,14 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bundle]:
     made = tmp_path_factory.mktemp("flat")
     boxes = {"type": "object", "format": "dict", "channel_def": {"0": "thing"}}
     which = {"type": "probabilities", "format": "classes", "channel_def": {"0": "left", "1": "right"}}
+    named = {"format": "points", "channel_def": {"0": "block", "1": "bar"}}
     inferer = {"_target_": "flat_boxes.nets.Boxes"}
     red = SIDES.replace("image >", "image[:, :1] >").replace("zeros_like(image)", "zeros_like(bright)")
     return {
         "segments": bundle(made / "flat_sides", TWO_D, SIDES_OF),
         "red": bundle(made / "flat_red", COLOUR, SIDES_OF, red.replace("self.threshold)", "200)")),
         "boxes": bundle(made / "flat_boxes", TWO_D, boxes, DRAWS, inferer=inferer),
+        "points": bundle(made / "flat_points", TWO_D, named, MIDDLES.replace("FORM", BY_POINT), "Middles"),
         "classes": bundle(made / "flat_which", TWO_D, which, WHICH, "Which"),
         "volumes": bundle(made / "flat_deep", {"spatial_shape": [64, 64, 64]}, SIDES_OF),
     }
@@ -439,6 +446,26 @@ def test_boxes_are_drawn_in_the_image_from_edge_to_edge(
         points = group.roi.value
         drawn[group.tracking_identifier] = (*points.min(axis=0), *points.max(axis=0))
     assert drawn == {"Thing 1": (55, 7, 79, 19), "Thing 2": (9, 40, 16, 52)}, "surest first: column, row"
+    assert complaints(spool_bytes(spool, "sr"), sources=[file]) == []
+
+
+def test_a_point_is_drawn_in_the_middle_of_the_thing(
+    models: Mapping[str, Bundle], spool: Spool, tmp_path: Path
+) -> None:
+    file = single_image(tmp_path / "in", "DX", white_is_low=True)
+
+    outcome = attempt(spool, [file], POINTS, models["points"])
+
+    assert sorted(made_of(outcome, spool)) == ["captures", "sr"]
+    report: Any = hd.sr.srread(BytesIO(spool_bytes(spool, "sr")))
+    drawn = {}
+    for group in report.content.get_planar_roi_measurement_groups():
+        image = group.roi.ContentSequence[0].ReferencedSOPSequence[0]
+        assert image.ReferencedSOPInstanceUID == dcmread(file).SOPInstanceUID
+        drawn[group.tracking_identifier] = (group.roi.graphic_type.value, *group.roi.value[0])
+    assert drawn == {"Block": ("POINT", 12.5, 46), "Bar": ("POINT", 67, 13)}, "column, row"
+    places = {said["label"]: said["where"] for said in outcome.results[0].summary["points"]}
+    assert places == {"Block, image 1 (U PA)": "column 12.5, row 46.0", "Bar, image 1 (U PA)": "column 67.0, row 13.0"}
     assert complaints(spool_bytes(spool, "sr"), sources=[file]) == []
 
 

@@ -40,7 +40,7 @@ class Middles(torch.nn.Module):
             found[1][0] += middle
         return FORM
 """
-ROWS, AXES = "torch.stack(found)[None, None]", "torch.stack(found, dim=1)[None]"
+BY_POINT, BY_AXIS = "torch.stack(found)[None, None]", "torch.stack(found, dim=1)[None]"
 NAMES = {"0": "large", "1": "small"}
 SPACES: Mapping[str, list[dict[str, Any]]] = {
     "image": [],
@@ -51,7 +51,7 @@ SPACES: Mapping[str, list[dict[str, Any]]] = {
 
 def middles(folder: Path, form: str, space: str = "image", dimensions: int = 3, **pred: Any) -> Path:
     to_patient = {"_target_": "ApplyTransformToPointsd", "keys": "pred", "refer_keys": "image", "invert_affine": False}
-    before = [TO_RAS, FINER] if dimensions == 3 else []
+    before: list[dict[str, Any]] = [TO_RAS, FINER] if dimensions == 3 else []
     write_bundle(
         folder,
         network=MIDDLES.replace("FORM", form),
@@ -66,7 +66,7 @@ def middles(folder: Path, form: str, space: str = "image", dimensions: int = 3, 
 @pytest.fixture(scope="module")
 def bundles(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Bundle]:
     made = tmp_path_factory.mktemp("points")
-    return {space: Bundle.load(middles(made / f"points_{space}", ROWS, space)) for space in SPACES}
+    return {space: Bundle.load(middles(made / f"points_{space}", BY_POINT, space)) for space in SPACES}
 
 
 @pytest.mark.parametrize("name", ORIENTATIONS)
@@ -87,7 +87,7 @@ def in_patient(volume: Volume, at: tuple[float, float, float]) -> NDArray[np.flo
 
 def test_points_pass_through_the_process(tmp_path: Path, bundles: Mapping[str, Bundle]) -> None:
     volume = two_blobs(np.stack(ORIENTATIONS["oblique"], axis=1), (3.0, 2.0, 2.0))
-    with ModelProcess(middles(tmp_path / "points_too", ROWS, "LPS")) as process:
+    with ModelProcess(middles(tmp_path / "points_too", BY_POINT, "LPS")) as process:
         answer = process.predict(volume, timeout_s=100)
 
     assert answer.points == bundles["LPS"].predict(volume).points
@@ -95,8 +95,12 @@ def test_points_pass_through_the_process(tmp_path: Path, bundles: Mapping[str, B
 
 
 def test_a_2d_model_names_its_points_on_every_slice(tmp_path: Path) -> None:
-    axes = {"channel_def": {"0": "Y Dimension", "1": "X Dimension"}, "num_channels": 2, "spatial_shape": [2, 2]}
-    folder = middles(tmp_path / "points_2d", AXES, dimensions=2, **axes)
+    axes: dict[str, Any] = {
+        "channel_def": {"0": "Y Dimension", "1": "X Dimension"},
+        "num_channels": 2,
+        "spatial_shape": [2, 2],
+    }
+    folder = middles(tmp_path / "points_2d", BY_AXIS, dimensions=2, **axes)
     file = folder / "configs" / "metadata.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {"coordinate_meanings": NAMES}))
     bundle = Bundle.load(folder)
@@ -119,7 +123,7 @@ OF_TIME = [
 
 
 def test_transforms_of_the_image_itself_get_what_their_reader_would_give(tmp_path: Path) -> None:
-    form = f"{ROWS} * np.product([1, 1])"  # a name that numpy 2 took away
+    form = f"{BY_POINT} * np.product([1, 1])"  # a name that numpy 2 took away
     folder = middles(tmp_path / "points_time", form, dimensions=2)
     nets = folder / folder.name / "nets.py"
     one_time_point = nets.read_text().replace("image[0, 0]", "image[..., 0][0, 0]")
@@ -133,8 +137,9 @@ def test_transforms_of_the_image_itself_get_what_their_reader_would_give(tmp_pat
 
     first, second = Bundle.load(folder).predict(Volume(array, np.eye(4), "MR")).points
 
-    assert (first.output, first.at) == ("large", pytest.approx((0, 5, 9)))
-    assert (second.output, second.at) == ("small", pytest.approx((0, 12, 22.5)))
+    assert (first.output, second.output) == ("large", "small")
+    assert first.at == pytest.approx((0, 5, 9))
+    assert second.at == pytest.approx((0, 12, 22.5))
 
 
 @pytest.mark.parametrize(
