@@ -156,4 +156,4 @@ def test_what_is_not_proved_is_kept_in_quarantine_and_not_among_the_results(tmp_
 
 
 def test_every_kind_with_a_place_in_the_patient_is_proved() -> None:
-    assert {kind.value for kind in BUILDERS} - {kind.value for kind in PROOFS} == {"sc", "captures", "pdf", "kos", "sr"}
+    assert {kind.value for kind in BUILDERS} - {kind.value for kind in PROOFS} == {"sc", "captures", "pdf", "kos"}
