@@ -14,7 +14,7 @@ from sqlalchemy import Connection, Integer, Row, Table, bindparam, func, select,
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.engine import insert_into, utc_now
-from dicom_node.db.origin import note_again
+from dicom_node.db.origin import has_come, note_again
 from dicom_node.db.prepared import Prepared
 from dicom_node.db.settled import Settled
 from dicom_node.digest import is_earlier
@@ -174,10 +174,20 @@ def paths_of_series(tx: Connection, series_id: str) -> list[str]:
     return list(tx.scalars(mine))
 
 
-def digest_of(tx: Connection, sop_instance_uid: str) -> tuple[str, str] | None:
-    """Digest and transfer syntax of an instance that is stored; None when it is not."""
-    found = _known(tx, [sop_instance_uid]).get(sop_instance_uid)
-    return (found.digest, found.transfer_syntax_uid) if found else None
+def find_stored(tx: Connection, sop_instance_uid: str) -> Row[Any] | None:
+    """Series, digest and transfer syntax of an instance that is stored; None when it is not."""
+    return _known(tx, [sop_instance_uid]).get(sop_instance_uid)
+
+
+def note_unread(tx: Connection, sender: Sender, series_id: str) -> None:
+    """Keep that what is stored of a series came again by an association that stored nothing of it.
+
+    Somebody who looks at the bytes first, and has no need to store them, says so: by another called AE title than
+    before the series is asked about again, as if all of it had been sent.
+    """
+    if not has_come(tx, series_id, sender.called_ae):
+        end_association(tx, sender, reason=RELEASED, stored=0, refused=0)  # once more if it stores of another series
+        note_again(tx, series_id, sender.id, sender.called_ae)
 
 
 def paths_known(tx: Connection, paths: Iterable[str]) -> set[str]:

@@ -26,11 +26,16 @@ def origin_of(tx: Connection, series_id: str) -> Origin:
 
 def note_again(tx: Connection, series_id: str, association_id: str, called_ae: str) -> None:
     """Keep that instances of a series came again, unless they have come by the same called AE title before."""
-    before = exists().where(_g.series_id == series_id, _g.association_id == _a.id)
-    known = select(_a.id).where(_a.called_ae == called_ae, or_(before, _brought(series_id))).limit(1)
-    if tx.execute(known).first() is None:
+    if not has_come(tx, series_id, called_ae):
         row = {"series_id": series_id, "association_id": association_id, "at": utc_now()}
         tx.execute(insert_into(tx, t.came_again).values(**row).on_conflict_do_nothing())
+
+
+def has_come(tx: Connection, series_id: str, called_ae: str) -> bool:
+    """Whether instances of a series have come called by an AE title."""
+    again = exists().where(_g.series_id == series_id, _g.association_id == _a.id)
+    known = select(_a.id).where(_a.called_ae == called_ae, or_(again, _brought(series_id))).limit(1)
+    return tx.execute(known).first() is not None
 
 
 def came_again(tx: Connection) -> list[str]:

@@ -14,7 +14,7 @@ from sqlalchemy import Engine
 
 from dicom_node import __version__
 from dicom_node.db.engine import reading
-from dicom_node.db.instances import RELEASED, Sender, digest_of, end_association
+from dicom_node.db.instances import RELEASED, Sender, end_association, find_stored, note_unread
 from dicom_node.deliver import retrieve, wado
 from dicom_node.deliver.web import service
 from dicom_node.domain.delivery import Destination, DimseDestination, StowDestination
@@ -115,13 +115,18 @@ class Fetch:
         assert isinstance(self._source, StowDestination)
         with service(self._source) as web:
             named = wado.list_instances(web, self._source, study)
+            again: set[str] = set()
             for series, instance in named:
                 if not self._keep_on():
                     raise Interrupted
                 with reading(self._engine) as tx:
-                    is_here = digest_of(tx, instance) is not None
-                if not is_here:
+                    here = find_stored(tx, instance)
+                if here is not None:
+                    again.add(here.series_id)
+                else:
                     self._take_file(sender, wado.retrieve(web, self._source, study, series, instance), study)
+        for series_id in again:  # called by another title than before, it is asked about again
+            self._storage.tell(partial(note_unread, sender=sender, series_id=series_id))
         if self._refused:
             told = f"{self._refused} of {len(named)} instances were refused here: {self._reason}"
             raise DeliveryError(told, retry=True)

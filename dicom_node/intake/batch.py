@@ -12,7 +12,7 @@ from typing import IO
 from sqlalchemy import Engine
 
 from dicom_node.db.engine import reading
-from dicom_node.db.instances import Sender, Stored, digest_of
+from dicom_node.db.instances import Sender, Stored, find_stored, note_unread
 from dicom_node.errors import CannotUnderstand, OutOfResources, StoreError
 from dicom_node.intake.found import Found, opened
 from dicom_node.intake.instance import PIECE, Announced, NoDicom, Section, Truncated, digest_whole, read_head
@@ -64,6 +64,7 @@ class Batch:
         self._sender = sender
         self._tell = tell
         self._room = threading.Semaphore(MOST_UNDER_WAY)
+        self._again: set[str] = set()
 
     def take(self, found: Found) -> None:
         """Look at a file, and store it unless it is stored already."""
@@ -92,9 +93,10 @@ class Batch:
     def _take(self, found: Found, stream: IO[bytes]) -> None:
         head = read_head(stream)
         with reading(self._engine) as tx:
-            stored = digest_of(tx, head.sop_instance_uid)
-        digest = digest_whole(stream, head, found.size, like=stored[0] if stored else "")
-        if stored == (digest, head.transfer_syntax_uid):
+            stored = find_stored(tx, head.sop_instance_uid)
+        digest = digest_whole(stream, head, found.size, like=stored.digest if stored else "")
+        if stored and (stored.digest, stored.transfer_syntax_uid) == (digest, head.transfer_syntax_uid):
+            self._note_again(stored.series_id)
             self._tell(Outcome(found, Became.THERE, sop_instance_uid=head.sop_instance_uid))
             return
         arrival = Arrival(
@@ -106,6 +108,12 @@ class Batch:
         else:
             arrival.answer = partial(self._settled, found, arrival, digest)
             self._store(self._storage, arrival, stream, head)
+
+    def _note_again(self, series_id: str) -> None:
+        """Say once of a series that it came again: the rules of another title that it is called by now count, too."""
+        if self._storage is not None and series_id not in self._again:
+            self._again.add(series_id)
+            self._storage.tell(partial(note_unread, sender=self._sender, series_id=series_id))
 
     def _look(
         self, found: Found, arrival: Arrival, stream: IO[bytes], head: Announced, digest: str, *, differs: bool

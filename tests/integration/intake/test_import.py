@@ -12,6 +12,7 @@ import sys
 import time
 import zipfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -20,14 +21,20 @@ from pydicom.data import get_testdata_file
 from pydicom.uid import DeflatedExplicitVRLittleEndian
 from sqlalchemy import Engine, select, update
 
+from dicom_node import engine as job_engine
+from dicom_node.assemble import Assembler
+from dicom_node.catalog import Catalog
 from dicom_node.db import migrate
 from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine, transaction
+from dicom_node.domain.rule import Condition, Operator, Rule
+from dicom_node.engine import Enqueuer
 from dicom_node.intake.batch import Became, Outcome
 from dicom_node.intake.importing import Import, import_paths
 from dicom_node.settings import Settings, load_settings
 from dicom_node.spool import Spool
 from tests.ct import small_ct
+from tests.integration.operated import CARD
 from tests.integration.receive.objects import FILES
 from tests.peers.tools import dcmtk
 
@@ -45,10 +52,15 @@ class Node:
         self.spool.prepare()
         self.engine: Engine = open_engine(url)
 
-    def take(self, *paths: Path, tell: Callable[[Outcome], None] = lambda one: None, dry_run: bool = False) -> Import:
-        return import_paths(
-            list(paths), self.settings, self.spool, self.engine, actor="operator x", tell=tell, dry_run=dry_run
-        )
+    def take(
+        self,
+        *paths: Path,
+        tell: Callable[[Outcome], None] = lambda one: None,
+        dry_run: bool = False,
+        called: str = "",
+    ) -> Import:
+        around = self.settings, self.spool, self.engine
+        return import_paths(list(paths), *around, actor="operator x", tell=tell, dry_run=dry_run, called_ae=called)
 
     def rows(self, table: object = t.instance) -> list[object]:
         with transaction(self.engine) as tx:
@@ -69,6 +81,37 @@ def node(tmp_path: Path) -> Node:
 @pytest.fixture
 def slices(tmp_path: Path) -> list[Path]:
     return small_ct(tmp_path / "ct", slices=6, rows=16, columns=16)
+
+
+def test_what_is_there_is_asked_about_again_when_another_title_is_named(
+    tmp_path: Path, slices: list[Path], database_url: str
+) -> None:
+    node = Node(tmp_path / "n", database_url)
+    job_engine.migrate(node.settings.database.url)
+    rules = [
+        Rule(name, name, (), (Condition("called_ae", Operator.ONE_OF, (called,)),))
+        for name, called in (("chest", "AINODE"), ("liver", "LIVER"))
+    ]
+    catalog = Catalog(tuple(rules), {rule.model: replace(CARD, name=rule.model) for rule in rules}, {})
+    enqueuer = Enqueuer(node.engine)
+    settings = node.settings.model_copy(
+        update={"assemble": node.settings.assemble.model_copy(update={"quiet_s": 1e-6})}
+    )
+    node.settings = settings
+
+    def come(called: str, *, dry_run: bool = False) -> list[str]:
+        assert node.take(slices[0].parent, called=called, dry_run=dry_run).is_whole
+        Assembler(settings, catalog, node.engine, enqueuer, node.spool).sweep()
+        return sorted(row.model for row in node.rows(t.job))  # type: ignore[attr-defined]
+
+    assert come("") == ["chest"]
+    assert come("LIVER", dry_run=True) == ["chest"]
+    assert come("LIVER") == come("LIVER") == come("") == ["chest", "liver"]
+    came = [(row.called_ae, row.end_reason, row.stored) for row in node.rows(t.association)]  # type: ignore[attr-defined]
+    assert sorted(came) == [("AINODE", "released", 6), ("LIVER", "released", 0)], "and nothing is noted twice"
+    assert (len(node.rows()), node.files()) == (6, 6)
+    enqueuer.close()
+    node.engine.dispose()
 
 
 def test_a_folder_is_taken_and_again_without_harm(tmp_path: Path, slices: list[Path], database_url: str) -> None:

@@ -99,7 +99,7 @@ def test_files_and_archives_are_taken_and_then_as_it_was_wanted(
         for number in (2, 3):
             archive.write(slices[number], f"{number}.dcm")
     watched.soon(lambda: watched.stored() == 4 and watched.names() == left)
-    watched.soon(lambda: watched.node.rows(t.association))
+    watched.soon(lambda: all(one.end_reason for one in watched.node.rows(t.association)))  # type: ignore[attr-defined]
     (association, *_) = watched.node.rows(t.association)
     assert (association.calling_ae, association.end_reason) == ("DROP", "released")  # type: ignore[attr-defined]
     time.sleep(0.7)  # another look or two at what is kept
