@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +18,8 @@ from ai.train.networks import build, freeze, network_config
 from ai.train.recipe import Data, Network, Recipe
 from ai.train.run import read_record
 from tests.unit.ai.toy import write_ellipsoids
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RECIPE = """
 [data]
@@ -36,15 +37,6 @@ learning_rate = 0.01
 warmup = 2
 validate_every = 4
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks of this size are faster on one thread, above all where other tests run beside them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

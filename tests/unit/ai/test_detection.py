@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
@@ -24,6 +23,8 @@ from ai.train.recipe import Data, Recipe
 from ai.train.run import read_record, task_of
 from tests.unit.ai.toy import AFFINE, SHAPE
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 RECIPE = """
 [data]
 spacing_mm = [2, 2, 2]
@@ -41,15 +42,6 @@ learning_rate = 0.01
 warmup = 5
 validate_every = 45
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks of this size are faster on one thread, above all where other tests run beside them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from numpy.typing import NDArray
 
 from ai.__main__ import main
@@ -19,17 +17,10 @@ from ai.synthesise.patches import ATTENUATIONS, PatchSet, cut_patch
 from ai.synthesise.source import Annotated, patches_of
 from ai.train.cases import read_cases
 
+pytestmark = pytest.mark.usefixtures("one_thread")
+
 SIZE, SPACING_MM = 8, 3.0
 INSIDE_HU = {"solid": 20.0, "part-solid": -200.0, "ground-glass": -550.0}
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks of this size are faster on one thread, above all where other tests run beside them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +21,8 @@ from ai.train.networks import build, network_config
 from ai.train.recipe import Data, Network, Recipe, Training, read_recipe
 from ai.train.run import Record, read_record, task_of, train
 from tests.unit.ai.toy import write_ellipsoids
+
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 RECIPE = """
 [data]
@@ -42,15 +43,6 @@ warmup = 2
 validate_every = 5
 ema = 0.9
 """
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Networks of this size are faster on one thread, above all where other tests run beside them."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")
