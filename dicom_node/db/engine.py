@@ -18,6 +18,7 @@ from sqlalchemy.engine import make_url
 from sqlalchemy.exc import DBAPIError, InterfaceError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from dicom_node.db.driver import run
 from dicom_node.loop import persist
 
 BUSY_TIMEOUT_MS = 30_000
@@ -127,9 +128,9 @@ def _prepare_sqlite(connection: Any, record: object) -> None:
 def _begin_immediate(connection: Connection) -> None:
     reads = connection.get_execution_options().get(_READ_ONLY, False)
     if connection.info.get(_READ_ONLY, False) != reads:
-        connection.exec_driver_sql(f"PRAGMA query_only={'ON' if reads else 'OFF'}")
+        run(connection, f"PRAGMA query_only={'ON' if reads else 'OFF'}")
         connection.info[_READ_ONLY] = reads
-    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")
+    run(connection, "BEGIN" if reads else "BEGIN IMMEDIATE")
 
 
 def insert_into(tx: Connection, table: Table) -> Any:

@@ -100,11 +100,11 @@ _GROWN = (
         patient_until=bindparam("patient_until"),
         source=bindparam("source"),
         ask_at=bindparam("ask_at"),
-        state="receiving",
-        images_deleted_at=None,
     )
 )
-_GROWING = Prepared(lambda tx: _GROWN.where(t.series.c.state == "receiving"))  # nearly always
+_REOPENED = _GROWN.values(state="receiving", images_deleted_at=None)
+# Nearly always. It names nothing that stays as it is: SQLite writes every index anew of which a column is named.
+_GROWING = Prepared(lambda tx: _GROWN.where(t.series.c.state == "receiving"))
 _ASSOCIATION = Prepared(lambda tx: insert_into(tx, t.association).on_conflict_do_nothing())
 _INSTANCE = Prepared(lambda tx: insert_into(tx, t.instance).on_conflict_do_nothing())
 
@@ -335,7 +335,7 @@ def _grow(tx: Connection, series_id: str, arrived: list[NewInstance], now: datet
     if _GROWING.execute(tx, [growth]):
         return
     before = tx.execute(_LOCKED, {"series": series_id}).one()
-    tx.execute(_GROWN, growth)
+    tx.execute(_REOPENED, growth)
     if before.state == "complete":
         detail = {"revision": before.revision, "late_instances": len(arrived)}
         by = arrived[0].sender

@@ -1,8 +1,4 @@
-"""Statements of the receive path: compiled once, and given to the driver as they are.
-
-SQLAlchemy keeps what it compiled as well, but builds so much around each execution that this costs several times what
-the database needs to run it.
-"""
+"""Statements of the receive path: compiled once, and given to the driver as they are."""
 
 from __future__ import annotations
 
@@ -11,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Connection, Insert, Update
+
+from dicom_node.db.driver import run
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,9 +56,7 @@ class Prepared:
         compiled = self._compiled.get(tx.dialect.name)
         if compiled is None:
             compiled = self._compiled[tx.dialect.name] = self._compile(tx, list(rows[0]))
-        given: Any = [compiled.given(row) for row in rows]
-        # of an INSERT SQLAlchemy forgets the count unless it is told to keep it
-        return tx.exec_driver_sql(compiled.text, given, {"preserve_rowcount": True}).rowcount
+        return run(tx, compiled.text, [compiled.given(row) for row in rows])
 
     def _compile(self, tx: Connection, names: list[str]) -> _Compiled:
         statement = self._make(tx)

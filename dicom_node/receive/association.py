@@ -414,7 +414,8 @@ class Association:
         if self._arrival is not None:
             arrival, self._arrival = self._arrival, None
             self.under_way += 1
-            self._storing.append(arrival)
+            if self._window > 1:  # else its answer is waited for
+                self._storing.append(arrival)
             self._hub.finish(arrival)
         elif self._report is not None:
             report, self._report = self._report, None

@@ -78,6 +78,7 @@ class Receiver:
         self._next_look = 0.0  # monotonic time of the next look at the clocks of the connections
         self._posted: deque[Callable[[], None]] = deque()
         self._wake_out, self._wake_in = socket.socketpair()
+        self._is_woken = False  # and has not yet looked at what is posted
         self._sop_classes = frozenset(settings.receive.sop_classes) | rule_sop_classes(settings)
         self._unnamed: set[tuple[str, str, str]] = set()  # calling AE, address, SOP class: recorded
         self._told: dict[tuple[str, ...], float] = {}  # calling AE, address, reason -> when it was recorded
@@ -110,8 +111,10 @@ class Receiver:
     def post(self, step: Callable[[], None]) -> None:
         """Have something run in the loop. From any thread."""
         self._posted.append(step)
-        with suppress(OSError):  # it has been woken already, or it has ended
-            self._wake_in.send(b"\0")
+        if not self._is_woken:
+            self._is_woken = True
+            with suppress(OSError):  # it has ended
+                self._wake_in.send(b"\0")
 
     def refuse(self, request: A_ASSOCIATE, address: str, shown: Shown) -> Rejection | None:
         """Why this peer gets no association, which is recorded; None when it does."""
@@ -177,6 +180,7 @@ class Receiver:
 
     def _woken(self) -> None:
         self._wake_out.recv(4096)
+        self._is_woken = False  # before the next look at what is posted
 
     def _listen_to(self, listener: socket.socket) -> None:
         self._resting.discard(listener)

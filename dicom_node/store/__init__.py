@@ -4,5 +4,6 @@
 
     arrival.py  one instance on its way      header.py  the attributes that are kept of it
     part10.py   the head of a file, where it comes as one
-    storage.py  the two threads that make it durable, and the statuses that they answer
+    storage.py  the threads (hands.py) that make it durable, and the statuses that they answer
+    rows.py     what the database is told           turn.py    which process tells it next
 """

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -92,8 +92,8 @@ class Arrival:
         pieces, self.pending, self.pending_bytes = self.pending, [], 0
         return pieces
 
-    def append(self, data: memoryview | bytes, spool: Spool) -> None:
-        """Write the next piece of the data set.
+    def append(self, pieces: Sequence[memoryview | bytes], spool: Spool) -> None:
+        """Write the next pieces of the data set.
 
         Raises
         ------
@@ -107,7 +107,7 @@ class Arrival:
         if self.file is None:
             self.file = spool.incoming()
             self.file.write_prefix(file_prefix(self))
-        self.file.write(data)
+        self.file.write(*pieces)
 
     def identify(self) -> None:
         """Read who the instance is, and check it against what was announced.

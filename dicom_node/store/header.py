@@ -10,8 +10,8 @@ import math
 import struct
 import warnings
 import zlib
-from collections.abc import Set
-from functools import cache
+from collections.abc import Sequence, Set
+from functools import cache, lru_cache
 from typing import Any, Protocol
 
 from pydicom.charset import decode_bytes, python_encoding
@@ -72,12 +72,13 @@ def read_header(source: Source, transfer_syntax_uid: str) -> dict[str, Any]:
     """
     walk = _walk(source, transfer_syntax_uid)
     wanted = _wanted()
-    raw = walk.collect(wanted.keys() | {_CHARACTER_SET})
-    encodings = _encodings(raw.get(_CHARACTER_SET, b""))
+    raw = walk.collect(_tags())
+    encodings = _encodings(raw.pop(_CHARACTER_SET, b""))
     header: dict[str, Any] = {}
-    for tag, (keyword, vr, several) in wanted.items():
-        if (value := raw.get(tag)) and (values := _values(value, vr, several, encodings, walk.order)):
-            header[keyword] = values[0] if len(values) == 1 else values
+    for tag, value in raw.items():
+        keyword, vr, several = wanted[tag]
+        if values := _values(value, vr, several, encodings, walk.order):
+            header[keyword] = values[0] if len(values) == 1 else [*values]
     return header
 
 
@@ -332,26 +333,32 @@ def _wanted() -> dict[int, tuple[str, str, bool]]:
     return found
 
 
-def _encodings(value: bytes) -> list[str]:
+@cache
+def _tags() -> frozenset[int]:
+    return frozenset(_wanted()) | {_CHARACTER_SET}
+
+
+def _encodings(value: bytes) -> tuple[str, ...]:
     """Python's names of the character sets; those that nobody knows are left out."""
     names = value.decode("ascii", "replace").split("\\")
-    found = [python_encoding[name.strip("\0 ")] for name in names if name.strip("\0 ") in python_encoding]
-    return found or ["iso8859"]
+    found = tuple(python_encoding[name.strip("\0 ")] for name in names if name.strip("\0 ") in python_encoding)
+    return found or ("iso8859",)
 
 
-def _values(value: bytes, vr: str, several: bool, encodings: list[str], order: str) -> list[Any]:
+@lru_cache(1024)  # for in all slices of a series most values are the same
+def _values(value: bytes, vr: str, several: bool, encodings: tuple[str, ...], order: str) -> Sequence[Any]:
     if code := _NUMBERS.get(vr):
         size = struct.calcsize(f"={code}")
         if not value or len(value) % size:
             return []
         numbers: tuple[float, ...] = struct.unpack(f"{order}{len(value) // size}{code}", value)
-        return list(numbers) if all(math.isfinite(n) for n in numbers) else []
+        return numbers if all(math.isfinite(n) for n in numbers) else []
     text = _decoded(value, encodings)
     values = [_clean(part) for part in (text.split("\\") if several else [text])]
     return values if any(values) else []
 
 
-def _decoded(value: bytes, encodings: list[str]) -> str:
+def _decoded(value: bytes, encodings: tuple[str, ...]) -> str:
     if value.isascii() and b"\x1b" not in value:
         return value.decode("ascii")
     if b"\x1b" not in value:
@@ -359,7 +366,7 @@ def _decoded(value: bytes, encodings: list[str]) -> str:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # they would quote the value, which may be a patient's
         try:
-            text: str = decode_bytes(value, encodings, {0x5C})
+            text: str = decode_bytes(value, [*encodings], {0x5C})
         except (LookupError, UnicodeError, ValueError):
             text = value.decode("iso8859")
     return text

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from dicom_node.domain.completeness import Sources
 from dicom_node.errors import DuplicateDiffers, OutOfResources, StoreError
 from dicom_node.spool import Spool
 from dicom_node.store.arrival import Arrival
+from dicom_node.store.turn import Turn
 
 logger = logging.getLogger(__name__)
 
@@ -34,6 +36,11 @@ class Rows:
     ----------
     sources : Sources
         As `db.instances.store_instances` takes it.
+
+    Attributes
+    ----------
+    turn : context manager
+        To be held while rows are written.
     """
 
     def __init__(self, spool: Spool, engine: Engine, sources: Sources) -> None:
@@ -41,6 +48,8 @@ class Rows:
         self._engine = engine
         self._sources = sources
         self._connection: Connection | None = None  # kept: nobody shall wait for a look whether it is still there
+        is_shared = engine.dialect.name == "sqlite"
+        self.turn: AbstractContextManager[None] = Turn(spool.root / "locks" / "rows") if is_shared else nullcontext()
         self._settled = Settled()
         self._untold: list[Note] = []  # for the audit trail, not yet committed
 

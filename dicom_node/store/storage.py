@@ -43,7 +43,7 @@ logger = logging.getLogger(__name__)
 HANDS = 8
 MOST_AT_ONCE = 64
 _TELL_AGAIN_S = 5.0
-_ENOUGH_BYTES = 256 * 1024  # to be handed over before a data set is complete
+_ENOUGH_BYTES = 576 * 1024  # to be handed over before a data set is complete; a slice of 512 x 512 is less
 
 SUCCESS = 0x0000
 
@@ -99,7 +99,7 @@ class Storage:
     def write(self, arrival: Arrival, data: memoryview | bytes) -> None:
         """Append to the data set."""
         arrival.hold(data)
-        if arrival.hand is None or arrival.pending_bytes >= _ENOUGH_BYTES:  # a disk that is full says so at once
+        if arrival.pending_bytes >= _ENOUGH_BYTES:
             self._hand_of(arrival).do(partial(self._write, arrival, arrival.take_pending()))
 
     def finish(self, arrival: Arrival) -> None:
@@ -136,14 +136,13 @@ class Storage:
     # Writing: each instance by one thread
 
     def _write(self, arrival: Arrival, pieces: list[memoryview | bytes]) -> None:
-        for data in pieces:
-            if arrival.error is None:
-                try:
-                    arrival.append(data, self._spool)
-                except Exception as error:  # noqa: BLE001 - whatever it was: what lacks a piece is never stored
-                    arrival.error = _problem(error)
-                    arrival.note_series(b"".join(pieces))
-            arrival.written += len(data)
+        if pieces and arrival.error is None:
+            try:
+                arrival.append(pieces, self._spool)
+            except Exception as error:  # noqa: BLE001 - whatever it was: what lacks a piece is never stored
+                arrival.error = _problem(error)
+                arrival.note_series(b"".join(pieces))
+        arrival.written += sum(map(len, pieces))
         if (on_room := arrival.on_room) is not None and not arrival.is_ahead:
             arrival.on_room = None
             on_room()
@@ -177,7 +176,7 @@ class Storage:
         is_told = True
         while (self._ready or (self._rows.has_untold and is_told)) and self._committing.acquire(blocking=False):
             try:
-                with hand.committing() if hand else nullcontext():
+                with hand.committing() if hand else nullcontext(), self._rows.turn:
                     is_told = self._commit_some(self._take_some())
             finally:
                 self._committing.release()

@@ -8,9 +8,11 @@ from threading import Barrier
 
 import pytest
 from sqlalchemy import Engine, select
+from sqlalchemy.exc import IntegrityError
 
 from dicom_node.db import migrate
 from dicom_node.db import tables as t
+from dicom_node.db.driver import run
 from dicom_node.db.engine import open_engine, transaction
 from dicom_node.db.instances import NewInstance, Stored, paths_known, store_instances
 from tests.stored import alike, sender
@@ -111,3 +113,10 @@ def test_the_same_instance_of_several_receivers_has_one_row_and_one_winner(engin
         assert len(kept) == ROUNDS
         assert paths_known(tx, [*kept, "instances/00/none.dcm"]) == set(kept)
         assert tx.scalars(select(t.series.c.instance_count)).all() == [ROUNDS]
+
+
+def test_what_the_driver_refuses_is_told_as_sqlalchemy_tells_it(engine: Engine) -> None:
+    with pytest.raises(IntegrityError, match="association"), transaction(engine) as tx:
+        run(tx, "INSERT INTO association (id) VALUES (NULL)")
+    with transaction(engine) as tx:
+        assert run(tx, "DELETE FROM association") == 0
