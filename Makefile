@@ -20,6 +20,10 @@ test: peers $(VENV)/dev.stamp ## all tests, real peers included (PEERS=none: tho
 chaos: peers $(VENV)/dev.stamp ## kill -9 at random points, 200 of the intake and 24 of the whole road, on both databases
 	@$(BIN)/python -m tests.chaos $(ARGS)
 
+.PHONY: retrain
+retrain: $(VENV)/run.stamp ## a model that ships, trained anew into OUT and judged (MODEL=chest_ct DATA=… OUT=… DEVICE=cuda)
+	@sh deploy/retrain.sh $(MODEL) $(DATA) $(OUT) $(DEVICE)
+
 .PHONY: conformance
 conformance: $(VENV)/dev.stamp ## write the tables of docs/conformance.md anew, from the code
 	@$(BIN)/python -m dicom_node.conformance docs/conformance.md

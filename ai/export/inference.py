@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from ai.train.detection import APART_MM
@@ -107,6 +108,19 @@ def metadata_config(record: Record, name: str, version: str, training: str) -> C
         "pred_classes": ", ".join(f"channel {n} is {output}" for n, output in enumerate(record.outputs)),
         "eval_metrics": record.figures,
         "intended_use": "Research. Not for clinical use.",
+        "training": {
+            "seed": record.seed,
+            "fold": record.fold,
+            "steps": record.steps,
+            "best_step": record.best_step,
+            "training_cases": record.training_cases,
+            "validation_cases": record.validation_cases,
+            "started_from": record.started_from,
+            "recipe": asdict(record.recipe),
+            "machine": record.machine,
+            "packages": record.packages,
+            "seconds": round(record.seconds),
+        },
         "network_data_format": {"inputs": {"image": image}, "outputs": _outputs(record, patch)},
     }
 

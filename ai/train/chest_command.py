@@ -16,6 +16,7 @@ from typing import Any
 
 BUNDLE = Path(__file__).parent.parent / "bundles" / "chest_ct"
 _TEST_SEEDS = 100_000
+_RECORD = "training.json"
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -190,6 +191,7 @@ def _patches(chosen: argparse.Namespace) -> None:
 def _train(chosen: argparse.Namespace) -> None:
     import torch
 
+    from ai.train.came_about import facts
     from ai.train.chest import TASKS, Plan, train_nodules
     from ai.train.chest_compare import judge_retinanet, train_retinanet
 
@@ -210,8 +212,21 @@ def _train(chosen: argparse.Namespace) -> None:
             verdict = judge_retinanet(detector, inferer, _scans([folder], chosen.device, chosen.most), plan.spacing_mm)
             _tell(verdict, f"{chosen.out.name} on {folder.name}", chosen.out / f"{folder.name}.json")
         return
+    torch.manual_seed(plan.seed)  # the network begins with the same weights, too
     inferer, network = _parts(chosen.bundle, chosen.device)
+    started = time.monotonic()
     network.nodules = train_nodules(network.nodules, scans, plan, say, chosen.out / "log.csv")
+    known = facts(
+        chosen.device,
+        time.monotonic() - started,
+        command=f"python -m ai chest train --scans SCANS --tasks {' '.join(tasks)} --steps {plan.steps} "
+        f"--batch {plan.batch} --size {plan.size} --device {chosen.device}",
+        seed=plan.seed,
+        steps=plan.steps,
+        scans=[file.stem for folder in chosen.scans for file in sorted(folder.glob("*.pt"))],
+        nodules=sum(len(scan.diameters) for scan in scans),
+    )
+    (chosen.out / _RECORD).write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     state = {name: value.half().cpu().contiguous() for name, value in network.nodules.state_dict().items()}
     torch.save(state, chosen.out / "nodules.pt")
     del scans
@@ -267,11 +282,17 @@ def _tell(verdict: Any, name: str, out: Path | None) -> None:
 def _pack(chosen: argparse.Namespace) -> None:
     import torch
 
+    from ai.train.came_about import remember, remembered
+
     state = {f"lungs.{k}": v for k, v in torch.load(chosen.lungs, weights_only=True).items()}
     state |= {f"nodules.{k}": v for k, v in torch.load(chosen.nodules / "nodules.pt", weights_only=True).items()}
     torch.save(
         {name: value.half().contiguous() for name, value in state.items()}, chosen.bundle / "models" / "model.pt"
     )
+    of_lungs = chosen.lungs.resolve().parents[1]
+    if (of_lungs / "configs" / "metadata.json").is_file() and (known := remembered(of_lungs, "lungs")):
+        remember(chosen.bundle, "lungs", known)
+    remember(chosen.bundle, "nodules", json.loads((chosen.nodules / _RECORD).read_text(encoding="utf-8")))
 
 
 def _parts(bundle: Path, device: str) -> tuple[Any, Any]:

@@ -19,6 +19,7 @@ from monai.losses.dice import DiceCELoss
 from ai.data.lung_cases import TRAINING, read_lung_case
 from ai.phantom.thorax import make_thorax
 from ai.train.augment import Source, cut_patch
+from ai.train.came_about import facts, remember
 
 SEED = 20240917
 SYNTHETIC = 24
@@ -28,7 +29,7 @@ _LOW_HU, _HIGH_HU = -1024.0, 600.0
 
 
 def train_lung(bundle: Path, data: Path, steps: int, say: Callable[[str], None]) -> None:
-    """Train and write `bundle`/models/model.pt.
+    """Train and write `bundle`/models/model.pt, and into its metadata how that was done.
 
     Parameters
     ----------
@@ -70,6 +71,16 @@ def train_lung(bundle: Path, data: Path, steps: int, say: Callable[[str], None])
             say(f"step {step}/{steps}  loss {np.mean(recent[-25:]):.4f}  {elapsed:.0f} s")
         if step % 200 == 0 or step == steps:
             _save(averaged, bundle / "models" / "model.pt")
+    known = facts(
+        "cpu",
+        time.monotonic() - started,
+        command=f"python -m ai train lung --data DATA --steps {steps}",
+        seed=SEED,
+        steps=steps,
+        real_scans=list(TRAINING),
+        phantom_seeds=list(range(SYNTHETIC)),
+    )
+    remember(bundle, "lungs", known)
 
 
 def _sources(data: Path, say: Callable[[str], None]) -> tuple[list[Source], list[float]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import sys
 import tomllib
 from pathlib import Path
@@ -12,6 +13,7 @@ import torch
 from scipy import ndimage
 
 import ai
+from ai.__main__ import main
 from ai.bundle import Bundle
 from ai.contract import Volume
 from ai.evaluate.overlap import agreement
@@ -109,3 +111,31 @@ def test_training_on_the_cpu_repeats_itself() -> None:
     first, second = train(), train()
     assert "step 6/6" in first[0][-1]
     assert all(torch.equal(a, b) for a, b in zip(first[1].values(), second[1].values(), strict=True))
+
+
+def test_the_commands_train_the_same_weights_again_and_the_bundle_remembers_how(tmp_path: Path) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    torch.save(balls(5.0, 6.0), scans / "p000000.pt")
+    copy = shutil.copytree(BUNDLE, tmp_path / "chest_ct", ignore=shutil.ignore_patterns("__pycache__"))
+
+    def train(name: str) -> dict[str, torch.Tensor]:
+        order = ["chest", "train", "--scans", str(scans), "--bundle", str(copy), "--steps", "2"]
+        assert main([*order, "--batch", "1", "--size", "32", "-o", str(tmp_path / name)]) == 0
+        weights: dict[str, torch.Tensor] = torch.load(tmp_path / name / "nodules.pt", weights_only=True)
+        return weights
+
+    first, second = train("first"), train("second")
+    lungs = BUNDLE.parent / "lung_ct" / "models" / "model.pt"
+    pack = ["chest", "pack", "--lungs", str(lungs), "--nodules", str(tmp_path / "second"), "--bundle", str(copy)]
+    assert main(pack) == 0
+
+    assert all(torch.equal(a, b) for a, b in zip(first.values(), second.values(), strict=True))
+    metadata = json.loads((copy / "configs" / "metadata.json").read_text())
+    known = metadata["training"]["nodules"]
+    assert (known["seed"], known["steps"], known["scans"], known["nodules"]) == (Plan(1).seed, 2, ["p000000"], 2)
+    assert known["command"].startswith("python -m ai chest train")
+    assert {"machine", "packages", "seconds", "date", "phantoms_digest"} <= set(known)
+    assert metadata["version"] == json.loads((BUNDLE / "configs" / "metadata.json").read_text())["version"]
+    packed = torch.load(copy / "models" / "model.pt", weights_only=True)
+    assert all(torch.equal(packed[f"nodules.{name}"], weight) for name, weight in second.items())

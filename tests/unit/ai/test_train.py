@@ -121,6 +121,8 @@ def test_the_bundles_card_and_documents_say_what_it_was_trained_on_and_that_it_i
     metadata = json.loads((bundle / "configs" / "metadata.json").read_text())
     assert metadata["network_data_format"]["outputs"]["pred"]["channel_def"]["2"] == "tumour"
     assert "not for clinical use" in metadata["description"]
+    assert metadata["training"]["seed"] == read_record(run).seed
+    assert metadata["training"]["training_cases"] == read_record(run).training_cases
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.load.* is deprecated:DeprecationWarning")

@@ -1,0 +1,37 @@
+#!/bin/sh
+# Trains a model that ships anew, into a copy of its bundle, and judges it. A run that was stopped goes on.
+#
+#   deploy/retrain.sh MODEL DATA OUT [DEVICE]
+#
+# MODEL   lung_ct (12 minutes on 2 CPU cores) or chest_ct (a GPU; drawing the chests takes most of the time)
+# DATA    folder that holds chest_ct/ and ct_other/, the scans that the model cards name
+# OUT     folder for scans, weights, reports and the new bundle, OUT/MODEL
+# DEVICE  cpu, cuda (the default), cuda:1 ...
+#
+# PYTHON, WORKERS (processes that draw), PHANTOMS, INSERTED, STEPS and JUDGED change what their names say.
+set -eu
+[ $# -ge 3 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+model=$1 data=$2 out=$3 device=${4:-cuda}
+python=${PYTHON:-.venv/bin/python}
+bundles=$(dirname "$0")/../ai/bundles
+case $model in lung_ct | chest_ct) ;; *) echo "no such model: $model" >&2; exit 2 ;; esac
+
+mkdir -p "$out"
+[ -d "$out/$model" ] || cp -R "$bundles/$model" "$out/$model"
+
+if [ "$model" = lung_ct ]; then
+    "$python" -m ai train lung --data "$data" --bundle "$out/lung_ct" --steps "${STEPS:-800}"
+    "$python" -m ai evaluate lung --bundle "$out/lung_ct" --data "$data" --seen -o "$out/report"
+    exit
+fi
+
+[ -f "$out/backgrounds.npz" ] || "$python" -m ai chest backgrounds --data "$data" \
+    --cases boost-breast cptac-c3l00189 -o "$out/backgrounds.npz"
+"$python" -m ai chest draw --set train --phantoms "${PHANTOMS:-90}" --backgrounds "$out/backgrounds.npz" \
+    --inserted "${INSERTED:-18}" --workers "${WORKERS:-2}" --device "$device" -o "$out/train"
+[ -f "$out/run/nodules.pt" ] || "$python" -m ai chest train --scans "$out/train" --steps "${STEPS:-2800}" \
+    --device "$device" -o "$out/run"
+"$python" -m ai chest pack --lungs "$bundles/lung_ct/models/model.pt" --nodules "$out/run" --bundle "$out/chest_ct"
+"$python" -m ai evaluate chest --bundle "$out/chest_ct" --data "$data" --phantoms "${JUDGED:-200}" --inserted 50 \
+    --lidc-0314 --device "$device" -o "$out/report"
+"$python" -m ai evaluate robustness --bundle "$out/chest_ct" --phantoms 20 --device "$device" -o "$out/robustness"
