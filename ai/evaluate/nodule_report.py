@@ -71,7 +71,11 @@ def _about(evaluation: Evaluation, summary: Summary) -> str:
     sources = sorted({(r.source, r.licence, r.reference) for r in summary.results})
     known = "; ".join(f"{source} ({licence}), reference: {reference}" for source, licence, reference in sources)
     counted = summary.found[ALL].curve
-    return f"{evaluation.about}. {counted.scans} scans with {counted.nodules} nodules to find. {known}."
+    return f"{evaluation.about}. {_count(counted.scans, 'scan')}, {_count(counted.nodules, 'nodule')} to find. {known}."
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _cards(summary: Summary) -> list[tuple[str, str, str]]:

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from html import escape
 from pathlib import Path
 
+_LONG = 30  # characters from which a cell of a table breaks into lines
 _STYLE = """
 :root { --ink:#1c2430; --soft:#5b6675; --paper:#fbfbfa; --card:#ffffff; --rule:#dfe3e8; --accent:#2563a8;
   --s0:#2563a8; --s1:#c2571a; --s2:#2f8f5b; --s3:#8a4fb0; --s4:#b0284f; --s5:#6b7280; color-scheme: light dark; }
@@ -26,12 +27,18 @@ p { max-width: 46rem; margin: .4rem 0; } .soft { color: var(--soft); }
 .card { background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: .8rem 1rem; }
 .card b { display: block; font-size: 1.55rem; font-weight: 600; font-variant-numeric: tabular-nums; }
 .card span { color: var(--soft); font-size: .85rem; display: block; line-height: 1.35; }
-.wide { overflow-x: auto; }
+.wide { overflow-x: auto; background: linear-gradient(to right, var(--paper) 30%, transparent) left / 3rem 100%,
+  linear-gradient(to left, var(--paper) 30%, transparent) right / 3rem 100%,
+  linear-gradient(to right, var(--rule), transparent) left / .9rem 100%,
+  linear-gradient(to left, var(--rule), transparent) right / .9rem 100%;
+  background-repeat: no-repeat; background-attachment: local, local, scroll, scroll; }
 table { border-collapse: collapse; width: 100%; margin: .6rem 0; font-size: .88rem;
   font-variant-numeric: tabular-nums; }
 th { text-align: left; font-weight: 600; color: var(--soft); }
 th, td { padding: .3rem .6rem .3rem 0; white-space: nowrap; }
+td.long { white-space: normal; min-width: 10rem; }
 thead th { border-bottom: 1px solid var(--rule); } tbody tr + tr td { border-top: 1px solid var(--rule); }
+figure thead th + th { text-align: center; }
 td.shade { text-align: center; background: color-mix(in srgb, var(--accent) calc(var(--share) * 60%), transparent); }
 .charts { display: grid; grid-template-columns: repeat(auto-fit, minmax(19rem, 1fr)); gap: 1rem; }
 figure { margin: 0; background: var(--card); border: 1px solid var(--rule); border-radius: 8px; padding: .8rem; }
@@ -45,6 +52,7 @@ figcaption { font-size: .85rem; color: var(--soft); } figcaption b { color: var(
 .dot.s0,.band.s0{fill:var(--s0)} .dot.s1,.band.s1{fill:var(--s1)} .dot.s2,.band.s2{fill:var(--s2)}
 .dot.s3,.band.s3{fill:var(--s3)} .dot.s4,.band.s4{fill:var(--s4)} .dot.s5,.band.s5{fill:var(--s5)}
 .pictures { display: grid; grid-template-columns: repeat(auto-fill, minmax(11rem, 1fr)); gap: .8rem; }
+.full { display: grid; gap: .8rem; } .charts + figure { margin-top: 1rem; }
 .pictures img, .full img { width: 100%; height: auto; border-radius: 4px; display: block; margin-bottom: .4rem; }
 details { margin: 1rem 0; } summary { cursor: pointer; color: var(--accent); }
 dl { display: grid; grid-template-columns: max-content 1fr; gap: .2rem 1.2rem; font-size: .9rem; }
@@ -82,7 +90,7 @@ class Page:
         """Show the lines of a Markdown table, the same that were printed."""
         head, _, *rows = ([cell.strip() for cell in line.strip("| ").split(" | ")] for line in markdown)
         cells = "".join(f"<th>{escape(cell)}</th>" for cell in head)
-        body = "".join("<tr>" + "".join(f"<td>{escape(cell)}</td>" for cell in row) + "</tr>" for row in rows)
+        body = "".join("<tr>" + "".join(_cell(cell) for cell in row) + "</tr>" for row in rows)
         self.html(f'<div class="wide"><table><thead><tr>{cells}</tr></thead><tbody>{body}</tbody></table></div>')
 
     def charts(self, drawn: Sequence[tuple[str, str]]) -> None:
@@ -135,6 +143,11 @@ class Page:
             f"{escape(self.subtitle)}</p>{''.join(self._parts)}</main></body></html>\n",
             encoding="utf-8",
         )
+
+
+def _cell(text: str) -> str:
+    kind = ' class="long"' if len(text) > _LONG else ""
+    return f"<td{kind}>{escape(text)}</td>"
 
 
 def _inline(png: Path) -> str:

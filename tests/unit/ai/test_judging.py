@@ -151,6 +151,9 @@ def test_the_command_judges_a_bundle_and_writes_a_page_that_needs_no_other_host(
     assert "data:image/png;base64," in page
     assert "made &lt;here&gt;" in page
     assert "judged 1.2.3" in page
+    assert "1 scan, 2 nodules to find" in page
+    assert "one scan: no interval" in page
+    assert "nan" not in re.sub('data:image[^"]*', "", page)
     assert not re.search(r"(src|href)=[\"']?(https?:)?//", page)
     assert not re.search(r"<(script|link|iframe)\b", page)
     assert main([*arguments]) == 1
