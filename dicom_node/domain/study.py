@@ -24,8 +24,10 @@ from dicom_node.domain.geometry import (
     usual_step_mm,
 )
 from dicom_node.domain.header import numbers, texts
+from dicom_node.domain.interleaved import check_numbers
 from dicom_node.domain.projection import examine_images, is_single_image
-from dicom_node.domain.volumes import PASSING, TELLS_APART, Choice, Part, several, split, take, told_apart
+from dicom_node.domain.splitting import split, told_apart
+from dicom_node.domain.volumes import PASSING, TELLS_APART, Choice, Part, several, take
 from dicom_node.errors import GeometryError, MissingSlices
 
 # Read from every instance at receipt and kept in its row: what routing, completeness and geometry ask for.
@@ -190,13 +192,9 @@ def examine(
         _check_identity(slices, set_aside)
         slices, planes = _in_order(slices, facts)
         _check_count(received, expected_count)
-        refusal = _why_no_volume(slices, planes, facts)
-        if refusal is None:
-            parts = [Part((), tuple(slices), None)]
-        elif groups := shared_places(planes):
-            parts, refusal = _split(slices, planes, refusal)
-            facts |= {"volumes": [str(part) for part in parts]} if parts else {}
-            twins = _twins(slices, groups)
+        parts, refusal = _split(slices, planes, _why_no_volume(slices, planes, facts))
+        facts |= {"volumes": [str(part) for part in parts]} if len(parts) > 1 else {}
+        twins = _twins(slices, shared_places(planes))
     except GeometryError as error:
         refusal = str(error)
     return Verdict(_uids(slices), facts, set_aside, refusal, tuple(parts), twins)
@@ -325,6 +323,7 @@ def _check_volume(slices: Sequence[Slice], planes: Sequence[Plane], facts: dict[
     _check_places(planes)
     check_straight(planes, _tilt(slices[0].header))
     facts["slice_spacing_mm"] = round(check_regular(planes), 4)
+    check_numbers(slices)
     unplaced = sum(not texts(s.header, "FrameOfReferenceUID") for s in slices)
     if unplaced:  # a segmentation has to name the frame of reference of its source (PS3.3 A.51)
         raise GeometryError(f"{unplaced} of {count(len(slices), 'slice')} without a FrameOfReferenceUID.")
@@ -348,21 +347,26 @@ def _check_places(planes: Sequence[Plane]) -> None:
         raise GeometryError(f"Several volumes in one series: {told} (up to {most}; the first at {place}){_UNTOLD}")
 
 
-def _split(slices: Sequence[Slice], planes: Sequence[Plane], refusal: str) -> tuple[Sequence[Part], str]:
-    """Split slices that share places into volumes; what to say of it."""
+def _split(slices: Sequence[Slice], planes: Sequence[Plane], refusal: str | None) -> tuple[Sequence[Part], str | None]:
+    """Split slices that share places, or lie between each other, into volumes; what to say of it."""
     plane_of = {plane.uid: plane for plane in planes}
-    place_of = {plane.uid: n for n, group in enumerate(places(planes)) for plane in group}
+    at_mm = dict(zip(plane_of, positions_mm(planes), strict=True))
+    place_mm = {plane.uid: at_mm[group[0].uid] for group in places(planes) for plane in group}
 
     def why(some: Sequence[Slice]) -> str | None:
         ordered = sorted_along_normal([plane_of[one.key] for one in some])
         by_key = {one.key: one for one in some}
         return _why_no_volume([by_key[plane.uid] for plane in ordered], ordered, {})
 
-    parts = split(slices, place_of, why)
+    parts = split(Part((), tuple(slices), refusal), place_mm, why)
+    if len(parts) == 1 and refusal is None:
+        return parts, None
     ours = next((part for part in parts if part.told and part.refusal is None), None)
-    if ours is None:
-        return (), refusal.replace(_UNTOLD, f", {told_apart(slices, place_of, why) or _UNTOLD[2:]}")
-    return parts, f"{several(parts)} [volume] on the model's card takes one, as {ours.to_choose()}."
+    if ours is not None:
+        return parts, f"{several(parts)} [volume] on the model's card takes one, as {ours.to_choose()}."
+    if refusal is not None and _UNTOLD in refusal:
+        refusal = refusal.replace(_UNTOLD, f", {told_apart(slices, place_mm, why) or _UNTOLD[2:]}")
+    return (), refusal
 
 
 def _twins(slices: Sequence[Slice], groups: Sequence[Sequence[Plane]]) -> tuple[tuple[str, ...], ...]:

@@ -8,9 +8,8 @@ volume that it takes, or the series is refused.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dicom_node.domain.geometry import count
@@ -44,9 +43,7 @@ TELLS_APART = (
 )
 FIRST, LAST, NONE = "first", "last", "none"
 PASSING = ("AcquisitionTime", "ContentTime", "InstanceNumber")  # differ from slice to slice in any case
-_RANKED = ("TriggerTime", *PASSING)
-_DEEPEST = 4
-_MOST_TRIED = 200  # ways to split: a hostile series has no end of them
+RANKED = ("TriggerTime", *PASSING)
 _MOST_TOLD, _LONGEST_TOLD = 6, 64
 _NUMBER, _MOST_OFF = 1e-3, 0.05  # of the value, and at most: an echo time of 4.598 ms is the one of 4.6
 
@@ -93,107 +90,20 @@ class Part:
         return value if _is_number(value) else f"'{value}'"
 
 
-def split(slices: Sequence[Slice], place_of: Mapping[str, int], why: Why) -> list[Part]:
-    """Split slices into volumes, as far as their headers tell them apart.
-
-    Parameters
-    ----------
-    place_of : mapping of str to int
-        Which place each slice lies at, by its key; slices at one place have the same number.
-    why : callable
-        Says why slices are no volume; None when they are one.
-
-    Returns
-    -------
-    list of Part
-        One part when nothing tells volumes apart. Otherwise the split that leaves most slices in volumes, in the order
-        of their values; some of its parts may be none.
-    """
-    return _Splitter(place_of, why).parts(slices)
-
-
-def told_apart(slices: Sequence[Slice], place_of: Mapping[str, int], why: Why) -> str:
-    """Say what tells slices at one place apart although none of the parts is a volume; empty where nothing does."""
-    way = _Splitter(place_of, why).told_apart(slices)
-    if way is None:
-        return ""
-    values = _few([value for value, _ in way.groups])
-    return (
-        f"told apart by {way.keyword} ({values}), and none of them is a volume, as the first: {why(way.groups[0][1])}"
-    )
-
-
-class _Splitter:
-    def __init__(self, place_of: Mapping[str, int], why: Why) -> None:
-        self._place_of, self._why = place_of, why
-        self._tried = 0
-
-    def parts(self, slices: Sequence[Slice], of: Part | None = None) -> list[Part]:
-        """Split some slices, which belong together by what `of` tells."""
-        whole = Part(of.told if of else (), tuple(slices), self._why(slices), of.passing if of else frozenset())
-        best = [whole]
-        if whole.refusal is None or len(whole.told) == _DEEPEST or self._are_apart(slices):
-            return best
-        for way in self._ways(slices):
-            self._tried += 1
-            if self._tried > _MOST_TRIED:
-                break
-            parts = [one for value, some in way.groups for one in self.parts(some, way.told(whole, value))]
-            if all(one.refusal is None for one in parts):
-                return parts
-            best = max(best, parts, key=_in_volumes)
-        return best
-
-    def told_apart(self, slices: Sequence[Slice]) -> _Way | None:
-        """The first way that leaves no two slices at one place together."""
-        ways = (way for way in self._ways(slices) if all(self._are_apart(some) for _, some in way.groups))
-        return next(ways, None)
-
-    def _are_apart(self, slices: Sequence[Slice]) -> bool:
-        return len({self._place_of[one.key] for one in slices}) == len(slices)
-
-    def _ways(self, slices: Sequence[Slice]) -> Iterator[_Way]:
-        for keyword in TELLS_APART:
-            groups: dict[str, list[Slice]] = {}
-            for one in slices if keyword not in PASSING else ():
-                groups.setdefault(value_of(one, keyword), []).append(one)
-            if len(groups) > 1 and self._tells(groups.values()):
-                yield _Way(keyword, sorted(groups.items(), key=_by_number))
-            if keyword in _RANKED and (ranks := self._ranked(slices, keyword)):
-                yield _Way(keyword, ranks, passes=True)
-
-    def _tells(self, groups: Iterable[Sequence[Slice]]) -> bool:
-        """Whether slices of one place are in different groups."""
-        places = [{self._place_of[one.key] for one in group} for group in groups]
-        return sum(map(len, places)) > len(set().union(*places))
-
-    def _ranked(self, slices: Sequence[Slice], keyword: str) -> list[tuple[str, list[Slice]]]:
-        """The first at each place, the second, ...: where all places have as many, and one lot ends before the next."""
-        at: dict[int, list[tuple[float, Slice]]] = {}
-        for one in slices:
-            if not (number := numbers(one.header, keyword, 1)):
-                return []
-            at.setdefault(self._place_of[one.key], []).append((number[0], one))
-        if len({len(some) for some in at.values()}) != 1:
-            return []
-        lots = list(zip(*(sorted(some, key=lambda one: one[0]) for some in at.values()), strict=True))
-        ends = [(min(number for number, _ in lot), max(number for number, _ in lot)) for lot in lots]
-        if any(last >= first for (_, last), (first, _) in pairwise(ends)):
-            return []
-        return [(_range(*end), [one for _, one in lot]) for end, lot in zip(ends, lots, strict=True)]
-
-
 @dataclass(frozen=True, slots=True)
-class _Way:
-    """A way to split slices: by the values of one attribute, or by ranges of them."""
+class Way:
+    """A way to split slices: by the values of one attribute, or by ranges of them where they pass."""
 
     keyword: str
     groups: list[tuple[str, list[Slice]]]
     passes: bool = False
 
-    def told(self, whole: Part, value: str) -> Part:
+    def parts(self, whole: Part, why: Why) -> list[Part]:
+        """Split some slices, which belong together by what they tell, into parts that tell more."""
         passing = whole.passing | ({self.keyword} if self.passes else set())
-        return replace(whole, told=(*whole.told, (self.keyword, value)), passing=passing)
+        return [
+            Part((*whole.told, (self.keyword, value)), tuple(some), why(some), passing) for value, some in self.groups
+        ]
 
 
 def take(parts: Sequence[Part], choice: Choice) -> Part | str:
@@ -213,7 +123,7 @@ def take(parts: Sequence[Part], choice: Choice) -> Part | str:
         found = _at_an_end(left, keyword, wanted) if wanted in (FIRST, LAST) else _with_value(left, keyword, wanted)
         if not found:
             there = list(dict.fromkeys(value_of(one, keyword) for part in left for one in part.slices))
-            return f"No volume with {keyword} {_plain(wanted)}: the series has {_few(there)}."
+            return f"No volume with {keyword} {_plain(wanted)}: the series has {few(there)}."
         left = found
     if len(left) > 1:
         return f"{several(left)} What [volume] on the model's card says does not tell them apart."
@@ -222,7 +132,7 @@ def take(parts: Sequence[Part], choice: Choice) -> Part | str:
 
 def several(parts: Sequence[Part]) -> str:
     """Say which volumes there are: a sentence."""
-    return f"Several volumes in one series: {_few(map(str, parts), '; ')}."
+    return f"Several volumes in one series: {few(map(str, parts), '; ')}."
 
 
 def _at_an_end(parts: list[Part], keyword: str, end: Wanted) -> list[Part]:
@@ -272,22 +182,21 @@ def _is_number(text: str) -> bool:
         return False
 
 
-def _by_number(item: tuple[str, list[Slice]]) -> tuple[float, str]:
+def by_number(item: tuple[str, list[Slice]]) -> tuple[float, str]:
+    """Sort groups by their value: none first, then numbers, then texts."""
     value = item[0]
     if _is_number(value):
         return float(value), ""
     return -math.inf if value == NONE else math.inf, value
 
 
-def _range(low: float, high: float) -> str:
+def range_of(low: float, high: float) -> str:
+    """Write a range as a person reads it."""
     return f"{low:.10g}" if low == high else f"{low:.10g} to {high:.10g}"
 
 
-def _in_volumes(parts: Sequence[Part]) -> int:
-    return sum(len(part.slices) for part in parts if part.refusal is None)
-
-
-def _few(values: Iterable[str], between: str = ", ") -> str:
+def few(values: Iterable[str], between: str = ", ") -> str:
+    """Write the first of many."""
     every = list(values)
     more = f"{between}and {len(every) - _MOST_TOLD} more" if len(every) > _MOST_TOLD else ""
     return f"{between.join(value[: 4 * _LONGEST_TOLD] for value in every[:_MOST_TOLD])}{more}"

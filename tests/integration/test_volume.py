@@ -21,7 +21,9 @@ from pydicom.uid import (
 )
 
 from dicom_node.domain.job import JobInstance
+from dicom_node.domain.study import chosen
 from dicom_node.errors import GeometryError, SpoolError
+from dicom_node.examination import examine_stored
 from dicom_node.spool import Spool
 from dicom_node.volume import Volume, load_volume
 from tests.ct import small_ct
@@ -190,6 +192,23 @@ def test_slices_in_another_order_than_assembly_found_are_refused(spool: Spool, t
     stranger: JobInstance = replace(instances[0], sop_instance_uid="1.2.3")
     with pytest.raises(GeometryError, match="in another order"):
         load_volume(spool, [stranger, *instances[1:]])
+
+
+def test_of_two_interleaved_acquisitions_none_is_read_but_the_chosen_one(spool: Spool, tmp_path: Path) -> None:
+    def in_turns(number: int, ds: Dataset) -> Dataset:
+        ds.AcquisitionNumber = 1 + number % 2
+        return ds
+
+    paths = small_ct(tmp_path / "ct", slices=12, rows=8, columns=8, change=in_turns)
+    stored = spool_files(spool, paths)
+    with pytest.raises(GeometryError, match=r"AcquisitionNumber 1 .6 slices.; AcquisitionNumber 2 .6 slices."):
+        load_volume(spool, stored)
+    choice = {"AcquisitionNumber": 2.0}
+    by_uid = {one.sop_instance_uid: one for one in stored}
+    second = [by_uid[uid] for uid in chosen(examine_stored(stored, spool.path), choice).slices]
+    volume = load_volume(spool, second, choice)
+    assert volume.spacing_mm == pytest.approx((5.0, 1.5, 1.5))
+    assert np.array_equal(volume.array, np.stack([dcmread(path).pixel_array for path in paths[1::2]]) - 1024.0)
 
 
 def test_a_missing_slice_is_found_again_from_the_files(spool: Spool, tmp_path: Path) -> None:
