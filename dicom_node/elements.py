@@ -7,9 +7,9 @@ the file with pydicom, which knows what to do about it or what to say.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
-from functools import cache
+from functools import lru_cache
 
 from pydicom import Dataset
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -45,19 +45,15 @@ class Elements:
     pixels_at: int
     pixels_length: int | None
 
-    def header(self, tags: Mapping[int, BaseTag]) -> Dataset:
-        """Give some of them as a data set, to be read when they are asked for.
-
-        Parameters
-        ----------
-        tags : mapping of int to BaseTag
-            Which: a tag made once serves all slices.
-        """
-        chosen = ((tags[number], value) for number, value in self.values.items() if number in tags)
-        return Dataset({tag: RawDataElement(tag, _vr(tag), len(value), value, 0, True, True) for tag, value in chosen})
+    def header(self, tags: Set[int]) -> Dataset:
+        """Give some of them as a data set, to be read when they are asked for."""
+        return Dataset(dict([_raw(number, value) for number, value in self.values.items() if number in tags]))
 
 
-_vr = cache(dictionary_VR)
+@lru_cache(1024)  # most are the same in all slices
+def _raw(number: int, value: bytes) -> tuple[BaseTag, RawDataElement]:
+    tag = BaseTag(number)
+    return tag, RawDataElement(tag, dictionary_VR(tag), len(value), value, 0, True, True)
 
 
 def tags_of(keywords: Iterable[str]) -> dict[str, int]:

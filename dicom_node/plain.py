@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
-from pydicom.tag import BaseTag
 from pydicom.uid import ExplicitVRLittleEndian
 
 from dicom_node.codestream import check_size
@@ -30,8 +30,8 @@ _SIZES = ("Rows", "Columns", "BitsAllocated", "BitsStored", "HighBit", "SamplesP
 _NOT_PLAIN = ("ModalityLUTSequence", "MeasurementUnitsCodeSequence", "NumberOfFrames")
 _TAG = tags_of({*_KEPT, *_SIZES, *_NOT_PLAIN})
 _WANTED = representations_of(_TAG.values())
-_READ = {_TAG[keyword]: BaseTag(_TAG[keyword]) for keyword in _KEPT}
-_RESCALING = tuple(_TAG[keyword] for keyword in RESCALING)
+_PLACED_TAGS, _RESCALING_TAGS, _SIZE_TAGS = ([_TAG[one] for one in some] for some in (_PLACED, RESCALING, _SIZES))
+_KEPT_TAGS, _NOT_PLAIN_TAGS = (frozenset(_TAG[one] for one in some) for some in (_KEPT, _NOT_PLAIN))
 _ITEM, _SEQUENCE_END = b"\xfe\xff\x00\xe0", b"\xfe\xff\xdd\xe0"
 
 Rescale = Callable[[Dataset, str], tuple[float, float]]
@@ -85,36 +85,46 @@ class PlainReader:
         if not explicit and syntax not in NATIVE:
             return None
         found = find_elements(data, start, _WANTED, explicit=explicit)
-        if found is None or not found.values.keys().isdisjoint(_TAG[keyword] for keyword in _NOT_PLAIN):
+        if found is None or not _NOT_PLAIN_TAGS.isdisjoint(found.values):
             return None
-        sizes = _sizes(found)
-        if sizes is None or (sizes["Rows"], sizes["Columns"]) != place.shape or not _is_16_bit(sizes):
+        sizes = _sizes(tuple(map(found.values.get, _SIZE_TAGS)))
+        if sizes is None or sizes.shape != place.shape:
             return None
         stored = _stored(data, found, syntax, place.shape)
         if stored is None or stored.shape != place.shape:
             return None
-        header = found.header(_READ)
+        header = found.header(_KEPT_TAGS)
         slope, intercept = self._scale(found, header, str(row["SOPInstanceUID"]))
-        rescale_into(place, with_sign(stored, sizes["BitsStored"], sizes["PixelRepresentation"]), slope, intercept)
-        return PlainSlice(header, _kept(found, row))
+        rescale_into(place, with_sign(stored, sizes.bits, sizes.representation), slope, intercept)
+        own = {
+            keyword: _read(found.values.get(tag), keyword) for keyword, tag in zip(_PLACED, _PLACED_TAGS, strict=True)
+        }
+        return PlainSlice(header, {**row, **own})
 
     def _scale(self, found: Elements, header: Dataset, name: str) -> tuple[float, float]:
-        said = tuple(found.values.get(tag) for tag in _RESCALING)
+        said = tuple(map(found.values.get, _RESCALING_TAGS))
         if said not in self._known:
             self._known[said] = self._rescale(header, name)
         return self._known[said]
 
 
-def _sizes(found: Elements) -> dict[str, int] | None:
-    values = {keyword: found.values.get(_TAG[keyword], b"") for keyword in _SIZES}
-    if any(len(value) != 2 for value in values.values()):
+class _Sizes(NamedTuple):
+    shape: tuple[int, int]
+    bits: int
+    representation: int
+
+
+@lru_cache
+def _sizes(values: tuple[bytes | None, ...]) -> _Sizes | None:
+    """Read the attributes named in `_SIZES`; None unless they are all there, and of 16 bits for each pixel."""
+    if any(value is None or len(value) != 2 for value in values):
         return None
-    return {keyword: int.from_bytes(value, "little") for keyword, value in values.items()}
-
-
-def _is_16_bit(sizes: Mapping[str, int]) -> bool:
-    kind = (sizes["BitsAllocated"], sizes["SamplesPerPixel"], sizes["HighBit"] - sizes["BitsStored"])
-    return kind == (16, 1, -1) and 0 < sizes["BitsStored"] <= 16 and sizes["PixelRepresentation"] in (0, 1)
+    rows, columns, allocated, bits, high, samples, representation = (
+        int.from_bytes(value or b"", "little") for value in values
+    )
+    if (allocated, samples, high - bits) != (16, 1, -1) or not 0 < bits <= 16 or representation not in (0, 1):
+        return None
+    return _Sizes((rows, columns), bits, representation)
 
 
 def _stored(data: bytes, found: Elements, syntax: str, shape: tuple[int, ...]) -> NDArray[Any] | None:
@@ -145,11 +155,7 @@ def _code_stream(data: bytes, position: int) -> bytes | None:
     return fragments[1] if len(fragments) == 2 else b"".join(fragments[1:])
 
 
-def _kept(found: Elements, row: Mapping[str, Any]) -> dict[str, Any]:
-    own = {keyword: _read(found.values.get(_TAG[keyword]), keyword) for keyword in _PLACED}
-    return {**row, **own}
-
-
+@lru_cache(1024)  # most are the same in all slices
 def _read(value: bytes | None, keyword: str) -> Any:
     if not value:
         return None

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from dicom_node.domain.geometry import count
 from dicom_node.errors import GeometryError
 
 # What is asked of a header, by keyword.
 RESCALING = ("Modality", "RescaleSlope", "RescaleIntercept", "RescaleType")
+_SCALE = {"RescaleSlope": 0x00281053, "RescaleIntercept": 0x00281052}
+_EMPTY = (None, b"", "")
 _HOUNSFIELD = ("", "HU", "US")  # Rescale Type (0028,1054) of CT values; US is "unspecified"
 _HOUNSFIELD_UNITS = ("", "[hnsf'U]", "HU", "{HU}")  # of a Real World Value Mapping; the first is none
 
@@ -47,6 +51,22 @@ def rescale_of(ds: Dataset, name: str) -> tuple[float, float]:
         told = f"Rescale Slope {slope:g} and Intercept {intercept:g}"
         raise GeometryError(f"Instance {name} has {told}, which cannot be.")
     return slope, intercept
+
+
+def check_scales(headers: Sequence[Dataset]) -> None:
+    """Refuse a volume of which some slices are rescaled and others are not: one of the two is a mistake.
+
+    Raises
+    ------
+    GeometryError
+        With the attribute, and in how many slices it is missing.
+    """
+    for keyword, tag in _SCALE.items():
+        without = sum(tag not in ds or ds.get_item(tag).value in _EMPTY for ds in headers)
+        if 0 < without < len(headers):
+            raise GeometryError(
+                f"{without} of {count(len(headers), 'slice')} without {keyword}, which the others have."
+            )
 
 
 def rescale_into(place: NDArray[np.float32], stored: NDArray[Any], slope: float, intercept: float) -> None:

@@ -12,7 +12,6 @@ import struct
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from io import BytesIO
 from types import MappingProxyType
 from typing import Any
@@ -28,15 +27,16 @@ from dicom_node.domain.job import JobInstance
 from dicom_node.domain.study import Slice, chosen, examine, is_multi_frame, planes_of
 from dicom_node.domain.volumes import Choice
 from dicom_node.errors import GeometryError, SpoolError
-from dicom_node.multiframe import frames_of, header_of
+from dicom_node.multiframe import frames_of, slices_of_frames
 from dicom_node.pixels import StoredImage
 from dicom_node.plain import PlainReader
-from dicom_node.rescale import rescale_into, rescale_of
+from dicom_node.rescale import check_scales, rescale_into, rescale_of
 from dicom_node.spool import Spool
 from dicom_node.store.header import read_header
 
 MOST_VOXELS = 2**30  # 4 GiB as they are held: a thousand slices of 1024 x 1024
 _THREADS = 4
+_RUN = 8  # slices that one thread takes at once: two threads that write to one large page of memory wait for each other
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -90,14 +90,19 @@ def load_volume(
     """
     array = _room(instances)
     reader = PlainReader(rescale_of) if plain and array is not None else None
+    # Where each slice has its place already, pixels go there while they are in the cache.
+    places = [None] * len(instances) if array is None else array
+    readers = [None, *[reader] * (len(instances) - 1)]  # of the first the whole header is kept
+    each = max(1, min(_RUN, len(instances) // (4 * _THREADS)))
+
+    def read(start: int) -> list[_Image]:
+        some = (instances[start : start + each], places[start : start + each], readers[start : start + each])
+        return [image for one in zip(*some, strict=True) for image in _read(spool, *one)]
+
     with ThreadPoolExecutor(min(_THREADS, os.cpu_count() or 1)) as threads:
-        if array is not None:  # each slice has its place already: pixels go there while they are in the cache
-            fast = [None, *[reader] * (len(instances) - 1)]  # of the first the whole header is kept
-            read = threads.map(partial(_read, spool), instances, array, fast)
-            images, grid = _prove([image for some in read for image in some], instances, choice)
-        else:
-            read = threads.map(partial(_read, spool), instances)
-            images, grid = _prove([image for some in read for image in some], instances, choice)
+        runs = threads.map(read, range(0, len(instances), each))
+        images, grid = _prove([image for run in runs for image in run], instances, choice)
+        if array is None:
             array = np.empty(_shape(len(images), int(images[0].header.Rows), int(images[0].header.Columns)), np.float32)
             list(threads.map(_fill, array, images))
     return Volume(array, grid, tuple(image.header for image in images))
@@ -113,24 +118,11 @@ def _room(instances: Sequence[JobInstance]) -> NDArray[np.float32] | None:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Image:
-    """One slice: its header, what examination asks of it, and where its pixels are, unless they are in place already.
-
-    `number` counts the frames of an object from 1; 0 is a single slice.
-    """
+    """One slice: its header, what examination sees of it, and where its pixels are unless they are in place."""
 
     header: Dataset
-    kept: Mapping[str, Any]
+    slice: Slice
     stored: StoredImage | None = None
-    number: int = 0
-
-    @property
-    def name(self) -> str:
-        frame = f" frame {self.number}" if self.number else ""
-        return f"{self.header.get('SOPInstanceUID')}{frame}"
-
-    @property
-    def slice(self) -> Slice:
-        return Slice(str(self.header.get("SOPInstanceUID", "")), self.kept, self.number)
 
 
 def read_instance(spool: Spool, instance: JobInstance) -> Dataset:
@@ -153,8 +145,8 @@ def read_instance(spool: Spool, instance: JobInstance) -> Dataset:
 def _read(
     spool: Spool,
     instance: JobInstance,
-    place: NDArray[np.float32] | None = None,
-    reader: PlainReader | None = None,
+    place: NDArray[np.float32] | None,
+    reader: PlainReader | None,
 ) -> list[_Image]:
     """Read the slices of one file; of a single one the pixels, too, into their place."""
     data = read_bytes(spool, instance)
@@ -162,7 +154,7 @@ def _read(
     if reader is not None and place is not None:
         found = reader.read(data, start, instance.transfer_syntax_uid, instance.header, place)
         if found is not None:
-            return [_Image(found.header, found.kept)]
+            return [_Image(found.header, _slice(found.kept))]
     try:
         stored = StoredImage.of(data)
         kept = read_header(_InMemory(data, start), instance.transfer_syntax_uid)
@@ -172,11 +164,15 @@ def _read(
     except Exception as error:  # whatever parsers say of broken bytes, they will not get better
         raise GeometryError(f"Instance {instance.sop_instance_uid} cannot be parsed: {_short(error)}") from error
     if frames:
-        return [_Image(one, header_of(one), stored, number) for number, one in enumerate(frames, start=1)]
-    single = _Image(stored.header, kept, stored)
+        return [_Image(one, seen, stored) for one, seen in zip(frames, slices_of_frames(frames), strict=True)]
+    single = _Image(stored.header, _slice(kept), stored)
     if place is not None:
         _fill(place, single)
     return [single]
+
+
+def _slice(kept: Mapping[str, Any]) -> Slice:
+    return Slice(str(kept.get("SOPInstanceUID", "")), kept)
 
 
 @dataclass(frozen=True, slots=True)
@@ -225,7 +221,11 @@ def _prove(
         raise GeometryError("The files hold the slices in another order than they had when the series was closed.")
     (volume,) = verdict.parts
     by_key = {one.key: image for one, image in zip(slices, images, strict=True)}
-    return [by_key[one.key] for one in volume.slices], np.array(affine(planes_of(volume.slices)), np.float64)
+    first, last = planes_of([volume.slices[0], volume.slices[-1]])
+    grid = np.array(affine(first, last, len(volume.slices)), np.float64)
+    ordered = [by_key[one.key] for one in volume.slices]
+    check_scales([image.header for image in ordered])
+    return ordered, grid
 
 
 def _shape(*shape: int) -> tuple[int, ...]:
@@ -239,16 +239,17 @@ def _shape(*shape: int) -> tuple[int, ...]:
 def _fill(place: NDArray[np.float32], image: _Image) -> None:
     """Decode one slice, rescale it into its place, and let go of its pixels."""
     assert image.stored is not None
-    slope, intercept = rescale_of(image.header, image.name)
+    name, frame = image.slice.key, image.slice.frame
+    slope, intercept = rescale_of(image.header, name)
     try:
-        stored = image.stored.stored_values(max(image.number - 1, 0))
+        stored = image.stored.stored_values(max(frame - 1, 0))
     except Exception as error:  # codecs throw everything at broken or unknown bytes; all of it is a refusal
-        raise GeometryError(f"The pixels of instance {image.name} cannot be decoded: {_short(error)}") from error
+        raise GeometryError(f"The pixels of instance {name} cannot be decoded: {_short(error)}") from error
     if stored.shape != place.shape:
         told = f"have shape {stored.shape}, its header says {place.shape}"
-        raise GeometryError(f"The pixels of instance {image.name} {told}.")
+        raise GeometryError(f"The pixels of instance {name} {told}.")
     rescale_into(place, stored, slope, intercept)
-    if not image.number:
+    if not frame:
         image.stored.release()
 
 

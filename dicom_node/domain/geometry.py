@@ -205,13 +205,12 @@ def check_regular(ordered: Sequence[Plane]) -> float:
     return spacing
 
 
-def affine(ordered: Sequence[Plane]) -> list[list[float]]:
+def affine(first: Plane, last: Plane, slices: int) -> list[list[float]]:
     """4 x 4 matrix from (slice, row, column, 1) to LPS in mm, at the voxel's centre (PS3.3 C.7.6.2.1.1).
 
-    Exact at the first and at the last slice; the others lie within the tolerances of this module.
+    Exact at the first and at the last of so many slices; the others lie within the tolerances of this module.
     """
-    first, last = ordered[0], ordered[-1]
-    step = _times(_minus(last.position, first.position), 1 / (len(ordered) - 1))
+    step = _times(_minus(last.position, first.position), 1 / (slices - 1))
     down = _times(first.orientation[3:], first.spacing_mm[0])
     right = _times(first.orientation[:3], first.spacing_mm[1])
     return [[*(float(v) for v in row)] for row in zip(step, down, right, first.position, strict=True)] + [

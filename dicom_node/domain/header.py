@@ -16,6 +16,9 @@ def texts(header: Mapping[str, Any], keyword: str) -> tuple[str, ...]:
     value = header.get(keyword)
     if value is None:
         return ()
+    if isinstance(value, str) and "\\" not in value:  # as most are
+        value = value.strip(" \0")
+        return (value,) if value else ()
     values = value if isinstance(value, (list, tuple)) else str(value).split("\\")
     trimmed = tuple([str(v).strip(" \0") for v in values if v is not None])
     return trimmed if any(trimmed) else ()

@@ -42,13 +42,16 @@ def ways_between(whole: Part, place_mm: Mapping[str, float]) -> Iterator[Way]:
         return
     in_turns = whole.refusal is None and _may_be_in_turns(slices, place_mm)
     for keyword in TELLS_APART:
+        first = slices[0].header.get(keyword)
+        if all(one.header.get(keyword) == first for one in slices):  # as most attributes are
+            continue
         if in_turns and keyword in _OF_AN_ACQUISITION:
             continue
         groups = _by_value(slices, keyword)
         if _could_be_volumes(list(groups.values())):
             yield Way(keyword, sorted(groups.items(), key=by_number), passes=keyword in PASSING)
         for down in (False, True) if keyword in RANKED else ():
-            sweeps = _sweeps(slices if not down else slices[::-1], keyword, place_mm)
+            sweeps = _sweeps(slices[::-1] if down else slices, keyword, place_mm)
             if _could_be_volumes([some for _, some in sweeps]):
                 yield Way(keyword, sweeps, passes=True)
 
@@ -101,9 +104,6 @@ def _may_be_in_turns(ordered: Sequence[Slice], place_mm: Mapping[str, float]) ->
 
 
 def _by_value(slices: Sequence[Slice], keyword: str) -> dict[str, list[Slice]]:
-    first = slices[0].header.get(keyword)
-    if all(one.header.get(keyword) == first for one in slices):  # as nearly always
-        return {}
     groups: dict[str, list[Slice]] = {}
     for one in slices:
         groups.setdefault(value_of(one, keyword), []).append(one)

@@ -230,8 +230,13 @@ def _uids(slices: Sequence[Slice]) -> tuple[str, ...]:
 
 def holds_single_images(headers: Iterable[Mapping[str, Any]]) -> bool:
     """Whether the images of a series are no slices, but stand each alone: radiographs, photographs."""
-    kinds = [is_single_image(header) or (False if not _no_slice(header) else None) for header in headers]
-    return True in kinds and False not in kinds
+    found = False
+    for header in headers:
+        if is_single_image(header):
+            found = True
+        elif not _no_slice(header):
+            return False
+    return found
 
 
 def planes_of(slices: Sequence[Slice]) -> list[Plane]:
@@ -324,6 +329,7 @@ def _check_volume(slices: Sequence[Slice], planes: Sequence[Plane], facts: dict[
     check_straight(planes, _tilt(slices[0].header))
     facts["slice_spacing_mm"] = round(check_regular(planes), 4)
     check_numbers(slices)
+    _check_brightness(slices)
     unplaced = sum(not texts(s.header, "FrameOfReferenceUID") for s in slices)
     if unplaced:  # a segmentation has to name the frame of reference of its source (PS3.3 A.51)
         raise GeometryError(f"{unplaced} of {count(len(slices), 'slice')} without a FrameOfReferenceUID.")
@@ -337,6 +343,14 @@ def _check_frames(slices: Sequence[Slice], facts: dict[str, Any]) -> None:
     elif len(frames) > 1:
         told = f"{count(len(slices), 'slice')} in {len(frames)} frames of reference"
         raise GeometryError(f"{told}, by FrameOfReferenceUID.")
+
+
+def _check_brightness(slices: Sequence[Slice]) -> None:
+    """Refuse MR whose lowest value is white: only with a unit does a value say what it is, however it is shown."""
+    inverted = sum(texts(s.header, "PhotometricInterpretation") == ("MONOCHROME1",) for s in slices)
+    if inverted and texts(slices[0].header, "Modality") == ("MR",):
+        told = f"{inverted} of {count(len(slices), 'slice')} of MR are inverted"
+        raise GeometryError(f"{told} (MONOCHROME1): their lowest value is white.")
 
 
 def _check_places(planes: Sequence[Plane]) -> None:
@@ -382,10 +396,10 @@ def _twins(slices: Sequence[Slice], groups: Sequence[Sequence[Plane]]) -> tuple[
 
 def is_multi_frame(header: Mapping[str, Any]) -> bool:
     """Whether an instance holds slices as frames, by its SOP class or by their number."""
-    if _no_slice(header) or is_single_image(header):
-        return False
     frames = numbers(header, "NumberOfFrames", 1)
-    return any(map(_MULTI_FRAME.fullmatch, texts(header, "SOPClassUID"))) or bool(frames and frames[0] > 1)
+    if not (frames and frames[0] > 1) and not any(map(_MULTI_FRAME.fullmatch, texts(header, "SOPClassUID"))):
+        return False
+    return not _no_slice(header) and not is_single_image(header)
 
 
 def _tilt(header: Mapping[str, Any]) -> float | None:

@@ -77,9 +77,14 @@ def sequences(number: int, ds: Dataset) -> Dataset:
     return ds
 
 
+def signs_in_turns(number: int, ds: Dataset) -> Dataset:
+    return signed_12_bits(number, ds) if number % 2 else ds
+
+
 CHANGES: dict[str, Change] = {
     "plain": lambda number, ds: ds,
     "signed": signed_12_bits,
+    "signs in turns": signs_in_turns,
     "scaled": scales_of_their_own,
     "sequences": sequences,
 }
@@ -107,6 +112,25 @@ def test_both_ways_and_two_other_readers_give_the_same(tmp_path: Path, syntax: s
         for element in short:
             assert element == whole[element.tag]
             assert element.VR == whole[element.tag].VR
+
+
+def test_slices_in_several_transfer_syntaxes_are_one_volume(tmp_path: Path) -> None:
+    paths = small_ct(tmp_path / "ct", slices=2 * len(ENCODERS) + 2, rows=20, columns=28, change=signs_in_turns)
+    expected = by_pydicom(paths)
+    for path, (program, *options) in zip(paths, [*ENCODERS.values()] * 2, strict=False):
+        dcmtk(program, *options, str(path), str(path))
+    fast, slow = both_ways(tmp_path, paths)
+    assert len({header.file_meta.TransferSyntaxUID for header in slow.datasets}) == len(ENCODERS) + 1
+    assert np.array_equal(fast.array, slow.array)
+    assert np.array_equal(fast.array, expected)
+
+
+def test_hounsfield_units_are_the_same_however_they_are_shown(tmp_path: Path) -> None:
+    change = with_attributes(PhotometricInterpretation="MONOCHROME1")
+    paths = small_ct(tmp_path / "ct", slices=4, rows=8, columns=8, change=change)
+    fast, slow = both_ways(tmp_path, paths)
+    assert np.array_equal(fast.array, slow.array)
+    assert np.array_equal(fast.array, by_pydicom(paths)), "SimpleITK turns them over, which PS3.3 C.11.1 does not say"
 
 
 def by_pydicom(paths: Sequence[Path]) -> NDArray[np.float32]:

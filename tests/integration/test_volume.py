@@ -172,6 +172,26 @@ def test_a_series_that_cannot_be_used_is_refused_with_its_reason(
     assert not caught.value.retry
 
 
+@pytest.mark.parametrize("keyword", ["RescaleSlope", "RescaleIntercept"])
+@pytest.mark.parametrize("value", [None, ""])
+def test_slices_of_mr_are_all_rescaled_or_none(spool: Spool, tmp_path: Path, keyword: str, value: str | None) -> None:
+    def change(k: int, ds: Dataset) -> Dataset:
+        ds.Modality, ds.RescaleSlope, ds.RescaleIntercept = "MR", "2.5", "3"
+        if k == 2:
+            setattr(ds, keyword, value)
+        elif k == 9:
+            del ds.RescaleSlope, ds.RescaleIntercept
+        return ds
+
+    def none(k: int, ds: Dataset) -> Dataset:
+        return change(9, ds)
+
+    with pytest.raises(GeometryError, match=f"1 of 5 slices without {keyword}, which the others have"):
+        load(spool, small_ct(tmp_path / "ct", slices=5, rows=8, columns=8, change=change))
+    stored = small_ct(tmp_path / "none", slices=5, rows=8, columns=8, change=none)
+    assert np.array_equal(load(spool, stored).array, np.stack([dcmread(path).pixel_array for path in stored]))
+
+
 @pytest.mark.parametrize("syntax", [JPEGLSLossless, RLELossless])
 def test_a_broken_code_stream_is_refused_and_names_the_instance(spool: Spool, tmp_path: Path, syntax: str) -> None:
     paths = small_ct(tmp_path / "ct", slices=4)

@@ -33,7 +33,7 @@ def test_each_attribute_tells_interleaved_volumes_apart_and_chooses_one(keyword:
     assert "Several volumes in one series" in str(verdict.refusal)
     names = {keyword: dict(verdict.parts[0].told)[keyword]}
     wanted = names if not names[keyword].replace(".", "").isdigit() else {keyword: float(names[keyword])}
-    taken = chosen(verdict, wanted)  # type: ignore[arg-type]
+    taken = chosen(verdict, wanted)
     assert taken.refusal is None
     assert numbers_of(taken) in (FIRST, SECOND)
     assert taken.facts["slice_spacing_mm"] == 2

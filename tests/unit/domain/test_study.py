@@ -87,6 +87,13 @@ def test_a_localizer_and_a_secondary_capture_are_set_aside_with_the_reason() -> 
         ({"Rows": "256"}, "2 sizes in one series: 19 slices with 512 x 512 pixels, 1 slice with 256 x 512 pixels."),
         ({"PixelSpacing": ["0.8", "0.8"]}, "2 pixel spacings in one series: 19 slices with 0.7\\0.7 mm, 1 slice with"),
         ({"ImageOrientationPatient": [str(v) for v in CORONAL]}, "2 orientations in one series: "),
+        ({"ImageOrientationPatient": ["-1", "0", "0", "0", "-1", "0"]}, "2 orientations in one series: "),
+        ({"ImageOrientationPatient": ["1", "0.002", "0", "-0.002", "1", "0"]}, "2 orientations in one series: "),
+        (
+            {"PixelSpacing": ["0.7", "0.7002"]},
+            "2 pixel spacings in one series: 19 slices with 0.7\\0.7 mm, 1 slice with",
+        ),
+        ({"Columns": 256}, "2 sizes in one series: 19 slices with 512 x 512 pixels, 1 slice with 512 x 256 pixels."),
         ({"ImageOrientationPatient": ["1", "0", "0", "1", "0", "0"]}, "is not two perpendicular directions"),
         ({"ImageOrientationPatient": ["0"] * 6}, "is not two perpendicular directions of length 1"),
         ({"PixelSpacing": ["0.000", "0.000"]}, "PixelSpacing 0\\0 or the size (512, 512) cannot be"),
@@ -207,6 +214,48 @@ def test_positions_rounded_to_a_decimal_are_tolerated(noise: list[float], spacin
     assert examine(instances([header((0, 0, place)) for place in near])).refusal is None
 
 
+@given(st.randoms(), st.sampled_from([AXIAL, CORONAL, OBLIQUE]))
+def test_what_differs_in_its_last_digits_is_the_same(random: Random, orientation: tuple[float, ...]) -> None:
+    headers = stack(20, 1.25, orientation)
+    for one in headers:
+        for keyword, most in (
+            ("ImagePositionPatient", 1e-4),
+            ("ImageOrientationPatient", 1e-5),
+            ("PixelSpacing", 1e-5),
+        ):
+            one[keyword] = [f"{float(value) + random.uniform(-most, most):.8f}" for value in one[keyword]]
+    verdict = examine(instances(headers))
+    assert verdict.refusal is None
+    assert verdict.facts["slice_spacing_mm"] == pytest.approx(1.25, abs=1e-4)
+    twice = [*headers, headers[7] | {"ImagePositionPatient": headers[7]["ImagePositionPatient"]}]
+    twice[-1]["ImagePositionPatient"] = [f"{float(value) + 1e-4:.8f}" for value in headers[7]["ImagePositionPatient"]]
+    assert "1 place with more than one slice (up to 2" in refusal(twice)
+
+
+def test_two_stacks_across_each_other_are_refused_unless_an_attribute_tells_them_apart() -> None:
+    assert "2 orientations in one series: 20 slices with" in refusal(stack(20) + stack(20, 2.5, CORONAL))
+    told = refusal(stack(20, 2.5, CORONAL, AcquisitionNumber="2") + stack(9, AcquisitionNumber="1"))
+    assert "AcquisitionNumber 1 (9 slices); AcquisitionNumber 2 (20 slices)." in told
+
+
+def test_a_tilt_in_a_coronal_stack_is_found_too() -> None:
+    headers = stack(20, 2.5, CORONAL)
+    for k, one in enumerate(headers):
+        x, y, z = map(float, one["ImagePositionPatient"])
+        one["ImagePositionPatient"] = [str(x + 0.25 * 2.5 * k), str(y), str(z)]
+    assert "which is 14.0 degrees, although" in refusal(headers)
+
+
+def test_which_end_is_white_matters_where_values_have_no_unit() -> None:
+    assert examine(instances(stack(20, PhotometricInterpretation="MONOCHROME1"))).refusal is None, (
+        "Hounsfield units are the same, however shown"
+    )
+    of_mr = stack(20, Modality="MR")
+    assert examine(instances(of_mr)).refusal is None
+    of_mr[3]["PhotometricInterpretation"] = "MONOCHROME1"
+    assert refusal(of_mr) == "1 of 20 slices of MR are inverted (MONOCHROME1): their lowest value is white."
+
+
 def test_uneven_and_drifting_steps_are_refused() -> None:
     uneven = [0.0, 1.0, 2.0, 3.25, 4.0, 5.0, 6.0]
     assert "The spacing is uneven: steps between slices range from 0.75 mm to 1.25 mm" in refusal(
@@ -260,7 +309,8 @@ def test_a_real_series_with_localizer_and_summaries_among_its_slices_keeps_only_
 
 def test_the_affine_puts_the_corner_voxels_where_the_headers_say() -> None:
     headers = stack(5, 3.0, OBLIQUE, PixelSpacing=["0.5", "0.8"])
-    matrix = affine(planes_of(instances(headers)))
+    planes = planes_of(instances(headers))
+    matrix = affine(planes[0], planes[-1], 5)
 
     def at(slice_: int, row: int, column: int) -> list[float]:
         return [sum(m * i for m, i in zip(line, (slice_, row, column, 1), strict=True)) for line in matrix[:3]]
