@@ -55,7 +55,8 @@ class Bright(torch.nn.Module):
 @pytest.fixture
 def node(orthanc: Orthanc, tmp_path: Path) -> Iterator[RunningNode]:
     running = RunningNode(tmp_path / "home", orthanc.dicom_port, orthanc.ae)
-    running.settings.write_text('models = ["models"]\n' + running.settings.read_text())
+    wanted = 'objects = ["seg", "gsps", "pdf", "sr"]\n'  # more than the card makes; it is the last section
+    running.settings.write_text('models = ["models"]\n' + running.settings.read_text() + wanted)
     (running.home / "rules" / "chest_ct.toml").write_text(RULE)
     folder = write_bundle(
         running.home / "models" / "breast_marks",
@@ -89,14 +90,16 @@ def test_two_views_come_back_with_what_was_marked_in_each(node: RunningNode, ort
     job = node.finished(series)
 
     assert job["state"] == "completed", node.ask("explain", job["id"])
-    results = [ds for content in orthanc.files(study) if (ds := dcmread(BytesIO(content))).Modality in ("SEG", "SR")]
-    assert sorted(ds.Modality for ds in results) == ["SEG", "SEG", "SR"]
+    results = [ds for content in orthanc.files(study) if (ds := dcmread(BytesIO(content))).Modality != "MG"]
+    assert sorted(ds.Modality for ds in results) == ["DOC", "PR", "PR", "SEG", "SEG", "SR"]
     by_source = {_source(seg): seg for seg in results if seg.Modality == "SEG"}
     for file in sent:
         view = dcmread(file)
         seg = by_source[str(view.SOPInstanceUID)]
         assert np.array_equal(seg.pixel_array > 0, marks(view.Rows, view.Columns))
         assert seg.PatientID == view.PatientID
+    shown = [ds.ReferencedSeriesSequence[0].ReferencedImageSequence for ds in results if ds.Modality == "PR"]
+    assert {item.ReferencedSOPInstanceUID for items in shown for item in items} == {*by_source}
     story = node.ask("explain", job["id"])
     assert "2 single images" in story
     assert "Bright, image 2 (R MLO)" in story
