@@ -17,6 +17,10 @@ _INTERACTIVE = "it waits for clicks or a drawn mark of a person; a node works wi
 _IMAGE = (
     "it answers with an image ({name}), not with what is seen in one; the node returns findings, and no other pictures"
 )
+_MOVED = (
+    "it lays a moving image onto a fixed one and answers with the moved picture ({name}), not with how it was moved: "
+    "there is no registration that a viewer could apply, and the node returns findings, no other pictures"
+)
 
 
 def obstacles_of(
@@ -45,7 +49,7 @@ def obstacles_of(
     if "inferer" not in config:
         yield "its inference configuration has no inferer"
     yield from _of_inputs(inputs)
-    yield from _of_outputs(outputs)
+    yield from _of_outputs(inputs, outputs)
 
 
 def left_out_of(outputs: Iterable[Output]) -> tuple[str, ...]:
@@ -68,14 +72,15 @@ def _of_inputs(inputs: Sequence[Input]) -> Iterator[str]:
             yield f"it works on {image.dimensions}-D images"
 
 
-def _of_outputs(outputs: Sequence[Output]) -> Iterator[str]:
+def _of_outputs(inputs: Sequence[Input], outputs: Sequence[Output]) -> Iterator[str]:
     if not outputs:
         yield "its metadata.json does not say what it gives (network_data_format.outputs)"
     if any(output.is_returned for output in outputs):
         return  # what else it gives is left out
     for output in outputs:
         if output.gives is Gives.IMAGE:
-            yield _IMAGE.format(name=output.name)
+            registers = any("moving" in channel.lower() for image in inputs for channel in image.channels)
+            yield (_MOVED if registers else _IMAGE).format(name=output.name)
         elif output.gives in RETURNED:
             yield f"its metadata.json does not name what {output.name} marks (channel_def)"
         else:

@@ -91,6 +91,12 @@ preprocessing:
     [
         ({**CT, "spatial_shape": [4]}, None, None, "1-D images"),
         (None, {"type": "image", "format": "image"}, None, "it answers with an image (pred)"),
+        (
+            {**CT, "num_channels": 2, "channel_def": {"0": "moving image", "1": "fixed image"}},
+            {"type": "image", "format": "image"},
+            None,
+            "no registration that a viewer could apply",
+        ),
         (None, {"type": "tuples", "format": "points"}, None, "does not name what pred marks"),
         (None, {"format": "segmentation", "num_channels": 1}, None, "does not name what pred marks"),
         (None, None, {"inferer": {}}, "none of the keys network"),
