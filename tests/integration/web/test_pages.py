@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom._dicom_dict import DicomDictionary
-from sqlalchemy import select
+from sqlalchemy import select, update
 
 from dicom_node import operate
 from dicom_node.db import tables as t
@@ -120,6 +120,24 @@ def test_a_result_page_shows_findings_deliveries_times_and_report(filled: Filled
         assert step in shown
     assert "Run again" not in shown, "vera only looks"
     assert f"{len(job['results'])}" in "2"
+
+
+def test_a_result_page_leads_to_the_slice_of_a_point(filled: Filled) -> None:
+    node, made = filled
+    of_job = (t.result.c.job_id == made["completed"], t.result.c.kind == "seg")
+    with transaction(node.engine) as tx:
+        third = slices_of(tx, made["completed"])[2].sop_instance_uid
+        before = tx.scalars(select(t.result.c.summary).where(*of_job)).one()
+        point = {"label": "Apex", "image_uid": third, "place_mm": [1, 2, 3], "where": "L 1.0 P 2.0 H 3.0 mm"}
+        tx.execute(update(t.result).where(*of_job).values(summary={**before, "points": [point]}))
+    try:
+        html = node.signed_in("vera").get(f"/jobs/{made['completed']}").text
+    finally:
+        with transaction(node.engine) as tx:
+            tx.execute(update(t.result).where(*of_job).values(summary=before))
+
+    assert "Apex show L 1.0 P 2.0 H 3.0 mm" in text(html)
+    assert 'data-go="2"' in html[html.index("Apex") : html.index("L 1.0 P")]
 
 
 def test_a_failed_job_says_why_and_offers_to_run_again(filled: Filled) -> None:
