@@ -84,4 +84,4 @@ def _of_outputs(inputs: Sequence[Input], outputs: Sequence[Output]) -> Iterator[
         elif output.gives in RETURNED:
             yield f"its metadata.json does not name what {output.name} marks (channel_def)"
         else:
-            yield f"its output {output.name} is of the kind {output.gives.value}, for which the node has no object yet"
+            yield f"its metadata.json does not say of what kind its output {output.name} is (type and format)"

@@ -99,6 +99,7 @@ preprocessing:
         ),
         (None, {"type": "tuples", "format": "points"}, None, "does not name what pred marks"),
         (None, {"format": "segmentation", "num_channels": 1}, None, "does not name what pred marks"),
+        (None, {"format": "something"}, None, "does not say of what kind its output pred is"),
         (None, None, {"inferer": {}}, "none of the keys network"),
         (None, None, {"network": {}}, "no inferer"),
         (None, None, {}, "none of configs/inference.json"),
