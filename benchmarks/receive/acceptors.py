@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import socket
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from benchmarks.receive.sender import send, send_plainly
 from benchmarks.receive.series import Messages
@@ -84,6 +87,22 @@ class Node(Acceptor):
             self._start([*command, "--settings", str(settings)], folder, f"log{slot}")
         for slot in range(processes):
             wait_for(lambda log=folder / f"log{slot}": b"listening on" in log.read_bytes(), 60)  # type: ignore[misc]
+
+
+@contextmanager
+def lone_node(doc: str | None, count: int) -> Iterator[tuple[Node, int]]:
+    """Parse how often to do what `doc` says, and where; meanwhile a node runs there."""
+    parser = argparse.ArgumentParser(description=(doc or "").split("\n")[0])
+    parser.add_argument("--count", type=int, default=count)
+    parser.add_argument("--folder", type=Path, default=Path("var"))
+    given = parser.parse_args()
+    given.folder.mkdir(exist_ok=True)
+    with TemporaryDirectory(dir=given.folder.resolve(), prefix="receive-") as folder:
+        node = Node(Path(folder) / "node")
+        try:
+            yield node, given.count
+        finally:
+            node.stop()
 
 
 class Storescp(Acceptor):

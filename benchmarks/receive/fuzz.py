@@ -9,7 +9,6 @@ was answered with 0x0000 has to be in the spool byte for byte.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import random
 import socket
@@ -18,12 +17,10 @@ import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
 from sqlalchemy import select
 
-from benchmarks.receive.acceptors import Node
+from benchmarks.receive.acceptors import Node, lone_node
 from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine, reading
 from dicom_node.digest import is_digest_of
@@ -38,35 +35,27 @@ PATIENCE_S = 10.0  # with a node that is told to store more than its disk takes
 
 def main() -> None:
     """Parse, start a node, send, look, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--count", type=int, default=20_000)
-    parser.add_argument("--folder", type=Path, default=Path("var"))
-    given = parser.parse_args()
-    given.folder.mkdir(exist_ok=True)
-    with TemporaryDirectory(dir=given.folder.resolve(), prefix="fuzz-") as folder:
-        fuzzed = Fuzzed(Path(folder) / "node")
-        try:
-            for title, send in (("malformed streams", fuzzed.streams), ("mutated data sets", fuzzed.data_sets)):
-                started, said = time.monotonic(), Counter[str]()
-                for seed in range(given.count // BATCH):
-                    said += send(seed)
-                    fuzzed.look()
-                counted = ", ".join(f"{what} {many}" for what, many in sorted(said.items()))
-                print(f"{title}: {given.count} in {time.monotonic() - started:.0f} s: {counted}", flush=True)
-            print(f"{len(fuzzed.looked_at)} instances stored, every file as its digest says; {fuzzed.memory()}")
-            print(f"{fuzzed.put_off} times an echo was put off because too many associations were open")
-        finally:
-            fuzzed.node.stop()
+    with lone_node(__doc__, 20_000) as (node, count):
+        fuzzed = Fuzzed(node)
+        for title, send in (("malformed streams", fuzzed.streams), ("mutated data sets", fuzzed.data_sets)):
+            started, said = time.monotonic(), Counter[str]()
+            for seed in range(count // BATCH):
+                said += send(seed)
+                fuzzed.look()
+            counted = ", ".join(f"{what} {many}" for what, many in sorted(said.items()))
+            print(f"{title}: {count} in {time.monotonic() - started:.0f} s: {counted}", flush=True)
+        print(f"{len(fuzzed.looked_at)} instances stored, every file as its digest says; {fuzzed.memory()}")
+        print(f"{fuzzed.put_off} times an echo was put off because too many associations were open")
 
 
 class Fuzzed:
     """A node, and what it is held to."""
 
-    def __init__(self, folder: Path) -> None:
-        self.node = Node(folder)
+    def __init__(self, node: Node) -> None:
+        self.node = node
         self.looked_at: set[str] = set()
         self.put_off = 0  # echoes
-        self._engine = open_engine(f"sqlite:///{folder / 'node.db'}")
+        self._engine = open_engine(f"sqlite:///{node.folder / 'node.db'}")
         self._pids = [process.pid for process in self.node.processes]
         self._rss_mib = self.node.rss_mib()
 

@@ -9,16 +9,13 @@ the middle of its request. Linux only.
 
 from __future__ import annotations
 
-import argparse
 import contextlib
 import socket
 import struct
 import time
 from collections.abc import Callable
-from pathlib import Path
-from tempfile import TemporaryDirectory
 
-from benchmarks.receive.acceptors import Node
+from benchmarks.receive.acceptors import Node, lone_node
 from tests.integration.receive.objects import ct
 from tests.integration.receive.scu import Scu, request, store_all
 
@@ -27,25 +24,14 @@ _WARM_UP = 300
 
 def main() -> None:
     """Parse, start a node, come and go, print."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n")[0])
-    parser.add_argument("--count", type=int, default=10_000)
-    parser.add_argument("--folder", type=Path, default=Path("var"))
-    given = parser.parse_args()
-    given.folder.mkdir(exist_ok=True)
-    with TemporaryDirectory(dir=given.folder.resolve(), prefix="memory-") as folder:
-        node = Node(Path(folder) / "node")
-        try:
-            print(f"at start {node.rss_mib():.1f} MiB in {len(node.processes)} processes")
-            for title, once in KINDS.items():
-                come_and_go(node, once, range(-_WARM_UP, 0))
-                before, started = node.rss_mib(), time.monotonic()
-                come_and_go(node, once, range(given.count))
-                took = time.monotonic() - started
-                print(
-                    f"{title:28} {given.count} in {took:4.0f} s: {before:.1f} -> {node.rss_mib():.1f} MiB", flush=True
-                )
-        finally:
-            node.stop()
+    with lone_node(__doc__, 10_000) as (node, count):
+        print(f"at start {node.rss_mib():.1f} MiB in {len(node.processes)} processes")
+        for title, once in KINDS.items():
+            come_and_go(node, once, range(-_WARM_UP, 0))
+            before, started = node.rss_mib(), time.monotonic()
+            come_and_go(node, once, range(count))
+            took = time.monotonic() - started
+            print(f"{title:28} {count} in {took:4.0f} s: {before:.1f} -> {node.rss_mib():.1f} MiB", flush=True)
 
 
 def come_and_go(node: Node, once: Callable[[int, int], None], numbers: range) -> None:
