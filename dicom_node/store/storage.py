@@ -208,7 +208,7 @@ class Storage:
 def _problem(error: Exception) -> StoreError:
     """What a peer is told of an error on the way to the disk."""
     if isinstance(error, StoreError):
-        return error
+        return error.with_traceback(None)  # whose frames hold the data set, in a circle that is seldom collected
     if isinstance(error, OSError):
         return OutOfResources(f"the spool cannot be written: {error.strerror}")
     logger.error("an instance cannot be read", exc_info=error)
