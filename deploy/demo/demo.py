@@ -95,7 +95,7 @@ def main() -> int:
         node, port = start_node(folder, pacs)
         ok = run(folder, arguments.series, pacs, port)
         if arguments.keep:
-            keep(folder, pacs, port)
+            keep(folder, arguments.series, pacs, port)
         return 0 if ok else 1
     finally:
         if node is not None:
@@ -224,8 +224,13 @@ def table(files: list[Path], job: dict[str, Any], volumes: dict[str, float], hel
     return rows
 
 
-def keep(folder: Path, pacs: PACS, port: int) -> None:
-    """Wait for Ctrl-C while node and PACS go on."""
+def keep(folder: Path, series: Path, pacs: PACS, port: int) -> None:
+    """Wait for Ctrl-C while node and PACS go on; a viewer finds the images at the PACS, where a hospital has them."""
+    if pacs.dicomweb:
+        files = sorted(series.glob("*.dcm"))
+        with progress() as bars:
+            task = bars.add_task("C-STORE of the images to the PACS", total=len(files))
+            send_files(files, "127.0.0.1", pacs.port, AE_TITLE, SCANNER, lambda _: bars.advance(task))
     say.print("\nNode and PACS go on until Ctrl-C. Meanwhile:")
     say.print(f"  {' '.join(command(folder, 'jobs'))}")
     say.print(f"  {' '.join(command(folder, 'explain'))} LIDC-IDRI-0314")

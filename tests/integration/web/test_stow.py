@@ -258,19 +258,20 @@ def test_a_full_disk_is_a_503_with_the_reason_of_c_store(
 
 
 def test_a_database_that_goes_away_in_mid_request_is_a_503_and_nothing_is_lost(
-    tmp_path: Path, postgresql_url: str, postgresql: PostgreSQL, slices: list[Path]
+    tmp_path: Path, postgresql_url: str, postgresql: PostgreSQL
 ) -> None:
     make_database(postgresql_url)
-    content = body(*(path.read_bytes() for path in slices[:3]))
+    slices = small_ct(tmp_path / "large", slices=3, rows=640, columns=640)
+    content = body(*(path.read_bytes() for path in slices))
     with web_node(tmp_path / "node", postgresql_url) as node, serving(node) as address:
         token = node.token("otto", Right.STORE)
         headers = {"authorization": f"Bearer {token}", "content-type": MULTIPART}
 
         def pieces() -> Iterator[bytes]:
-            yield content[:1000]  # past the gate
+            yield content[:800_000]  # past the gate, and so much of an instance that it is being written
             wait_for(lambda: any((node.spool.root / "incoming").iterdir()), 60)
             postgresql.pause()
-            yield content[1000:]
+            yield content[800_000:]
 
         with urllib3.PoolManager(retries=False) as pool:
             try:
