@@ -68,8 +68,9 @@ class PostgreSQL:
         self._end(signal.SIGINT)
 
     def resume(self) -> None:
-        """Start the server again on the same port."""
-        self._start()
+        """Start the server again on the same port; one that was not stopped goes on."""
+        if self._server is None:
+            self._start()
 
     def _start(self) -> None:
         options = {
