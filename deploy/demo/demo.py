@@ -82,6 +82,7 @@ def main() -> int:
     parser.add_argument("--folder", type=Path, default=Path("var/demo"), help="where everything of the demo is put")
     parser.add_argument("--series", type=Path, default=DATA, help="folder of a DICOM series to send instead")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))  # node and PACS must not outlive us
     folder = arguments.folder.resolve()
     if folder.exists():
         shutil.rmtree(folder)
