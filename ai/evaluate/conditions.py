@@ -64,8 +64,8 @@ def thinned(case: Case, every: int) -> Case:
 
 def coronal(case: Case) -> Case:
     """The same voxels stored as coronal slices, from behind to the front, head first in each."""
-    slices, rows_, _ = case.volume.array.shape
-    flipped = _regridded(case, lambda array: array[::-1, ::-1], [-1, -1, 1], [slices - 1, rows_ - 1, 0])
+    slices, rows, _ = case.volume.array.shape
+    flipped = _regridded(case, lambda array: array[::-1, ::-1], [-1, -1, 1], [slices - 1, rows - 1, 0])
     volume = flipped.volume
     swapped = Volume(np.ascontiguousarray(volume.array.transpose(1, 0, 2)), volume.affine[:, [1, 0, 2, 3]])
     labels, instances = (

@@ -12,7 +12,7 @@ import numpy as np
 from ai.data.lung_cases import TRAINING, read_lung_case
 from ai.evaluate.nodules import Model
 from ai.evaluate.overlap import TOLERANCE_MM, Agreement, agreement
-from ai.evaluate.page import Page
+from ai.evaluate.page import Page, how_many
 from ai.evaluate.picture import save_picture
 
 _NAMES = {1: "left lung", 2: "right lung"}
@@ -110,8 +110,8 @@ def write_lungs(page: Page, results: list[LungResult]) -> None:
     fresh = [one for one in results if not one.seen]
     people = len({one.case for one in fresh})
     page.paragraph(
-        f"Real scans at full resolution, {people} of them of people that no lung model here was trained on: no claim "
-        "beyond. The large figures are of those."
+        f"Real scans at full resolution. The large figures are of {how_many(people, 'person', 'people')} that no lung "
+        "model here was trained on: no claim beyond."
     )
     worst = min(fresh, key=lambda one: one.found.dice)
     page.cards(

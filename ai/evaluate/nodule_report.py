@@ -11,7 +11,7 @@ from ai.evaluate.bootstrap import Interval
 from ai.evaluate.classify import Classification
 from ai.evaluate.froc import RATES, Performance
 from ai.evaluate.nodule_summary import ALL, LARGER, Summary
-from ai.evaluate.page import Page
+from ai.evaluate.page import Page, how_many
 from ai.evaluate.plot import Axis, Line, chart
 from ai.evaluate.sets import Evaluation
 
@@ -70,12 +70,8 @@ def write_nodules(page: Page, evaluation: Evaluation, summary: Summary, pictures
 def _about(evaluation: Evaluation, summary: Summary) -> str:
     sources = sorted({(r.source, r.licence, r.reference) for r in summary.results})
     known = "; ".join(f"{source} ({licence}), reference: {reference}" for source, licence, reference in sources)
-    counted = summary.found[ALL].curve
-    return f"{evaluation.about}. {_count(counted.scans, 'scan')}, {_count(counted.nodules, 'nodule')} to find. {known}."
-
-
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}" if number == 1 else f"{number} {what}s"
+    curve = summary.found[ALL].curve
+    return f"{evaluation.about}. {how_many(curve.scans, 'scan')}, {how_many(curve.nodules, 'nodule')} to find. {known}."
 
 
 def _cards(summary: Summary) -> list[tuple[str, str, str]]:

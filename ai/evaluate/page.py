@@ -145,6 +145,11 @@ class Page:
         )
 
 
+def how_many(number: int, one: str, many: str = "") -> str:
+    """Say how many there are, in the singular where it is one."""
+    return f"{number} {one if number == 1 else many or f'{one}s'}"
+
+
 def _cell(text: str) -> str:
     kind = ' class="long"' if len(text) > _LONG else ""
     return f"<td{kind}>{escape(text)}</td>"

@@ -18,7 +18,7 @@ from ai.evaluate.conditions import Condition
 from ai.evaluate.froc import match
 from ai.evaluate.log import ResultLog
 from ai.evaluate.nodules import Model, Result, compare
-from ai.evaluate.page import Page
+from ai.evaluate.page import Page, how_many
 from ai.evaluate.sets import phantom_case
 
 if TYPE_CHECKING:
@@ -144,9 +144,9 @@ def write_robustness(page: Page, found: Sequence[Row], phantoms: int) -> None:
     """Write the section of a report page."""
     page.heading("Robustness")
     page.paragraph(
-        f"{phantoms} phantoms with up to {NODULES} nodules each, drawn once and scanned in every way. A nodule is "
-        "found when it is hit at the score from which a node reports it. Slices thicker than the card accepts are "
-        "shown, although a node does not look for nodules in them."
+        f"{how_many(phantoms, 'phantom')}, each with up to {NODULES} nodules, drawn once and scanned in every way. "
+        "A nodule is found when it is hit at the score from which a node reports it. Slices thicker than the card "
+        "accepts are shown, although a node does not look for nodules in them."
     )
     for row in found:
         for error in row.failed:

@@ -22,6 +22,10 @@ from dicom_node.domain.study import Verdict
 from dicom_node.domain.uids import job_id as derive_job_id
 from dicom_node.errors import ConflictError, NotFoundError
 
+Choose = Callable[[str], Verdict]  # which slices of a series, by our id of it, the model takes
+
+_OPEN = (JobState.SCHEDULED.value, JobState.IN_PROGRESS.value)
+
 
 @dataclass(frozen=True, slots=True)
 class _Taken:
@@ -30,9 +34,6 @@ class _Taken:
     slices: tuple[str, ...]
     inputs: tuple[NewInput, ...]
     said: dict[str, Any]
-
-
-_OPEN = (JobState.SCHEDULED.value, JobState.IN_PROGRESS.value)
 
 
 def find_job(tx: Connection, text: str) -> Row[Any]:
@@ -52,9 +53,6 @@ def find_job(tx: Connection, text: str) -> Row[Any]:
     if len(found) > 1:
         raise ConflictError(f"several jobs start with {text}; give more of the id")
     return found[0]
-
-
-Choose = Callable[[str], Verdict]  # which slices of a series, by our id of it, the model takes
 
 
 def run_again(

@@ -18,7 +18,7 @@ from dicom_node.results.analysis import Analysis
 from dicom_node.results.proof import MM, VOXELS, named_by, slices_by_name
 
 _TRACKING_UID, _IMAGE_REGION, _LONG_AXIS, _SHORT_AXIS = "112040", "111030", "103339001", "103340004"
-_MM = 0.15  # what a coordinate of 32 bits and a length in tenths of a millimetre may be off
+_ROUNDED_MM = 0.15  # what a coordinate of 32 bits and a length in tenths of a millimetre may be off
 
 Points = NDArray[np.float64]
 
@@ -90,9 +90,9 @@ def _prove_axis(ends: Points, item: Dataset, segment: Segment) -> None:
         _SHORT_AXIS: segment.axes.short_ends_mm,
     }
     given = float(item.MeasuredValueSequence[0].NumericValue)
-    if np.abs(ends - np.array(expected[_concept(item)])).max() > _MM:
+    if np.abs(ends - np.array(expected[_concept(item)])).max() > _ROUNDED_MM:
         raise ResultError(f"the report for viewers draws an axis of {segment.label} elsewhere than it was measured")
-    if abs(float(np.linalg.norm(ends[1] - ends[0])) - given) > _MM:
+    if abs(float(np.linalg.norm(ends[1] - ends[0])) - given) > _ROUNDED_MM:
         raise ResultError(f"the report for viewers draws an axis of {segment.label} that is not {given} mm long")
 
 

@@ -182,16 +182,12 @@ def _point(image: AnalysedImage, marked: Marked) -> dict[str, Any]:
     across, down = marked.at
     where = f"column {across:.1f}, row {down:.1f}"
     uid = str(image.header.SOPInstanceUID)
-    return {"label": f"{marked.landmark.label}, {_in_words(image)}", "image_uid": uid, "where": where}
-
-
-def _in_words(image: AnalysedImage) -> str:
-    return f"{image.name[0].lower()}{image.name[1:]}"
+    return {"label": f"{marked.landmark.label}, {image.in_words}", "image_uid": uid, "where": where}
 
 
 def _segment(image: AnalysedImage, segment: Segment) -> dict[str, Any]:
     said: dict[str, Any] = {
-        "label": f"{segment.label}, {_in_words(image)}",
+        "label": f"{segment.label}, {image.in_words}",
         "image": image.number,
         "number": segment.number,
         "voxels": segment.voxels,

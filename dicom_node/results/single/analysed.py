@@ -82,6 +82,11 @@ class AnalysedImage:
         return f"Image {self.number} ({told})" if told else f"Image {self.number}"
 
     @property
+    def in_words(self) -> str:
+        """Its name within a sentence."""
+        return f"{self.name[0].lower()}{self.name[1:]}"
+
+    @property
     def present(self) -> tuple[Region, ...]:
         """Regions that mark at least one pixel."""
         return tuple(region for region in self.regions if region.segment.voxels)

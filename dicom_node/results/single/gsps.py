@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 from pydicom import config
 from pydicom.dataset import Dataset
+from pydicom.multival import MultiValue
 
 from dicom_node.domain.finding import Segment
 from dicom_node.domain.model import OutputKind
@@ -92,4 +93,4 @@ def _window(state: Dataset, image: AnalysedImage) -> None:
 
 
 def _first(value: object) -> object:
-    return value[0] if isinstance(value, list | tuple) or hasattr(value, "__getitem__") else value
+    return value[0] if isinstance(value, MultiValue) else value

@@ -69,7 +69,7 @@ def draw_image(image: AnalysedImage) -> NDArray[np.uint8]:
         across, down = marked.at
         cross(pen, (across - 0.5, down - 0.5), marked.landmark.color_rgb)
         say(pen, (across + ARM + 3, down), plain(marked.landmark.label), size, "lm")
-    lines = [f"AI result, {image.name[0].lower()}{image.name[1:]}"]
+    lines = [f"AI result, {image.in_words}"]
     lines += [f"{each.name.meaning}: {each.value.meaning}" for each in image.qualities]
     for n, line in enumerate(lines):
         say(pen, (4, 3 + 1.25 * size * n), plain(line), size, "la")

@@ -71,7 +71,7 @@ def _said(told: Images) -> str:
         return told.silence
     found = [(image, segment.label) for image in told.images for segment in image.marked]
     found += [(image, marked.landmark.label) for image in told.images for marked in image.points]
-    said = [f"{label} ({image.name[0].lower()}{image.name[1:]})" for image, label in found]
+    said = [f"{label} ({image.in_words})" for image, label in found]
     return f"Found: {', '.join(said)}." if said else "Nothing was marked; what is said of each image follows."
 
 

@@ -122,7 +122,7 @@ def _of_region(told: Images, image: AnalysedImage, region: Region, seg: Dataset 
         )
         del reference[0].ReferencedSOPSequence[0].ReferencedFrameNumber  # PS3.3 10.3: this or the segment, not both
         group = PlanarGroup(referenced_segment=reference, **content)
-    for text in about(image, segment):
+    for text in _about(image, segment):
         group[0].ContentSequence.append(comment(text))
     return group
 
@@ -135,7 +135,7 @@ def _of_box(told: Images, image: AnalysedImage, boxed: Boxed) -> PlanarGroup:
         "POLYLINE", corners, hd.sr.SourceImageForRegion(header.SOPClassUID, header.SOPInstanceUID)
     )
     group = PlanarGroup(referenced_region=region, **_finding(told, boxed.segment))
-    for text in about(image, boxed.segment):
+    for text in _about(image, boxed.segment):
         group[0].ContentSequence.append(comment(text))
     return group
 
@@ -164,8 +164,7 @@ def _finding(told: Images, segment: Segment) -> dict[str, Any]:
     }
 
 
-def about(image: AnalysedImage, segment: Segment) -> Iterator[str]:
-    """Say what the numbers of a finding are, and what they are not."""
+def _about(image: AnalysedImage, segment: Segment) -> Iterator[str]:
     if segment.score is not None:
         yield certainty(segment.score)
     yield from about_size(image, segment)
