@@ -28,7 +28,7 @@ class ChestInferer:
     spacing_mm : float
         Voxel size of the image, the same along all axes.
     lungs_spacing_mm : float
-        Voxel size of the coarse network.
+        Voxel size of the coarse network, a multiple of `spacing_mm`: it sees every n-th voxel as it is, as in training.
     lungs_roi, nodules_roi : (int, int, int)
         Window of each network, in its own voxels.
     overlap : float
@@ -58,7 +58,7 @@ class ChestInferer:
         explained: int = 8,
     ) -> None:
         self._spacing_mm, self._margin_mm, self._min_score = spacing_mm, margin_mm, min_score
-        self._scale = spacing_mm / lungs_spacing_mm
+        self._every = round(lungs_spacing_mm / spacing_mm)
         self._coarse = SlidingWindowInferer(
             lungs_roi, sw_batch_size=1, overlap=0.5, mode="gaussian", padding_mode="constant", cval=0
         )
@@ -117,23 +117,18 @@ class ChestInferer:
 
     def _lungs(self, image: torch.Tensor, network: ChestNet) -> torch.Tensor:
         """Left and right lung on the grid of `image`; each one connected part at the coarse voxel size."""
-        size = [max(8, round(n * self._scale)) for n in image.shape[2:]]
-        coarse = functional.interpolate(_smoothed(image), size=size, mode="trilinear", align_corners=False)
+        coarse = image[..., :: self._every, :: self._every, :: self._every].contiguous()
         scores = torch.softmax(torch.as_tensor(self._coarse(_scaled(coarse, LUNGS_HU), network.lungs)).float(), dim=1)
-        labels = scores.argmax(dim=1)  # (1, x, y, z)
-        # MONAI changes what it is given, hence the copy.
-        largest = torch.as_tensor(
-            KeepLargestConnectedComponent(applied_labels=[LEFT, RIGHT], independent=True)(labels.clone())
-        )
-        scores[:, 1:] *= (largest == labels)[:, None]
+        for value, apart in _apart(scores):  # taken for the wrong lung, most of it: what else is it likely to be?
+            scores[:, value][apart] = 0
+        for value, apart in _apart(scores):
+            scores[:, value][apart] = 0
+            scores[:, 0][apart] = 1
         answer = torch.zeros(image.shape, dtype=torch.uint8, device=image.device)
-        best = torch.full(image.shape, 0.5, dtype=torch.float32, device=image.device)
+        best = _between(scores[:, :1], image.shape[2:], self._every)
         for value in (LEFT, RIGHT):
-            fine = functional.interpolate(
-                scores[:, value : value + 1], size=image.shape[2:], mode="trilinear", align_corners=False
-            )
-            wins = fine > best
-            answer[wins] = value
+            fine = _between(scores[:, value : value + 1], image.shape[2:], self._every)
+            answer[fine > best] = value
             best = torch.maximum(best, fine)
         return answer
 
@@ -154,9 +149,21 @@ def _scaled(hu: torch.Tensor, window: tuple[float, float]) -> torch.Tensor:
     return hu.sub(low).div_(high - low).clamp_(0, 1)
 
 
-def _smoothed(image: torch.Tensor) -> torch.Tensor:
-    """Halve the sampling before more of it goes, so that noise does not fold into the coarse image."""
-    return functional.avg_pool3d(image, 2, ceil_mode=True) if min(image.shape[2:]) > 16 else image
+def _apart(scores: torch.Tensor) -> list[tuple[int, torch.Tensor]]:
+    """For each lung, where it is likeliest and yet not connected to the most of it: bool, (1, x, y, z)."""
+    labels = scores.argmax(dim=1)
+    # MONAI changes what it is given, hence the copy.
+    largest = KeepLargestConnectedComponent(applied_labels=[LEFT, RIGHT], independent=True)(labels.clone())
+    apart = torch.as_tensor(largest) != labels
+    return [(value, apart & (labels == value)) for value in (LEFT, RIGHT)]
+
+
+def _between(coarse: torch.Tensor, shape: Sequence[int], every: int) -> torch.Tensor:
+    """Values between those of every n-th voxel, on straight lines; behind the last of them, its own."""
+    size = [every * (n - 1) + 1 for n in coarse.shape[2:]]
+    fine = functional.interpolate(coarse, size=size, mode="trilinear", align_corners=True)
+    missing = [wanted - have for wanted, have in zip(shape, size, strict=True)]
+    return functional.pad(fine, [0, missing[2], 0, missing[1], 0, missing[0]], mode="replicate")
 
 
 def _dilated(mask: torch.Tensor, steps: int) -> torch.Tensor:
