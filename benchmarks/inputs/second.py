@@ -17,6 +17,8 @@ from pydicom.encaps import generate_frames
 from pydicom.pixels.utils import pixel_array
 from pydicom.uid import ExplicitVRLittleEndian, ImplicitVRLittleEndian
 
+from tests.peers.missing import need
+
 _DCMTK = {  # transfer syntax -> the program of dcmtk that undoes it
     "1.2.840.10008.1.2.5": "dcmdrle",
     **dict.fromkeys(("50", "51", "53", "55", "57", "70"), "dcmdjpeg"),
@@ -45,9 +47,9 @@ def second_values(path: Path) -> tuple[str, NDArray[Any]]:
         return "pydicom", _typed(pixel_array(ds, raw=True, index=0 if several else None), ds)
     with TemporaryDirectory() as folder:
         plain = Path(folder) / "plain.dcm"
-        program = [_DCMTK.get(syntax) or _DCMTK.get(short) or "dcmconv"]
-        options = ["+te"] if program == ["dcmconv"] else []
-        done = subprocess.run([*program, *options, path, plain], capture_output=True, check=False, timeout=60)
+        program = _DCMTK.get(syntax) or _DCMTK.get(short) or "dcmconv"
+        options = ["+te"] if program == "dcmconv" else []
+        done = subprocess.run([need(program), *options, path, plain], capture_output=True, check=False, timeout=60)
         if done.returncode:
             told = done.stderr.decode(errors="replace").strip().splitlines()
             raise ValueError(f"dcmtk: {told[-1] if told else done.returncode}")
@@ -71,11 +73,9 @@ def _typed(values: NDArray[Any], ds: Dataset) -> NDArray[Any]:
     return np.where(wide >> (stored - 1) & 1, wide - (1 << stored), wide) if ds.PixelRepresentation else wide
 
 
-def second_volume(paths: Sequence[Path]) -> tuple[NDArray[Any], NDArray[np.float64]]:
-    """Read a volume with highdicom: rescaled values, and the affine from (slice, row, column) to LPS in mm."""
+def second_volume(paths: Sequence[Path]) -> hd.Volume:
+    """Read a volume with highdicom: rescaled values, and where they lie (LPS, mm)."""
     datasets = [dcmread(path) for path in paths]
     if len(datasets) == 1:
-        volume = hd.Image.from_dataset(datasets[0]).get_volume(atol=0.1, apply_real_world_transform=False)
-    else:
-        volume = hd.get_volume_from_series(datasets, atol=0.1, apply_real_world_transform=False)
-    return volume.array, volume.affine
+        return hd.Image.from_dataset(datasets[0]).get_volume(atol=0.1, apply_real_world_transform=False)
+    return hd.get_volume_from_series(datasets, atol=0.1, apply_real_world_transform=False)
