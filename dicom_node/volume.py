@@ -126,7 +126,9 @@ class _Image:
 
 
 def read_instance(spool: Spool, instance: JobInstance) -> Dataset:
-    """Read one file, and make sure that it holds what was acknowledged to its sender.
+    """Read what one file says before its pixels, and make sure that it holds what was acknowledged to its sender.
+
+    Pixels that are cut off cost a reader of all of it everything.
 
     Raises
     ------
@@ -137,7 +139,7 @@ def read_instance(spool: Spool, instance: JobInstance) -> Dataset:
     """
     data = read_bytes(spool, instance)
     try:
-        return dcmread(BytesIO(data))
+        return dcmread(BytesIO(data), stop_before_pixels=True)
     except Exception as error:  # whatever the parser says of broken bytes, they will not get better
         raise GeometryError(f"Instance {instance.sop_instance_uid} cannot be parsed: {_short(error)}") from error
 

@@ -61,6 +61,6 @@ def _laid_out(path: Path, place: Path) -> Iterator[Path]:
 
 def _series_of(path: Path) -> str:
     try:
-        return str(dcmread(path, force=True, specific_tags=["SeriesInstanceUID"]).SeriesInstanceUID)
+        return str(dcmread(path, force=True, stop_before_pixels=True).SeriesInstanceUID)
     except Exception:  # noqa: BLE001 - what cannot be parsed here is sent all the same
         return str(path)

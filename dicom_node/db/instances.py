@@ -157,7 +157,9 @@ def store_instances(
     ]
     again = [one for one, outcome in zip(new, outcomes, strict=True) if outcome is Stored.SAME]
     for series_id, who in {(known[one.sop_instance_uid].series_id, one.sender) for one in again}:
-        note_again(tx, series_id, who.id, who.called_ae)
+        if (series_id, who.id) not in settled.again:
+            settled.again.add((series_id, who.id))
+            _note_again(tx, who, series_id)
     return outcomes
 
 
@@ -187,7 +189,7 @@ def note_unread(tx: Connection, sender: Sender, series_id: str) -> None:
     """
     if not has_come(tx, series_id, sender.called_ae):
         end_association(tx, sender, reason=RELEASED, stored=0, refused=0)  # once more if it stores of another series
-        note_again(tx, series_id, sender.id, sender.called_ae)
+    _note_again(tx, sender, series_id)
 
 
 def paths_known(tx: Connection, paths: Iterable[str]) -> set[str]:
@@ -218,6 +220,16 @@ def _store_fresh(
     for series_id, arrived in grown.items():
         _grow(tx, series_id, arrived, now, sources)
     return stored
+
+
+def _note_again(tx: Connection, sender: Sender, series_id: str) -> None:
+    """Keep that a series came again: for the rules of a title that it did not come by, or else to be told of."""
+    if not has_come(tx, series_id, sender.called_ae):
+        note_again(tx, series_id, sender.id)
+    elif tx.scalar(select(t.series.c.state).where(t.series.c.id == series_id)) == "complete":
+        detail = {"called": [sender.called_ae], "from": [sender.calling_ae]}
+        again = AuditEvent(Event.SERIES_CAME_AGAIN, sender.id, series_id, actor=sender.actor, detail=detail)
+        record(tx, again)
 
 
 def _ensure_associations(tx: Connection, senders: dict[str, Sender], settled: Settled) -> None:

@@ -24,11 +24,10 @@ def origin_of(tx: Connection, series_id: str) -> Origin:
     return _origin(tx, or_(_brought(series_id), exists().where(_g.series_id == series_id, _g.association_id == _a.id)))
 
 
-def note_again(tx: Connection, series_id: str, association_id: str, called_ae: str) -> None:
-    """Keep that instances of a series came again, unless they have come by the same called AE title before."""
-    if not has_come(tx, series_id, called_ae):
-        row = {"series_id": series_id, "association_id": association_id, "at": utc_now()}
-        tx.execute(insert_into(tx, t.came_again).values(**row).on_conflict_do_nothing())
+def note_again(tx: Connection, series_id: str, association_id: str) -> None:
+    """Keep that instances of a series came again, called by another AE title than before: the rules are to be asked."""
+    row = {"series_id": series_id, "association_id": association_id, "at": utc_now()}
+    tx.execute(insert_into(tx, t.came_again).values(**row).on_conflict_do_nothing())
 
 
 def has_come(tx: Connection, series_id: str, called_ae: str) -> bool:

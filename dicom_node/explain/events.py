@@ -76,6 +76,8 @@ def _routed(row: Row[Any], detail: dict[str, Any]) -> str:
 
 def _came_again(row: Row[Any], detail: dict[str, Any]) -> str:
     by = f"came again, called {' and '.join(detail['called'])} by {' and '.join(detail['from'])}"
+    if "jobs" not in detail:  # by the same title as before
+        return f"{by}: what came was here already, byte for byte, and nothing is done twice"
     head = f"{by}: what is here was kept, and the rules were asked again"
     added = count(detail["jobs"], "new job") if detail["jobs"] else "no new job"
     return "\n".join([f"{head}; {added}", *detail.get("rules", ())])

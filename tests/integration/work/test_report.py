@@ -25,12 +25,16 @@ from dicom_node.domain.delivery import DimseDestination, Sent
 from dicom_node.domain.job import Succeeded
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.profile import EXPLICIT, OFFERS, Profile
+from dicom_node.domain.rule import Condition, Operator
 from dicom_node.domain.uids import AETitle, result_uid
 from dicom_node.errors import ConflictError, DeliveryError
 from dicom_node.results import equipment_of
 from dicom_node.work.report import write_report
 from tests.ct import small_ct
 from tests.integration.operated import Operated, made_by, operated
+
+JPEG_2000 = Path(__file__).parents[2] / "data" / "transfer_syntaxes" / "1.2.840.10008.1.2.4.90.dcm"
+CT_ONLY = (Condition("Modality", Operator.ONE_OF, ("CT",)),)
 
 
 @pytest.fixture
@@ -235,6 +239,16 @@ def test_a_file_that_cannot_be_read_is_passed_over_and_none_at_all_is_tried_agai
     assert lite.jobs()[0]["report"] == "due"
     files[0].with_suffix(".away").rename(files[0])
     lite.report(job_id)
+    assert lite.jobs()[0]["report"] == "made"
+
+
+def test_an_image_whose_pixels_are_cut_off_is_reported_all_the_same(lite: Operated, tmp_path: Path) -> None:
+    lite.catalog = replace(lite.catalog, rules=(replace(lite.catalog.rules[0], conditions=CT_ONLY),))
+    cut = tmp_path / "cut.dcm"
+    cut.write_bytes(JPEG_2000.read_bytes()[:-1000])
+    lite.receive([cut])
+    (job,) = lite.jobs(state="failed")
+    lite.report(job["id"])
     assert lite.jobs()[0]["report"] == "made"
 
 
