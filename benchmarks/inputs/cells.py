@@ -80,7 +80,7 @@ def row_of(item: Item, sending: Sending, seen: Seen) -> Row:
     syntaxes = {UID(instance.transfer_syntax_uid).name for instance, _ in mine.values()}
     sent = {} if by else seen.sent
     same = sum(_same(seen.spool.path(instance.path), sent.get(uid), item) for uid, (instance, _) in mine.items())
-    kept = f"{len(mine)} of {len(item.files)}, {'all' if same == len(mine) else same} byte for byte{by}"
+    kept = f"{len(mine)} of {len(item.files)}, {'all' if same == len(mine) else f'but {same} byte for byte'}{by}"
     by_series: dict[str, list[JobInstance]] = {}
     for instance, series in mine.values():
         by_series.setdefault(series, []).append(instance)
