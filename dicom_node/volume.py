@@ -20,6 +20,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
+from dicom_node.alternation import alternates
 from dicom_node.digest import is_digest_of
 from dicom_node.domain.geometry import affine, count
 from dicom_node.domain.header import numbers
@@ -105,7 +106,17 @@ def load_volume(
         if array is None:
             array = np.empty(_shape(len(images), int(images[0].header.Rows), int(images[0].header.Columns)), np.float32)
             list(threads.map(_fill, array, images))
+    _refuse_two(array, images[0].header)
     return Volume(array, grid, tuple(image.header for image in images))
+
+
+def _refuse_two(array: NDArray[np.float32], header: Dataset) -> None:
+    """Refuse two volumes whose slices lie between each other. MR that was measured in turns may look like it."""
+    if header.get("Modality") in ("CT", "PT") and alternates(array):
+        raise GeometryError(
+            "Several volumes in one series: its slices are more like the next but one than like their neighbours, as "
+            "those of two volumes that lie between each other, and no attribute tells them apart."
+        )
 
 
 def _room(instances: Sequence[JobInstance]) -> NDArray[np.float32] | None:

@@ -231,6 +231,23 @@ def test_of_two_interleaved_acquisitions_none_is_read_but_the_chosen_one(spool: 
     assert np.array_equal(volume.array, np.stack([dcmread(path).pixel_array for path in paths[1::2]]) - 1024.0)
 
 
+def test_two_volumes_that_no_attribute_tells_apart_are_told_by_their_pixels(spool: Spool, tmp_path: Path) -> None:
+    def moved(number: int, ds: Dataset) -> Dataset:
+        pixels = np.frombuffer(ds.PixelData, "<u2").reshape(ds.Rows, ds.Columns)
+        ds.PixelData = np.roll(pixels, 6 * (number % 2), axis=0).tobytes()
+        return ds
+
+    def of_mr(number: int, ds: Dataset) -> Dataset:
+        ds.Modality = "MR"
+        return moved(number, ds)
+
+    paths = small_ct(tmp_path / "ct", slices=12, change=moved)
+    with pytest.raises(GeometryError, match="more like the next but one than like their neighbours"):
+        load(spool, paths)
+    assert load(spool, paths[::2]).array.shape[0] == 6
+    assert load(spool, small_ct(tmp_path / "mr", slices=12, change=of_mr)).array.shape[0] == 12
+
+
 def test_a_missing_slice_is_found_again_from_the_files(spool: Spool, tmp_path: Path) -> None:
     instances = spool_files(spool, small_ct(tmp_path / "ct", slices=6))
     del instances[3]
