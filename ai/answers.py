@@ -15,7 +15,16 @@ from typing import Any, Protocol, TextIO
 import numpy as np
 from numpy.typing import NDArray
 
-from ai.contract import Images, LabelMap, ModelCrashed, ModelError, ModelOutOfMemory, Prediction, Volume
+from ai.contract import (
+    Images,
+    LabelMap,
+    ModelCrashed,
+    ModelError,
+    ModelOutOfMemory,
+    Prediction,
+    Registration,
+    Volume,
+)
 
 
 class _Model(Protocol):
@@ -93,6 +102,7 @@ def _answer(model: _Model, request: Mapping[str, Any], order: Mapping[str, Any])
         "classes": prediction.classes,
         "values": prediction.values,
         "points": [asdict(point) for point in prediction.points],
+        "registration": _described(prediction.registration),
         "steps_s": dict(prediction.steps_s),
         "device": prediction.device,
         "memory_mib": prediction.memory_mib or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -123,15 +133,25 @@ def _read_into(array: NDArray[np.float32], descriptor: int, offset: int) -> None
 
 
 def _give_maps(prediction: Prediction, descriptor: int) -> None:
-    """Lay down label maps, instances, saliency, then the probabilities: a byte for each voxel of each."""
+    """Lay down vectors, then label maps, instances, saliency and the probabilities: a byte for each voxel of each."""
     os.ftruncate(descriptor, 0)
     offset = 0
+    vectors = None if prediction.registration is None else prediction.registration.vectors
     maps = [*(label_map.array for label_map in prediction.label_maps), prediction.instances, prediction.saliency]
-    for array in (*maps, *prediction.probabilities.values()):
+    for array in (vectors, *maps, *prediction.probabilities.values()):
         voxels = memoryview(b"") if array is None else np.ascontiguousarray(array).data.cast("B")
         while voxels:
             written = os.pwrite(descriptor, voxels, offset)
             offset, voxels = offset + written, voxels[written:]
+
+
+def _described(registration: Registration | None) -> dict[str, Any] | None:
+    if registration is None:
+        return None
+    vectors, affine = registration.vectors, registration.affine
+    shape = [] if vectors is None else list(vectors.shape[:3])
+    own = [] if affine is None else affine.ravel().tolist()
+    return {"shape": shape, "affine": own, "matrix": registration.matrix.ravel().tolist()}
 
 
 def _names(label_map: LabelMap) -> dict[str, str]:

@@ -33,6 +33,8 @@ from ai.contract import (
     ModelInvalidOutput,
     ModelOutOfMemory,
     Prediction,
+    Registration,
+    Volume,
 )
 from ai.detections import Detected, detections_in, instances_key
 from ai.evaluated import OwnEvaluator, evaluates_itself, make_required
@@ -41,13 +43,15 @@ from ai.interface import Gives, Input, Output
 from ai.ladder import climb
 from ai.landmarks import PointForm, landmarks_in
 from ai.outputs import label_maps, output_key, output_names, probabilities
+from ai.registration import Grids, raw_registration, registration_in
+from ai.registration_form import FIELD, RegistrationForm
 from ai.regrid import to_grid
 from ai.understand import understand
 from ai.weights import load_network, weights_only
 from ai.windows import fit_windows, free_bytes
 
 _FORBIDDEN = " (a model may open no connection, start no process and read no file outside its bundle)"
-_WITHOUT_MAPS = (Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION, Gives.POINTS)
+_WITHOUT_MAPS = (Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION, Gives.POINTS, Gives.REGISTRATION)
 _ONE_IMAGE = Input("image", ("image",), 3, "")
 
 
@@ -79,6 +83,7 @@ class Bundle:
     _postprocessing: Compose
     _box_form: BoxForm
     _point_form: PointForm
+    _registration_form: RegistrationForm | None
     _axes: int | None
     _instances_key: str | None
     _amp: bool
@@ -152,6 +157,7 @@ class Bundle:
             _postprocessing=postprocessing,
             _box_form=BoxForm.of(after),
             _point_form=PointForm.of(said, after),
+            _registration_form=RegistrationForm.of(output.name, said),
             _axes=axes,
             _instances_key=instances_key(metadata),
             _amp=amp,
@@ -186,7 +192,8 @@ class Bundle:
         self._leave_out(without)
         clock = _Clock()
         with torch.inference_mode(), _explained(self.name, clock), _gpu_memory(self.device) as gpu_mib:
-            parts = [self._ask(fed, clock, without) for fed in feed(images, self._wanted)]
+            roles = ("",) if isinstance(images, Volume) else tuple(images)
+            parts = [self._ask(fed, clock, without, roles) for fed in feed(images, self._wanted)]
             whole = parts[0] if len(parts) == 1 else self._joined(parts)
             maps = label_maps(whole.channels, self._channels) if whole.channels is not None else []
             likely = probabilities(whole.channels, self._channels) if whole.channels is not None else {}
@@ -204,9 +211,10 @@ class Bundle:
             whole.values,
             gpu_memory_mib=gpu_mib(),
             points=whole.points,
+            registration=whole.registration,
         )
 
-    def _ask(self, fed: Fed, clock: _Clock, without: Collection[str]) -> _Part:
+    def _ask(self, fed: Fed, clock: _Clock, without: Collection[str], roles: tuple[str, ...]) -> _Part:
         """Run it on one volume, or on one 2-D image."""
         grid = fed.affine, fed.shape
         data = self._preprocessed(fed.data)
@@ -234,6 +242,8 @@ class Bundle:
             own = image.affine.cpu().numpy().astype(np.float64)
             names, dimensions = self._output.names, self._wanted.dimensions
             part = _Part(points=landmarks_in(given, self._point_form, names, dimensions, own, fed.affine))
+        elif self._registration_form is not None:
+            part = _Part(registration=self._registered(data, answer, roles, image))
         else:
             image = _geometry_of(image, shown)
             data = self._postprocessed(data, _as_images(answer, image), len(self._channels))
@@ -241,6 +251,18 @@ class Bundle:
             part = _Part(channels, detections_in(data, self._instances_key, image, grid, without))
         clock.lap("postprocess")
         return part
+
+    def _registered(self, data: dict[str, Any], answer: Any, roles: tuple[str, ...], image: MetaTensor) -> Registration:
+        form = self._registration_form
+        assert form is not None
+        grids = Grids.of(data, roles, image)
+        name = self._output.name
+        given = raw_registration(data[name][None] if name in data else answer, form, name)
+        ready = _as_image(given, data.get(roles[0], image)) if form.what == FIELD else given
+        data = self._postprocessed(data | {name: ready}, ready, 1)
+        changed = [data[key] for key in (name, "pred") if key in data and data[key] is not ready]
+        found = next((each for each in changed if form.fits(each.shape)), ready)  # pred may be the moved image by now
+        return registration_in(found, form, grids)
 
     def _preprocessed(self, data: dict[str, Any]) -> dict[str, Any]:
         if self._axes is None:
@@ -322,9 +344,13 @@ class _Part:
     classes: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     values: Mapping[str, float] = field(default_factory=dict)
     points: tuple[Landmark, ...] = ()
+    registration: Registration | None = None
 
 
 def _main_output(outputs: tuple[Output, ...], key: str) -> Output:
+    """The one that is returned: how an image was moved, where a bundle gives that and the moved image."""
+    if (registers := next((output for output in outputs if output.gives is Gives.REGISTRATION), None)) is not None:
+        return registers
     return next((output for output in outputs if output.name == key), Output(key, Gives.SEGMENTATION, ()))
 
 

@@ -149,6 +149,30 @@ class Landmark:
     at: Index
 
 
+def _unmoved() -> NDArray[np.float64]:
+    return np.eye(4)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Registration:
+    """How a moving image lies on a fixed one: what is at a place p of the fixed image is at matrix (p + v(p)) of it.
+
+    All of it is LPS, in mm; v(p) lies between the vectors around p.
+
+    Parameters
+    ----------
+    vectors : numpy.ndarray of float32, shape (slices, rows, columns, 3), optional
+        v on a grid of its own; None where the matrix says all.
+    affine : numpy.ndarray of float64, shape (4, 4), optional
+        Maps (slice, row, column, 1) of `vectors` to LPS.
+    matrix : numpy.ndarray of float64, shape (4, 4)
+    """
+
+    vectors: NDArray[np.float32] | None = None
+    affine: NDArray[np.float64] | None = None
+    matrix: NDArray[np.float64] = field(default_factory=_unmoved)
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Prediction:
     """What a model said about one volume.
@@ -182,6 +206,8 @@ class Prediction:
         The last that the model printed, on both of its outputs.
     points : tuple of Landmark
         Points that the model names.
+    registration : Registration, optional
+        How the second image that it was shown lies on the first.
     """
 
     label_maps: tuple[LabelMap, ...]
@@ -197,6 +223,7 @@ class Prediction:
     gpu_memory_mib: int = 0
     printed: str = ""
     points: tuple[Landmark, ...] = ()
+    registration: Registration | None = None
     _boxes: dict[int, list[Box | None]] = field(default_factory=dict, init=False, repr=False)
 
     def mask(self, name: str) -> NDArray[np.bool_]:

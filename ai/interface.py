@@ -16,11 +16,15 @@ class Gives(StrEnum):
     CLASSIFICATION = "classification"
     REGRESSION = "regression"
     POINTS = "points"
+    REGISTRATION = "registration"
     IMAGE = "image"
     UNKNOWN = "not said"
 
 
-RETURNED = (Gives.SEGMENTATION, Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION, Gives.POINTS)
+RETURNED = (
+    *(Gives.SEGMENTATION, Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION),
+    *(Gives.POINTS, Gives.REGISTRATION),
+)
 
 
 def otherwise(name: str) -> str:
@@ -78,11 +82,15 @@ class Input:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """Something that a bundle gives: of which kind, and the names in it without the background."""
+    """Something that a bundle gives: of which kind, and the names in it without the background.
+
+    `problem` is what metadata leaves open that has to be known, as a sentence without its full stop.
+    """
 
     name: str
     gives: Gives
     names: tuple[str, ...]
+    problem: str = ""
 
     def __str__(self) -> str:
         most = 6

@@ -7,6 +7,7 @@ from typing import Any
 
 from ai.interface import RETURNED, Gives, Input, Output
 
+_PLANE, _PAIR = 2, 2
 _NETWORKS = ("network", "network_def", "net")
 _NOISE = ("noise", "latent", "timesteps")
 _ASKS_A_PERSON = ("AddLabelAsGuidance", "AddClickSignals")
@@ -19,7 +20,12 @@ _IMAGE = (
 )
 _MOVED = (
     "it lays a moving image onto a fixed one and answers with the moved picture ({name}), not with how it was moved: "
-    "there is no registration that a viewer could apply, and the node returns findings, no other pictures"
+    "there is no registration that a viewer could apply, and the node returns findings, no other pictures; an output "
+    "with the displacement of every voxel (format ddf) or a matrix (format affine) would be returned"
+)
+_FLAT = "it registers 2-D images; the node registers volumes, for only they have a place in the patient"
+_NOT_TWO = (
+    "it registers and does not take two images that have names: one of them is the fixed, the other the moving one"
 )
 
 
@@ -75,6 +81,7 @@ def _of_inputs(inputs: Sequence[Input]) -> Iterator[str]:
 def _of_outputs(inputs: Sequence[Input], outputs: Sequence[Output]) -> Iterator[str]:
     if not outputs:
         yield "its metadata.json does not say what it gives (network_data_format.outputs)"
+    yield from _of_registrations(inputs, outputs)
     if any(output.is_returned for output in outputs):
         return  # what else it gives is left out
     for output in outputs:
@@ -85,3 +92,16 @@ def _of_outputs(inputs: Sequence[Input], outputs: Sequence[Output]) -> Iterator[
             yield f"its metadata.json does not name what {output.name} marks (channel_def)"
         else:
             yield f"its metadata.json does not say of what kind its output {output.name} is (type and format)"
+
+
+def _of_registrations(inputs: Sequence[Input], outputs: Sequence[Output]) -> Iterator[str]:
+    """What is missing for a registration to mean something in the patient."""
+    for output in outputs:
+        if output.gives is not Gives.REGISTRATION:
+            continue
+        if output.problem:
+            yield output.problem
+        if any(image.dimensions == _PLANE for image in inputs):
+            yield _FLAT
+        if [len(image.roles) for image in inputs] != [_PAIR]:
+            yield _NOT_TWO

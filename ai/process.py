@@ -45,6 +45,7 @@ from ai.contract import (
     ModelOutOfMemory,
     ModelTimeout,
     Prediction,
+    Registration,
     Volume,
 )
 from ai.outputs import values_in
@@ -53,6 +54,8 @@ _log = logging.getLogger(__name__)
 
 Confine = Literal["auto", "always", "never"]
 
+MOST_VECTORS = 2**25  # 400 MB of an object
+_AXES, _FLAT = 3, 1e-9
 _POLL_S = 0.2
 _TAIL_BYTES = 16_384  # of what a model prints
 _MOST_READS = 64  # at a time: it may print faster than it is read
@@ -481,7 +484,10 @@ def _prediction(
     found = tuple(_detection(entry) for entry in answer["detections"])
     extra = [bool(answer[name]) for name in ("instances", "saliency")]
     likely = [str(name) for name in answer["probabilities"]]
-    arrays = list(take(int(np.prod(shape)) * (len(named) + sum(extra) + len(likely))).reshape(-1, *shape))
+    field = _field_size(answer["registration"])
+    given = take(field + int(np.prod(shape)) * (len(named) + sum(extra) + len(likely)))
+    registration = _registration(answer["registration"], given[:field])
+    arrays = list(given[field:].reshape(-1, *shape))
     maps = [LabelMap(_checked(arrays.pop(0), set(names)), names) for names in named]
     instances = _checked(arrays.pop(0), set(range(1, len(found) + 1))) if extra[0] else None
     saliency = arrays.pop(0) if extra[1] else None
@@ -494,7 +500,7 @@ def _prediction(
     device, memory = str(answer["device"]), (int(answer["memory_mib"]), int(answer["gpu_memory_mib"]))
     points = tuple(_landmark(entry) for entry in answer["points"])
     said = (found, instances, saliency, probabilities, classes, values, *memory)
-    return Prediction(tuple(maps), steps_s, device, *said, points=points)
+    return Prediction(tuple(maps), steps_s, device, *said, points=points, registration=registration)
 
 
 def _seconds(steps: Any) -> dict[str, float]:
@@ -526,6 +532,39 @@ def _landmark(entry: Mapping[str, Any]) -> Landmark:
     if not all(map(math.isfinite, (k, j, i))):
         raise ModelInvalidOutput("The model gave a point that lies nowhere.")
     return Landmark(str(entry["output"]), (k, j, i))
+
+
+def _field_size(entry: Mapping[str, Any] | None) -> int:
+    """How many bytes the vectors of a registration have."""
+    if entry is None or not entry["shape"]:
+        return 0
+    points = math.prod(int(size) for size in entry["shape"])
+    if len(entry["shape"]) != _AXES or not 0 < points <= MOST_VECTORS:
+        raise ModelInvalidOutput(
+            f"The model's displacement field has {points:,} vectors; at most {MOST_VECTORS:,} are sent: let the bundle "
+            "answer on a coarser grid."
+        )
+    return 4 * _AXES * points
+
+
+def _registration(entry: Mapping[str, Any] | None, given: NDArray[np.uint8]) -> Registration | None:
+    if entry is None:
+        return None
+    matrix = _square(entry["matrix"])
+    if not given.size:
+        return Registration(matrix=matrix)
+    vectors = given.view(np.float32).reshape(*map(int, entry["shape"]), _AXES)
+    if not np.isfinite(vectors).all():
+        raise ModelInvalidOutput("The model gave a displacement that is no number.")
+    return Registration(vectors, _square(entry["affine"]), matrix)
+
+
+def _square(numbers: Any) -> NDArray[np.float64]:
+    """Read a matrix that maps places to places."""
+    matrix = np.array([float(number) for number in numbers]).reshape(4, 4)
+    if not np.isfinite(matrix).all() or abs(np.linalg.det(matrix[:3, :3])) < _FLAT:
+        raise ModelInvalidOutput("The model gave a matrix that maps nowhere.")
+    return matrix
 
 
 def _shares(answers: Mapping[str, Any]) -> dict[str, float]:

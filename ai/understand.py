@@ -19,6 +19,7 @@ from ai.contract import BundleError
 from ai.interface import RETURNED, Gives, Input, Output, otherwise
 from ai.landmarks import point_names
 from ai.obstacles import left_out_of, obstacles_of
+from ai.registration_form import FIELD, RegistrationForm
 
 CONFIGURATIONS = ("inference.json", "inference.yaml", "inference.yml")
 WEIGHTS = ("model.pt", "model.ts", "model.pt2", "model.onnx")
@@ -77,6 +78,9 @@ class Understanding:
         said = []
         if kinds & {Gives.SEGMENTATION, Gives.DETECTION}:
             said.append("SEG: one segment for each output that is found")
+        for form in (name for output in self.outputs if output.gives is Gives.REGISTRATION for name in output.names):
+            kind = "Deformable Spatial Registration" if form.startswith(FIELD) else "Spatial Registration"
+            said.append(f"REG ({kind}): where what is in the fixed series lies in the moving one")
         if kinds & set(RETURNED):
             said.append("SR: what was found, measured, in codes")
         return tuple(said)
@@ -102,6 +106,8 @@ def understand(bundle: Path) -> Understanding:
     data_format = data_format if isinstance(data_format, Mapping) else {}
     inputs = tuple(_inputs(data_format.get("inputs"), config))
     outputs = tuple(_outputs(data_format.get("outputs"), metadata))
+    if any(output.gives is Gives.REGISTRATION for output in outputs) and len(inputs) == len(inputs[0].keys):
+        inputs = inputs[:1]  # its metadata describes the two images one by one, its loader reads both
     packages = dict(_packages(metadata))
     missing = tuple(name for name in packages if not _is_installed(name))
     return Understanding(
@@ -197,6 +203,8 @@ def _outputs(described: Any, metadata: Mapping[str, Any]) -> Iterator[Output]:
         if isinstance(detects, list):
             names = tuple(map(str, detects))
         gives = _gives(said)
+        if (form := RegistrationForm.of(str(name), said)) is not None:
+            gives, names = Gives.REGISTRATION, (str(form),)
         if gives is Gives.CLASSIFICATION:  # what is no circle, triangle or square is an answer as well
             names = tuple(_channel_names(said.get("channel_def")).values())
             names = (*names, otherwise(names[0])) if len(names) == 1 else names  # a share of one: there, or not
@@ -206,7 +214,7 @@ def _outputs(described: Any, metadata: Mapping[str, Any]) -> Iterator[Output]:
             names = tuple(unnamed(said).values())
         if not names and gives in (Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION):
             names = tuple(f"label {n}" for n in range(max(1, _whole(said.get("num_channels"), 1))))
-        yield Output(str(name), gives, names)
+        yield Output(str(name), gives, names, form.problem if form else "")
 
 
 def unnamed(output: Mapping[str, Any]) -> dict[int, str]:

@@ -27,6 +27,7 @@ from dicom_node.domain.model import (
     ModelCard,
     OutputKind,
     PointCard,
+    RegistrationCard,
     SegmentCard,
     ValueCard,
 )
@@ -36,6 +37,7 @@ from dicom_node.program import Command, command_card, command_problems, is_progr
 from dicom_node.settings import explain
 
 CARD = "card.toml"
+_REGISTERED = (OutputKind.REGISTRATION, OutputKind.DEFORMATION)  # whichever the answer is: one of them is made
 
 Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=64, pattern=r"^[^\\\x00-\x1f]+$")]
@@ -168,6 +170,12 @@ class _Point(Table):
     corner_mm: float = Field(0.0, ge=0)
 
 
+class _Registration(Table):
+    fixed: Text
+    moving: Text
+    max_folded_percent: float = Field(1.0, ge=0, le=100)
+
+
 class _Detection(Table):
     output: Text
     label: Annotated[Name, Field(max_length=56)]  # a number follows
@@ -217,6 +225,7 @@ class Card(Table):
     classifications: tuple[_Classification, ...] = ()
     values: tuple[_Value, ...] = ()
     points: tuple[_Point, ...] = ()
+    registration: _Registration | None = None
     images: _Images = Field(default_factory=_Images)
     changes: dict[Text, Plain] = Field(default_factory=dict)
     amp: bool = False
@@ -237,7 +246,7 @@ def card_problems(card: Card, bundle: Path) -> list[str]:
     problems = [*_segment_problems(card, bundle), *_part_problems(card), *_bundle_problems(card, bundle)]
     if card.command is not None:
         problems += [f"command.{problem}" for problem in command_problems(card.command, card.accepts.modality)]
-        kinds = ("detections", "classifications", "values", "points", "changes")
+        kinds = ("detections", "classifications", "values", "points", "registration", "changes")
         problems += ["amp: is for bundles; a program has options of its own"] if card.amp else []
         problems += [f"{kind}: a program gives label maps alone" for kind in kinds if getattr(card, kind)]
     return problems
@@ -260,9 +269,12 @@ def _segment_problems(card: Card, bundle: Path) -> list[str]:
 
 def _part_problems(card: Card) -> Iterator[str]:
     """What does not fit together on a card with detections."""
-    if not (card.segments or card.detections or card.classifications or card.values or card.points):
-        kinds = "[[segments]], [[detections]], [[classifications]], [[values]] or [[points]]"
+    given = (card.segments, card.detections, card.classifications, card.values, card.points, card.registration)
+    if not any(given):
+        kinds = "[[segments]], [[detections]], [[classifications]], [[values]], [[points]] or [registration]"
         yield f"segments: the card names no output; give {kinds}"
+    if card.registration is not None and card.registration.fixed == card.registration.moving:
+        yield "registration.moving: is the fixed one; a series has no registration with itself"
     outputs = [segment.output for segment in card.segments]
     for n, segment in enumerate(card.segments):
         if segment.derive and Measure.OPACIFICATION not in segment.measurements:
@@ -367,11 +379,12 @@ def model_card(card: Card, bundle: Path) -> ModelCard:
         accepts=Accepts(**card.accepts.model_dump()),
         volume=dict(card.volume),
         segments=tuple(_segment_card(segment) for segment in card.segments),
-        outputs=tuple(dict.fromkeys(card.outputs)),
+        outputs=tuple(dict.fromkeys((*card.outputs, *(_REGISTERED if card.registration else ())))),
         detections=tuple(_detection_card(detection) for detection in card.detections),
         classifications=tuple(_classification_card(asked) for asked in card.classifications),
         values=tuple(ValueCard(v.output, _code(v.concept), _code(v.unit), v.decimals) for v in card.values),
         points=tuple(_point_card(point) for point in card.points),
+        registration=RegistrationCard(**card.registration.model_dump()) if card.registration else None,
         changes=dict(card.changes),
         amp=card.amp,
         command=command_card(card.command, card.version) if card.command is not None else None,

@@ -6,7 +6,7 @@ Everything that is wrong is reported at once, each problem with its file and key
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -303,8 +303,19 @@ def _rules(
                 problems.append(f"{file}: model: {rule.model} is switched off; `dicom-node models enable {rule.model}`")
             else:
                 problems += _unknown(file, "model", "model", [rule.model], models)
+                problems += _other_roles(file, rule, models)
             problems += _unknown(file, "destinations", "destination", rule.destinations, destinations)
     return tuple(rules.values())
+
+
+def _other_roles(file: Path, rule: Rule, models: Iterable[str]) -> Iterator[str]:
+    """Say which series a rule has to name for a model that registers: the fixed one first, for results lie on it."""
+    card = models.get(rule.model) if isinstance(models, Mapping) else None
+    if card is None or card.registration is None:
+        return
+    if tuple(role.name for role in rule.inputs) != card.registration.roles:
+        fixed, moving = card.registration.roles
+        yield f"{file}: inputs: {rule.model} registers two series; it needs [inputs.{fixed}], then [inputs.{moving}]"
 
 
 def _unknown(file: Path, key: str, what: str, names: Iterable[str], known: Iterable[str]) -> list[str]:

@@ -20,7 +20,7 @@ from pydicom.uid import Comprehensive3DSRStorage, CTImageStorage, ExplicitVRLitt
 from dicom_node.domain import codes
 from dicom_node.domain.eligibility import Accepts
 from dicom_node.domain.encoding import Encoding, encoded
-from dicom_node.domain.finding import Axes, Code, Findings, Measurement, Quality, Segment
+from dicom_node.domain.finding import Axes, Code, Findings, Measurement, Quality, Registration, Segment
 from dicom_node.domain.job import Document, Job, JobInstance
 from dicom_node.domain.model import DetectionCard, ModelCard, OutputKind, SegmentCard
 from dicom_node.results import BUILDERS, Made
@@ -32,6 +32,7 @@ from dicom_node.results.seg import ENCODERS
 
 _ANATOMY = Code("91723000", "SCT", "Anatomical Structure")
 _MORPHOLOGY = Code("49755003", "SCT", "Morphologically Abnormal Structure")
+_REGISTERED = (OutputKind.REGISTRATION, OutputKind.DEFORMATION)
 _NODULE = Code("27925004", "SCT", "Nodule")
 
 
@@ -47,8 +48,16 @@ class _Volume:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
+class _Field:
+    vectors: NDArray[np.float32] | None
+    affine: NDArray[np.float64]
+    matrix: NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
 class _Marks:
     masks: Mapping[str, NDArray[np.bool_]]
+    registration: _Field | None = None
 
     def shape(self, name: str, /) -> tuple[int, ...]:
         return self.masks[name].shape
@@ -102,7 +111,7 @@ def made(vary: str = "") -> dict[OutputKind, Dataset]:
     analysis = Analysis(Origin.of(job, card, volume, equipment), volume, findings, marks)
     results: dict[OutputKind, Dataset] = {}
     for kind, build in BUILDERS.items():
-        results[kind] = _first(build(analysis))
+        results[kind] = _first(build(_registered(analysis, kind) if kind in _REGISTERED else analysis))
         for encoding in (Encoding.LABELMAP, Encoding.FRACTIONAL):
             if kind is OutputKind.SEG:
                 results[encoded(kind, encoding)] = _first(ENCODERS[encoding](analysis))
@@ -113,6 +122,28 @@ def made(vary: str = "") -> dict[OutputKind, Dataset]:
     outdated = [Document("sr", Comprehensive3DSRStorage, "1.2.3.8.1", "1.2.3.8.2")]
     results[OutputKind.REJECTION] = build_rejection(job, card, scan[0], equipment, outdated)
     return {kind: results[kind] for kind in OutputKind}
+
+
+def _registered(analysis: Analysis, kind: OutputKind) -> Analysis:
+    """What a model found that lays another series onto the scan: by a field, or by a matrix."""
+    number = len(analysis.findings.segments)
+    others = []
+    for header in analysis.origin.slices:
+        other = Dataset()
+        other.update(header)
+        other.add_new("SeriesInstanceUID", "UI", f"{header.SeriesInstanceUID}.1")
+        other.add_new("SOPInstanceUID", "UI", f"{header.SOPInstanceUID}.1")
+        others.append(other)
+    matrix = np.eye(4)
+    matrix[0, 3] = number
+    vectors = np.full((2, 2, 2, 3), number, np.float32) if kind is OutputKind.DEFORMATION else None
+    found = Registration("fixed", "moving", "1.2.3.7", False, (0.0, 0.0, 1.0), 1.0, number, 2 * number)
+    return replace(
+        analysis,
+        origin=replace(analysis.origin, others=tuple(others)),
+        findings=replace(analysis.findings, registration=found),
+        marks=_Marks({}, _Field(vectors, np.eye(4)[[2, 1, 0, 3]], matrix)),
+    )
 
 
 def _first(made: Made) -> Dataset:

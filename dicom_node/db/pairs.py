@@ -24,12 +24,15 @@ class Answer:
         Where its segmentation lies in the spool; None: it marked nothing.
     segments : list of dict
         Each with ``label``, ``number``, ``volume_ml`` and, of what was detected, ``score``.
+    registers : bool
+        Whether it says how one series lies on another.
     """
 
     job_id: str
     version: str
     seg: str | None
     segments: list[dict[str, Any]]
+    registers: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +81,8 @@ def read_pairs(tx: Connection, first: str, second: str, since: datetime | None, 
         one, other = _answer(tx, row.first), _answer(tx, row.second)
         if one and other:
             images, apart = _images(tx, row.series_id), _apart(row.these, row.those)
+            if not apart and (one.registers or other.registers):
+                apart = "not compared: they say how one series lies on another, and only what is marked is compared"
             yield Pair(row.series_id, row.accession_number, images, one, other, apart)
 
 
@@ -118,7 +123,8 @@ def _answer(tx: Connection, job_id: str) -> Answer | None:
     segments: list[dict[str, Any]] = next(
         (row.summary["segments"] for row in rows if row.summary and "segments" in row.summary), []
     )
-    return Answer(job_id, rows[0].model_version, marked.path if marked else None, segments)
+    registers = any("registration" in (row.summary or {}) for row in rows)
+    return Answer(job_id, rows[0].model_version, marked.path if marked else None, segments, registers)
 
 
 def _images(tx: Connection, series_id: str) -> dict[str, str]:

@@ -39,6 +39,8 @@ SOLID_DIAMETER = Code("SOLID-DIAMETER", LOCAL_SCHEME, "Diameter of solid part")
 SURFACE_DISTANCE = Code("SURFACE-DISTANCE", LOCAL_SCHEME, "Distance to lung surface")
 EMPHYSEMA_INDEX = Code("LAA-950", LOCAL_SCHEME, "Emphysema index (below -950 HU)")
 OPACIFICATION = Code("OPACIFICATION", LOCAL_SCHEME, "Opacified share of lung")
+DISPLACEMENT = Code("DISPLACEMENT", LOCAL_SCHEME, "Displacement by registration")
+FOLDED = Code("FOLDED", LOCAL_SCHEME, "Share of the body that the registration folds")
 PROBABILITY_OF_CANCER = Code("111047", "DCM", "Probability of cancer")
 
 # Where it lies (PS3.16 CID 6171)

@@ -153,6 +153,40 @@ class Landmark:
 
 
 @dataclass(frozen=True, slots=True)
+class Registration:
+    """How the moving series of a study lies on the fixed one, in numbers; the places are the model's own.
+
+    Attributes
+    ----------
+    fixed, moving : str
+        Their roles.
+    moving_frame_uid : str
+        Frame of Reference UID (0020,0052) of the moving series; empty where it has none.
+    is_one_frame : bool
+        Whether that is the one of the fixed series as well.
+    start_mm : Point
+        By how much the moving series was shifted before the model saw it, LPS: where frames of reference differ, the
+        middles of both were laid upon each other.
+    voxel_mm : float
+        The shortest side of a voxel of either.
+    mean_mm, largest_mm : float
+        How far what is in the body moved, from where it was shown to the model.
+    folded_percent : float, optional
+        How much of the body the field turns inside out; None for a matrix, which cannot.
+    """
+
+    fixed: str
+    moving: str
+    moving_frame_uid: str
+    is_one_frame: bool
+    start_mm: Point
+    voxel_mm: float
+    mean_mm: float
+    largest_mm: float
+    folded_percent: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Tracked:
     """Something that an earlier job on a series detected: under which output, where, and its Tracking UID."""
 
@@ -166,7 +200,7 @@ class Findings:
     """Everything one attempt found. `segments` has the empty ones too; `present` only those with voxels.
 
     `qualities` and `measurements` are about the scan as a whole, e.g. the highest category of any nodule. `not_run` are
-    the parts of the model that this volume was not fit for.
+    the parts of the model that this volume was not fit for. `registration` is there where the model registers.
     """
 
     segments: tuple[Segment, ...]
@@ -174,6 +208,7 @@ class Findings:
     not_run: tuple[NotRun, ...] = ()
     measurements: tuple[Measurement, ...] = ()
     points: tuple[Landmark, ...] = ()
+    registration: Registration | None = None
 
     @property
     def present(self) -> tuple[Segment, ...]:

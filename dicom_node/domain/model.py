@@ -24,6 +24,7 @@ __all__ = [
     "ModelCard",
     "OutputKind",
     "PointCard",
+    "RegistrationCard",
     "SegmentCard",
     "ValueCard",
 ]
@@ -42,6 +43,8 @@ class OutputKind(StrEnum):
     SEG_LABELMAP = "seg-labelmap"
     SEG_FRACTIONAL = "seg-fractional"
     PM = "pm"
+    REGISTRATION = "registration"
+    DEFORMATION = "deformation"
     SC = "sc"
     RTSTRUCT = "rtstruct"
     GSPS = "gsps"
@@ -157,6 +160,23 @@ class PointCard:
 
 
 @dataclass(frozen=True, slots=True)
+class RegistrationCard:
+    """A model that finds how one series lies on another: which role is the fixed one and which the moving one.
+
+    `max_folded_percent` is how much of the body a field may turn inside out before it is no answer.
+    """
+
+    fixed: str
+    moving: str
+    max_folded_percent: float = 1.0
+
+    @property
+    def roles(self) -> tuple[str, str]:
+        """As a rule has to name them: results lie on the first."""
+        return self.fixed, self.moving
+
+
+@dataclass(frozen=True, slots=True)
 class DetectionCard:
     """How what a model detects one by one becomes coded findings.
 
@@ -265,6 +285,7 @@ class ModelCard:
     classifications: tuple[ClassificationCard, ...] = ()
     values: tuple[ValueCard, ...] = ()
     points: tuple[PointCard, ...] = ()
+    registration: RegistrationCard | None = None
     changes: Mapping[str, Any] = field(default_factory=dict)
     volume: Choice = field(default_factory=dict)
     command: CommandCard | None = None

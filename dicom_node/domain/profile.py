@@ -51,6 +51,16 @@ OFFERS = (
     Offer(f"{_STORAGE}.11.1", "presentation state (GSPS)", _PLAIN, _ADDS, (OutputKind.GSPS,)),
     Offer(REJECTION_CLASS, "key object selection (KOS)", _PLAIN, _NO_MARK, _SELECTIONS),
     Offer(f"{_STORAGE}.104.1", "report as a PDF", _PLAIN, _ADDS, (OutputKind.PDF,)),
+    Offer(
+        f"{_STORAGE}.66.1", "registration by a matrix (Spatial Registration)", _PLAIN, _ADDS, (OutputKind.REGISTRATION,)
+    ),
+    Offer(
+        f"{_STORAGE}.66.3",
+        "registration by a field (Deformable Spatial Registration)",
+        _PLAIN,
+        _ADDS,
+        (OutputKind.DEFORMATION,),
+    ),
     Offer(f"{_STORAGE}.481.3", "contours (RT Structure Set)", _PLAIN, _ADDS, (OutputKind.RTSTRUCT,)),
 )
 

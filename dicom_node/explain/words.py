@@ -48,8 +48,17 @@ def found(summary: Mapping[str, Any]) -> str:
     kinds = Counter(s["detected"].lower() for s in summary.get("segments") or () if "detected" in s)
     said = [count(number, kind) for kind, number in kinds.items()]
     said += [count(len(points), "point")] if (points := summary.get("points")) else []
+    if lies := summary.get("registration"):
+        said.append(registered(lies))
     said += [f"{quality['value']} (calculated)" for quality in summary.get("qualities") or ()]
     return ", ".join(said)
+
+
+def registered(lies: Mapping[str, Any]) -> str:
+    """Say how one series lies on another: ``after on before: moved 3.2 mm on average, at most 12 mm``."""
+    far = f"moved {lies['mean_mm']:g} mm on average, at most {lies['largest_mm']:g} mm"
+    folded = f", {lies['folded_percent']:g} % folded" if lies["folded_percent"] else ""
+    return f"{lies['moving']} on {lies['fixed']}: {far}{folded}"
 
 
 def left_out(summary: Mapping[str, Any]) -> list[str]:

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 from ai.codes import UNKNOWN, codes_of, toml_code, toml_text
 from ai.interface import Gives, Output
+from ai.registration_form import role_of
 from ai.understand import Understanding
 
 _COLOURS = (
@@ -48,6 +49,8 @@ def draft_card(known: Understanding, name: str) -> str:
     lines += _segments(marked, is_ct=modality == "CT")
     for output in known.outputs:
         lines += _other(output)
+    if any(output.gives is Gives.REGISTRATION for output in known.outputs):
+        lines += _registration(known.inputs[0].roles)
     return "\n".join(lines) + "\n"
 
 
@@ -81,6 +84,13 @@ def _other(output: Output) -> list[str]:
             unit = toml_code({"value": "1", "scheme": "UCUM", "meaning": "no units"})
             lines += ["", "[[values]]", f"output = {toml_text(name)}", f"concept = {unknown}", f"unit = {unit}"]
     return lines
+
+
+def _registration(roles: tuple[str, ...]) -> list[str]:
+    """Which of two series is which, by the bundle's names for them."""
+    fixed = role_of(roles, "fixed", "target", "reference") or UNKNOWN
+    moving = role_of(roles, "moving", "source", "floating") or UNKNOWN
+    return ["", "[registration]", f"fixed = {toml_text(fixed)}", f"moving = {toml_text(moving)}"]
 
 
 def _label(name: str) -> str:

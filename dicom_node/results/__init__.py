@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.domain.delivery import ResultObject
 from dicom_node.domain.encoding import Encoding, encoded
-from dicom_node.domain.finding import Findings, Landmark, Quality, Segment
+from dicom_node.domain.finding import Findings, Landmark, Quality, Registration, Segment
 from dicom_node.domain.job import FailedJob, Job
 from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.domain.outdated import Outdated
@@ -34,6 +34,8 @@ from dicom_node.results.pdf import build_pdf
 from dicom_node.results.pm import build_pm
 from dicom_node.results.proof import prove_fractional, prove_labelmap, prove_places, prove_pm, prove_seg
 from dicom_node.results.proof_sr import prove_viewer_sr
+from dicom_node.results.registration import build_deformation, build_registration
+from dicom_node.results.registration_proof import prove_deformation, prove_registration
 from dicom_node.results.rejection import build_rejection
 from dicom_node.results.rtstruct import build_rtstruct
 from dicom_node.results.sc import build_sc
@@ -52,6 +54,8 @@ Builder = Callable[[Analysis], Made]
 BUILDERS: dict[OutputKind, Builder] = {  # the SR refers to those before it
     OutputKind.SEG: build_seg,
     OutputKind.PM: build_pm,
+    OutputKind.REGISTRATION: build_registration,
+    OutputKind.DEFORMATION: build_deformation,
     OutputKind.SC: build_sc,
     OutputKind.RTSTRUCT: build_rtstruct,
     OutputKind.GSPS: build_gsps,
@@ -73,6 +77,8 @@ PROOFS: dict[OutputKind, Callable[[bytes, Analysis], None]] = {  # of every kind
     OutputKind.SEG_LABELMAP: prove_labelmap,
     OutputKind.SEG_FRACTIONAL: prove_fractional,
     OutputKind.PM: prove_pm,
+    OutputKind.REGISTRATION: prove_registration,
+    OutputKind.DEFORMATION: prove_deformation,
     OutputKind.RTSTRUCT: prove_rtstruct,
     OutputKind.GSPS: prove_gsps,
     OutputKind.KEY_IMAGES: prove_places,
@@ -327,6 +333,7 @@ def _summary(findings: Findings, analysis: Analysis) -> dict[str, Any]:
         "points": [_point_summary(point, analysis) for point in findings.points],
         "qualities": [_quality_summary(quality) for quality in findings.qualities],
         "not_run": [{"what": left_out.what, "how": left_out.how, "why": left_out.why} for left_out in findings.not_run],
+        **({"registration": _registration_summary(findings.registration)} if findings.registration else {}),
     }
 
 
@@ -353,6 +360,11 @@ def _point_summary(point: Landmark, analysis: Analysis) -> dict[str, Any]:
         "place_mm": [round(mm, 2) for mm in point.place_mm],
         "where": placed(point.place_mm),
     }
+
+
+def _registration_summary(found: Registration) -> dict[str, Any]:
+    numbers = {"mean_mm": found.mean_mm, "largest_mm": found.largest_mm, "folded_percent": found.folded_percent}
+    return {"fixed": found.fixed, "moving": found.moving, **numbers}
 
 
 def _quality_summary(quality: Quality) -> dict[str, str]:

@@ -20,6 +20,22 @@ Box = tuple[slice, slice, slice]
 _LARGEST_KEPT = 2**22  # voxels of a crop that is kept: a nodule is asked for often, a lung is cut out anew
 
 
+class Registered(Protocol):
+    """How a moving series lies on the fixed one; `ai.contract.Registration` is one. All of it is LPS, in mm."""
+
+    @property
+    def vectors(self) -> NDArray[np.float32] | None:
+        """From points of a grid to where their tissue is, shape (slices, rows, columns, 3); None for a matrix alone."""
+
+    @property
+    def affine(self) -> NDArray[np.float64] | None:
+        """Index (slice, row, column, 1) of `vectors` to the patient."""
+
+    @property
+    def matrix(self) -> NDArray[np.float64]:
+        """What is applied after the vectors, shape (4, 4)."""
+
+
 class Marks(Protocol):
     """What a model marked, on the grid of the source; `ai.contract.Prediction` is one."""
 
@@ -38,6 +54,10 @@ class Marks(Protocol):
     @property
     def saliency(self) -> NDArray[np.uint8] | None:
         """What spoke for the detections, shape (slices, rows, columns): 0 nothing, 255 the most."""
+
+    @property
+    def registration(self) -> Registered | None:
+        """How the moving series lies on the fixed one; None for a model that does not register."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)

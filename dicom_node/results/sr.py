@@ -23,7 +23,7 @@ from dicom_node.results.analysis import Analysis
 from dicom_node.results.document import algorithm, comment, document, qualities, sites, summary_group
 from dicom_node.results.header import code, series_description
 from dicom_node.results.library import image_library
-from dicom_node.results.words import BOX, CALCULATED, because, certainty, made_from, nothing_found
+from dicom_node.results.words import BOX, CALCULATED, because, certainty, made_from, nothing_found, registered
 
 OUTCOMES = {  # (something was found, all of the model ran): PS3.16 CID 6047
     (True, True): codes.cid6047.AllAlgorithmsSucceededWithFindings,
@@ -85,7 +85,7 @@ def _comments(analysis: Analysis) -> list[str]:
     said = [f"{part.text}." for part in findings.not_run] + because(findings.qualities)
     if not analysis.said:
         said.append(nothing_found(analysis.sought, len(analysis.origin.slices)))
-    said += made_from(analysis.origin.job.inputs)
+    said += made_from(analysis.origin.job.inputs) + registered(findings.registration)
     said.append(analysis.origin.statement)
     return [*said, CALCULATED] if findings.qualities else said
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dicom_node.domain.finding import Measurement, Point, Quality, Segment
+from dicom_node.domain.finding import Measurement, Point, Quality, Registration, Segment
 from dicom_node.domain.header import texts
 from dicom_node.domain.job import JobInput
 
@@ -73,6 +73,25 @@ def made_from(inputs: Sequence[JobInput]) -> list[str]:
         return []
     described = ", ".join(f"{one.role} ({_description(one)})" for one in inputs)
     return [f"Made from {len(inputs)} series: {described}. All places are those of {inputs[0].role}."]
+
+
+def registered(found: Registration | None) -> list[str]:
+    """Say how the moving series lies on the fixed one, how it was laid before, and what of it cannot be."""
+    if found is None:
+        return []
+    far = f"{found.mean_mm:g} mm on average and at most {found.largest_mm:g} mm"
+    said = [
+        f"Registration of {found.moving} on {found.fixed}: what is in the body moved {far}. No reader has assessed it."
+    ]
+    if not found.is_one_frame:
+        shift = " ".join(f"{mm:.1f}" for mm in found.start_mm)
+        said.append(
+            "The series have different frames of reference: registration began with their middles upon each other "
+            f"({found.moving} shifted by {shift} mm, LPS), and distances are counted from there."
+        )
+    if found.folded_percent:
+        said.append(f"The field folds {found.folded_percent:g} % of the body: there it shows no motion of tissue.")
+    return said
 
 
 def _description(one: JobInput) -> str:

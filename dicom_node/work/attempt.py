@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from time import monotonic
+from typing import Any
 
 from pydicom import Dataset
 
@@ -26,6 +27,7 @@ from dicom_node.spool import Spool
 from dicom_node.volume import Volume, load_volume
 from dicom_node.work.findings import findings_from
 from dicom_node.work.images import analyse_images
+from dicom_node.work.registration import Start, refuse_other_roles
 from dicom_node.work.scan import describe
 
 # The names of the model's own steps, as a user reads them.
@@ -71,12 +73,16 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         volume = load_volume(node.spool, job.instances, card.volume)
         steps_s["read"] = monotonic() - started
         unfit = _unfit_parts(volume, card)
-        prediction = _predict(job, card, volume, node, tuple(unfit))
+        images, start = _images(job, card, volume, node)
+        model = node.model_for(card)
+        asked: dict[str, Any] = {"timeout_s": card.timeout_s, "without": tuple(unfit), "cancelled": node.cancelled}
+        prediction = model.predict(images, **asked)
         steps_s |= _named(prediction.steps_s)
         started = monotonic()
         findings = findings_from(
-            prediction, card, volume, job.id, series_id=job.series_id, not_run=unfit, tracked=job.tracked
+            prediction, card, volume, job.id, series_id=job.series_id, not_run=unfit, tracked=job.tracked, start=start
         )
+        prediction = start.taken_back(prediction) if start else prediction
         if job.note:
             findings = replace(findings, not_run=(NotRun("Series", job.note, "not whole"), *findings.not_run))
         steps_s["measure"] = monotonic() - started
@@ -146,32 +152,33 @@ def _unfit_parts(volume: Volume, card: ModelCard) -> dict[str, str]:
     return unfit
 
 
-def _predict(job: Job, card: ModelCard, volume: Volume, node: WorkNode, without: tuple[str, ...]) -> Prediction:
-    images = _images(job, card, volume, node)
-    model = node.model_for(card)
-    return model.predict(images, timeout_s=card.timeout_s, without=without, cancelled=node.cancelled)
-
-
-def _images(job: Job, card: ModelCard, volume: Volume, node: WorkNode) -> Images:
-    """The volume of the job; or those of all its series, by what they are to the model.
+def _images(job: Job, card: ModelCard, volume: Volume, node: WorkNode) -> tuple[Images, Start | None]:
+    """The volume of the job; or those of all its series, by what they are to the model, and how they were laid.
 
     Raises
     ------
     NotEligible
-        If they are not of one patient, or not in one frame of reference: where one lies in the other is then not known.
+        If they are not of one patient, or not in one frame of reference: where one lies in the other is then not known,
+        and a model that does not register them cannot find it.
     """
+    refuse_other_roles(job, card)
     if not job.inputs:
-        return _pixels(job.instances, volume)
+        return _pixels(job.instances, volume), None
     if len({texts(one.instances[0].header, "PatientID") for one in job.inputs}) > 1:
         raise NotEligible("The series name different patients, although they are of one study.")
     images: dict[str, Pixels] = {job.inputs[0].role: _pixels(job.instances, volume)}
+    start: Start | None = None
     for one in job.inputs[1:]:
         other = load_volume(node.spool, one.instances, card.volume)
+        if card.registration is not None:
+            start = Start.of(volume, other)
+            images[one.role] = start.laid(_pixels(one.instances, other))
+            continue
         if _frame(other) != _frame(volume):
             first = job.inputs[0].role
             raise NotEligible(f"{one.role} is not in the frame of reference of {first}: they cannot be laid together.")
         images[one.role] = _pixels(one.instances, other)
-    return images
+    return images, start
 
 
 def _pixels(instances: Sequence[JobInstance], volume: Volume) -> Pixels:

@@ -23,6 +23,7 @@ from dicom_node.work.detections import Found, choose
 from dicom_node.work.landmarks import landmarks_from
 from dicom_node.work.measures import MEASURES, Marked, marked, voxel_volume_ml
 from dicom_node.work.overall import numbers_of_all, said_of_all
+from dicom_node.work.registration import Start, measured, registration_from
 from dicom_node.work.scan import family_history, header_of
 from dicom_node.work.tracking import extent_of, tracking_uids
 
@@ -39,6 +40,7 @@ def findings_from(
     series_id: str = "",
     not_run: Mapping[str, str] | None = None,
     tracked: Sequence[Tracked] = (),
+    start: Start | None = None,
 ) -> Findings:
     """Measure every segment that the card names, and every detection that counts.
 
@@ -59,6 +61,8 @@ def findings_from(
         Outputs of detections that were not run on this volume, and why.
     tracked : sequence of Tracked
         What earlier jobs on the series detected: what is found again keeps its Tracking UID.
+    start : Start, optional
+        How the moving series was laid, for a model that registers.
 
     Returns
     -------
@@ -96,8 +100,9 @@ def findings_from(
             left_out += [*dropped, *calculated.not_run]
     qualities += said_of_all(prediction, card)
     points, nowhere = landmarks_from(prediction, card, volume, series_id or job_id)
-    numbers = numbers_of_all(prediction, card)
-    return Findings(_numbered(segments), tuple(qualities), (*left_out, *nowhere), numbers, points)
+    registration = registration_from(prediction, card, volume, start)
+    numbers = (*numbers_of_all(prediction, card), *measured(registration))
+    return Findings(_numbered(segments), tuple(qualities), (*left_out, *nowhere), numbers, points, registration)
 
 
 def _asked_in_full(card: ModelCard) -> set[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from PIL import Image
 from ai.contract import Images, ModelError, Prediction
 from ai.contract import Volume as Pixels
 from ai.interface import Gives
+from ai.measure.motion import body_in, motion_of
 from ai.process import ModelProcess
 from ai.understand import understand
 from dicom_node.domain.geometry import count
@@ -22,6 +24,7 @@ from dicom_node.work.process import process_of
 _SHAPE = (60, 128, 144)
 _SPACING_MM = (4.0, 2.5, 2.5)
 _TIMEOUT_S = 1800.0
+_APART_MM = 10.0
 _COLOURS = np.array([(230, 110, 80), (80, 150, 230), (120, 200, 90), (220, 190, 60), (180, 120, 210)], dtype=np.float32)
 
 
@@ -56,7 +59,7 @@ def try_out(
     pixels = Pixels(_made_up(modality), _affine(), modality)
     try:
         with process_of(card, Work(device=device)) if card else ModelProcess(bundle, device=device) as model:
-            images = pixels if card is not None and card.command else _images(bundle, pixels)
+            images = pixels if card is not None and card.command else _images(bundle, pixels, card)
             answer = model.predict(images, timeout_s=_TIMEOUT_S)
     except ModelError as error:
         printed = f"; it printed last: {error.printed}" if error.printed else ""
@@ -72,11 +75,17 @@ def try_out(
         what += ", " + ", ".join(f"{name} {part:.0%}" for name, part in shares.items())
     what += "".join(f", {name} {value:g}" for name, value in answer.values.items())
     what += f", {count(len(answer.points), 'point')}" if answer.points else ""
+    if answer.registration is not None:
+        far = motion_of(answer.registration, body_in(pixels.array, pixels.affine, is_ct=modality == "CT")).mean_mm
+        what += f", registered: moved {far:.1f} mm on average, where the series lay {_APART_MM:g} mm apart"
     return f"it answered on {answer.device}: {what} ({steps})"
 
 
-def _images(bundle: Path, pixels: Pixels) -> Images:
-    """The volume once, or for each series that the bundle needs; its middle, where one image is asked about."""
+def _images(bundle: Path, pixels: Pixels, card: ModelCard | None) -> Images:
+    """The volume once, or for each series that the bundle needs; its middle, where one image is asked about.
+
+    Of a bundle that registers, the other series lies a little to the left of the first.
+    """
     known = understand(bundle)
     wanted = known.inputs[0] if known.inputs else None
     if wanted is None:
@@ -84,6 +93,12 @@ def _images(bundle: Path, pixels: Pixels) -> Images:
     if wanted.dimensions == 2 and not any(output.gives is Gives.SEGMENTATION for output in known.outputs):
         middle = len(pixels.array) // 2
         pixels = Pixels(pixels.array[middle : middle + 1], pixels.affine, pixels.modality)
+    if any(output.gives is Gives.REGISTRATION for output in known.outputs) and len(wanted.roles) == 2:
+        fixed = card.registration.fixed if card is not None and card.registration is not None else wanted.roles[0]
+        moving = next(role for role in wanted.roles if role != fixed)
+        affine = pixels.affine.copy()
+        affine[0, 3] += _APART_MM
+        return {fixed: pixels, moving: replace(pixels, affine=affine)}
     return dict.fromkeys(wanted.roles, pixels) if wanted.roles else pixels
 
 

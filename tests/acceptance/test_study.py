@@ -13,12 +13,15 @@ import pytest
 from highdicom.seg import segread
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
+from pydicom.uid import generate_uid
 
 from tests.mr import Study
 from tests.node import RunningNode
 from tests.peers.tools import dcmtk
 from tests.peers.validators import problems
 from tests.unit.ai.bundles import write_bundle
+from tests.unit.ai.registering import finds_shift
+from tests.unit.results.test_registration import led
 
 # Marks what is bright in both images: its first channel is the one that the bundle, not the rule, names first.
 BOTH = """
@@ -65,6 +68,36 @@ SeriesDescription = { contains = "t1" }
 [inputs.FLAIR]
 SeriesDescription = { contains = "flair" }
 """
+FOLLOWS = """\
+name = "follows"
+version = "1.2.3"
+title = "Finds what moved"
+manufacturer = "Test"
+summary = "Finds how what is bright has moved since."
+training = "not trained; for tests"
+timeout_s = 120.0
+
+[accepts]
+modality = ["MR"]
+
+[registration]
+fixed = "fixed"
+moving = "moving"
+"""
+FOLLOW = """\
+model = "follows"
+destinations = ["out"]
+wait_s = 8
+
+[when]
+Modality = "MR"
+
+[inputs.fixed]
+SeriesDescription = { contains = "before" }
+
+[inputs.moving]
+SeriesDescription = { contains = "after" }
+"""
 T1_BOX = ((-20.0, -10.0, -10.0), (20.0, 22.0, 14.0))  # LPS, mm; each shows less than the other somewhere
 FLAIR_BOX = ((-8.0, -16.0, -6.0), (28.0, 12.0, 20.0))
 AXIAL: dict[str, Any] = {"slices": 24, "spacing_mm": (2.5, 1.5, 1.5), "origin_mm": (-48.0, -48.0, -30.0)}
@@ -74,6 +107,8 @@ SAGITTAL: dict[str, Any] = {
     "origin_mm": (48.0, -60.0, 60.0),  # slices go towards the right
     "cosines": (0, 1, 0, 0, 0, -1),
 }
+Box = tuple[tuple[float, ...], tuple[float, ...]] | NDArray[np.float64]
+MIDDLES_APART = np.array([1.5, 3.0, -3.0]) - (-0.75, -0.75, -1.25)  # of the two grids
 
 
 @pytest.fixture(scope="module")
@@ -89,15 +124,17 @@ def node(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
     image = {"num_channels": 2, "channel_def": {"0": "FLAIR", "1": "T1"}}
     metadata["network_data_format"]["inputs"] = {"image": image}
     file.write_text(json.dumps(metadata))
+    (finds_shift(home / "models" / "follows", threshold=20.0, stretch=(0, 0, 0)) / "card.toml").write_text(FOLLOWS)
     (home / "out").mkdir()
     (home / "rules" / "chest_ct.toml").unlink()
     (home / "rules" / "both.toml").write_text(RULE)
+    (home / "rules" / "follow.toml").write_text(FOLLOW)
     running.start()
     yield running
     running.stop()
 
 
-def bright(box: tuple[tuple[float, ...], tuple[float, ...]], points: NDArray[np.float64]) -> NDArray[np.bool_]:
+def bright(box: Box, points: NDArray[np.float64]) -> NDArray[np.bool_]:
     inside = (points > np.array(box[0])) & (points < np.array(box[1]))
     return np.asarray(inside.all(axis=-1), np.bool_)
 
@@ -110,7 +147,7 @@ def points_of(ds: Dataset) -> NDArray[np.float64]:
     return places
 
 
-def made(study: Study, description: str, box: tuple[tuple[float, ...], tuple[float, ...]], **grid: Any) -> list[Path]:
+def made(study: Study, description: str, box: Box, **grid: Any) -> list[Path]:
     def draw(_: int, ds: Dataset) -> Dataset:
         values = np.where(bright(box, points_of(ds)), 500, 20)
         ds.PixelData = (values + 1024).astype("<u2").tobytes()
@@ -204,3 +241,31 @@ def test_a_series_that_is_missing_is_told_of_and_the_result_made_when_it_comes(
     sr = dcmread(BytesIO(delivered(node, next(r for r in job["results"] if r["kind"] == "sr")["sop_instance_uid"])))
     replaced = sr.PredecessorDocumentsSequence[0].ReferencedSeriesSequence[0].ReferencedSOPSequence[0]
     assert replaced.ReferencedSOPInstanceUID == report["sop_instance_uid"]
+
+
+@pytest.mark.timeout(600)
+def test_a_series_of_another_day_is_registered_onto_the_first_across_frames_of_reference(
+    node: RunningNode, tmp_path: Path
+) -> None:
+    study = Study(tmp_path / "mr")
+    before = made(study, "before", T1_BOX, **AXIAL)
+    apart, moved = np.array([200.0, 50.0, -80.0]), np.array([4.0, -6.0, 3.0])
+    there = np.array(T1_BOX) + apart + MIDDLES_APART + moved
+    study.frame = str(generate_uid())
+    after = made(study, "after", there, **SAGITTAL | {"origin_mm": tuple(SAGITTAL["origin_mm"] + apart)})
+    send(node, after)
+    send(node, before)
+
+    job = node.finished(uid_of(before))
+
+    assert job["state"] == "completed", node.ask("explain", job["id"])
+    objects = {result["kind"]: delivered(node, result["sop_instance_uid"]) for result in job["results"]}
+    assert sorted(objects) == ["deformation", "sr"]
+    assert problems(objects["deformation"], objects["sr"], sources=[*before, *after]) == []
+    ds = dcmread(BytesIO(objects["deformation"]))
+    found = led(ds, np.array([np.mean(T1_BOX, axis=0)]))
+    assert found == pytest.approx(there.mean(axis=0)[None], abs=1.0)
+    assert ds.DeformableRegistrationSequence[1].SourceFrameOfReferenceUID == study.frame
+    assert b"Registration of moving on fixed: what is in the body moved" in objects["sr"]
+    assert "moving on fixed: moved" in node.ask("explain", job["id"])
+    assert node.ask("reproduce", job["id"]).count("the same, byte for byte") == 2

@@ -24,6 +24,7 @@ from dicom_node.domain.model import OutputKind
 from dicom_node.domain.people import Right
 from dicom_node.errors import NotFoundError, SpoolError
 from dicom_node.explain import tell
+from dicom_node.explain.words import registered
 from dicom_node.picture import WINDOWS, Overlay, read_overlay
 from dicom_node.results.text import ReportLine, as_text, report_lines
 
@@ -171,7 +172,12 @@ def _report(desk: Desk, results: dict[str, Any]) -> tuple[ReportLine, ...]:
 def _of_scan(results: dict[str, Any]) -> dict[str, Any]:
     """What is said of the scan as a whole, and what was not run on it."""
     said: dict[str, Any] = next((result["summary"] for result in results.values()), {})
-    return {"qualities": said.get("qualities", ()), "not_run": said.get("not_run", ())}
+    lies = said.get("registration")
+    return {
+        "qualities": said.get("qualities", ()),
+        "not_run": said.get("not_run", ()),
+        "registration": registered(lies) if lies else "",
+    }
 
 
 def _pictures(desk: Desk, results: dict[str, Any]) -> int:

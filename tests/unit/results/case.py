@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
-from ai.contract import Detection, LabelMap, Prediction
+from ai.contract import Detection, LabelMap, Prediction, Registration
 from ai.measure.region import box_of
 from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.finding import Axes, Code, Findings, Measurement, Quality, Segment
@@ -272,6 +272,7 @@ class Masks:
     masks: Mapping[str, NDArray[np.bool_]]
     saliency: NDArray[np.uint8] | None = None
     probabilities: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
+    registration: Registration | None = None
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.masks[name].shape
