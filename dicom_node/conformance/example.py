@@ -137,7 +137,9 @@ def _registered(analysis: Analysis, kind: OutputKind) -> Analysis:
     matrix = np.eye(4)
     matrix[0, 3] = number
     vectors = np.full((2, 2, 2, 3), number, np.float32) if kind is OutputKind.DEFORMATION else None
-    found = Registration("fixed", "moving", "1.2.3.7", False, (0.0, 0.0, 1.0), 1.0, number, 2 * number)
+    found = Registration(
+        f"fixed {analysis.origin.card.version}", "moving", "1.2.3.7", False, (0.0, 0.0, 1.0), 1.0, number, 2 * number
+    )
     return replace(
         analysis,
         origin=replace(analysis.origin, others=tuple(others)),

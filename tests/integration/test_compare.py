@@ -104,6 +104,22 @@ def test_what_lies_on_different_images_is_not_compared(bench: Bench) -> None:  #
         assert said in told.output
 
 
+def test_how_a_series_lies_on_another_is_not_compared_as_if_it_were_marked(bench: Bench) -> None:  # noqa: F811
+    lies = {"segments": [], "registration": {"fixed": "a", "moving": "b", "mean_mm": 3.0, "largest_mm": 9.0}}
+    with bench.engine.begin() as tx:
+        for model in ("one", "other"):
+            job = add_job(tx, bench.enqueuer, model, series=bench.series, version="1")
+            tx.execute(update(t.job).where(t.job.c.id == job).values(state="completed"))
+            made = {"kind": "sr", "sop_class_uid": "1", "series_instance_uid": "1", "transfer_syntax_uid": "1"}
+            file = {"path": job, "size": 1, "sha256": "0", "summary": lies, "created_at": utc_now()}
+            tx.execute(insert(t.result).values(id=job, job_id=job, sop_instance_uid=job[:32], **made, **file))
+
+    (one,) = compare(bench.engine, bench.spool, "one", "other")
+
+    assert one.agreement is None
+    assert one.skipped == "not compared: they say how one series lies on another, and only what is marked is compared"
+
+
 SETTINGS = """\
 [destinations.pacs]
 host = "127.0.0.1"

@@ -424,6 +424,38 @@ def test_a_card_names_no_point_twice(home: Path) -> None:
     ]
 
 
+REGISTERS = """
+[registration]
+fixed = "before"
+moving = "after"
+max_folded_percent = 0.5
+"""
+
+
+def test_a_rule_of_a_model_that_registers_names_both_series_the_fixed_one_first(home: Path) -> None:
+    (home / "models" / "organs" / "card.toml").write_text(CARD[: CARD.index("[[segments]]")] + REGISTERS)
+    rule = home / "rules" / "organs.toml"
+    before, after = "[inputs.before]\nModality = 'CT'\n", "[inputs.after]\nModality = 'CT'\n"
+    for inputs in ("", after + before, before):
+        rule.write_text(RULE + inputs)
+        assert problems(home) == [
+            f"{rule}: inputs: organs registers two series; it needs [inputs.before], then [inputs.after]"
+        ]
+
+    rule.write_text(RULE + before + after)
+    card = load(home).models["organs"]
+
+    assert card.registration is not None
+    assert (card.registration.roles, card.registration.max_folded_percent) == (("before", "after"), 0.5)
+    assert [kind.value for kind in card.outputs] == ["seg", "sr", "registration", "deformation"]
+
+
+def test_a_series_is_not_registered_onto_itself(home: Path) -> None:
+    same = REGISTERS.replace("after", "before")
+    (home / "models" / "organs" / "card.toml").write_text(CARD + same)
+    assert any("a series has no registration with itself" in problem for problem in problems(home))
+
+
 @pytest.mark.parametrize("value", ['"$open(1)"', '"@network"', '["%other::key"]'])
 def test_nothing_on_a_card_is_an_expression(home: Path, value: str) -> None:
     (home / "models" / "organs" / "card.toml").write_text(CARD + f"[changes]\ndevice = {value}\n")

@@ -8,6 +8,7 @@ from pathlib import Path
 from ai.understand import understand
 from dicom_node.card import Card
 from dicom_node.models.draft import draft_card, still_unknown
+from tests.unit.ai.registering import finds_shift
 from tests.unit.ai.test_landmarks import BY_POINT, middles
 
 
@@ -25,3 +26,10 @@ def test_a_model_of_points_gets_a_table_for_each(tmp_path: Path) -> None:
     assert "points.1.type.value" in still_unknown(card)
     assert known.results == ("SR: what was found, measured, in codes",)
     assert len(Card.model_validate(card).points) == 2
+
+
+def test_a_model_that_registers_gets_its_two_series(tmp_path: Path) -> None:
+    card = tomllib.loads(draft_card(understand(finds_shift(tmp_path / "finds")), "finds"))
+
+    assert card["registration"] == {"fixed": "fixed", "moving": "moving"}
+    assert not any("registration" in key for key in still_unknown(card))
