@@ -83,7 +83,7 @@ def registration_in(answer: Any, form: RegistrationForm, grids: Grids) -> Regist
 def _affine_of(image: Any) -> Affine:
     if not isinstance(image, MetaTensor):
         raise ModelInvalidOutput("The bundle's transforms lose where its images lie.")
-    return np.asarray(image.affine.cpu().numpy(), np.float64)
+    return np.array(image.affine.cpu().numpy(), np.float64)
 
 
 def _numbers(answer: Any) -> NDArray[np.floating]:
