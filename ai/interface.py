@@ -32,6 +32,12 @@ def otherwise(name: str) -> str:
     return f"no {name}"
 
 
+def role_of(names: tuple[str, ...], *words: str) -> str:
+    """Find which of two images is meant, ``fixed`` or ``moving``, by their names; empty where that does not tell."""
+    found = [name for name in names if any(word in name.lower() for word in words)]
+    return found[0] if len(found) == 1 else ""
+
+
 @dataclass(frozen=True, slots=True)
 class Input:
     """An image that a bundle takes.

@@ -70,12 +70,6 @@ class RegistrationForm:
         return f"{self.what} in {f'mm ({self.space})' if self.space else 'voxels'}"
 
 
-def role_of(names: tuple[str, ...], *words: str) -> str:
-    """Find which of two images is meant, ``fixed`` or ``moving``, by their names; empty where that does not tell."""
-    found = [name for name in names if any(word in name.lower() for word in words)]
-    return found[0] if len(found) == 1 else ""
-
-
 def _kind(words: list[str]) -> str:
     if any(word in _FIELDS for word in words):
         return FIELD

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from ai.codes import UNKNOWN, codes_of, toml_code, toml_text
-from ai.interface import Gives, Output
-from ai.registration_form import role_of
+from ai.interface import Gives, Output, role_of
 from ai.understand import Understanding
 
 _COLOURS = (
