@@ -6,9 +6,10 @@ import numpy as np
 import torch
 
 from ai.phantom.anatomy import LEFT, RIGHT, SIDES, Chest
-from ai.phantom.fields import Grid, Points, SmoothField, Tubes, capsule, ellipsoid, paint, soft
+from ai.phantom.fields import Box, Grid, Points, SmoothField, Tubes, bounds, capsule, ellipsoid, paint, soft
 
 AIR, FAT, MUSCLE = -1000.0, -100.0, 50.0
+_NOWHERE: Box = (slice(0, 0), slice(0, 0), slice(0, 0))
 
 
 def paint_body(grid: Grid, chest: Chest, rng: np.random.Generator, blood: float) -> torch.Tensor:
@@ -31,13 +32,17 @@ def paint_body(grid: Grid, chest: Chest, rng: np.random.Generator, blood: float)
         Hounsfield units.
     """
     edge = grid.edge_mm
-    wall = -chest.cage_depth(grid)
+    cage = chest.cage_depth(grid)
+    wall = -cage
     hu = _outside(grid, chest, rng)
     _chest_wall(grid, chest, rng, hu, wall)
     texture = SmoothField.draw(rng, *chest.extent_mm(), 9.0).on(grid) * rng.uniform(3, 9)
     fatty = SmoothField.draw(rng, *chest.extent_mm(), 14.0)
-    paint(hu, soft(-wall, edge), FAT + 25 + 30 * torch.clamp(fatty.on(grid), min=0) + texture)
-    _abdomen(grid, chest, rng, hu, -wall)
+    box = bounds(cage > -edge)
+    fat = FAT + 25 + 30 * torch.clamp(fatty.on(grid.part(box)), min=0) + texture[box]
+    paint(hu[box], soft(cage[box], edge), fat)
+    box = bounds((cage > -edge) & (grid.open()[2] < max(chest.dome) + edge))
+    _abdomen(grid.part(box), chest, rng, hu[box], cage[box])
     _mediastinum(grid, chest, rng, hu, blood)
     _bones(grid, chest, rng, hu, wall)
     return hu + torch.where(hu > -300, texture, 0)
@@ -48,10 +53,11 @@ def _outside(grid: Grid, chest: Chest, rng: np.random.Generator) -> torch.Tensor
     x, y, _ = grid.open()
     hu = torch.full(grid.shape, AIR, device=grid.x.device)
     top = chest.half_depth + sum(chest.layers) + 10 + rng.uniform(0, 8) - 0.0007 * x**2 * rng.uniform(0, 1.5)
-    below = (y - top).expand(grid.shape)
     if rng.random() < 0.8:
-        paint(hu, soft(below, grid.edge_mm) * soft(40 - below, grid.edge_mm), rng.uniform(-980, -850))
-        paint(hu, soft(2 - (below - 3).abs(), grid.edge_mm), rng.uniform(-500, 0))
+        behind = slice(int((grid.y < float(top.min()) - grid.edge_mm).sum()), None)
+        below, table = y[:, behind] - top, hu[:, behind]
+        paint(table, soft(below, grid.edge_mm) * soft(40 - below, grid.edge_mm), rng.uniform(-980, -850))
+        paint(table, soft(2 - (below - 3).abs(), grid.edge_mm), rng.uniform(-500, 0))
     return hu
 
 
@@ -60,7 +66,8 @@ def _chest_wall(grid: Grid, chest: Chest, rng: np.random.Generator, hu: torch.Te
     x, y, z = grid.open()
     edge = grid.edge_mm
     muscle, fat = chest.layers
-    thick = 1 + 0.3 * chest.wall.on(grid)
+    layers = chest.wall.on(grid)
+    thick = 1 + 0.3 * layers
     up = torch.clamp((z - 30) / 90, 0, 1)
     shoulders = 60 * chest.shoulders * up * torch.clamp(x.abs() / chest.half_width - 0.35, 0, 1)
     back = torch.clamp(y / chest.half_depth - 0.3, 0, 1) * 10
@@ -70,19 +77,29 @@ def _chest_wall(grid: Grid, chest: Chest, rng: np.random.Generator, hu: torch.Te
         for sign in (-1.0, 1.0):
             centre = np.array([sign * chest.half_width * 0.5, -chest.half_depth - 14, rng.uniform(-50, -10)])
             size = rng.uniform(18, 42)
-            breast = ellipsoid(grid, centre, np.array([size * 1.6, size, size * 1.7]))
-            skin = torch.maximum(skin, torch.clamp(wall + breast, max=200) * (breast > 0))
+            radii = np.array([size * 1.6, size, size * 1.7])
+            box = _around(grid, centre, radii)
+            breast = ellipsoid(grid.part(box), centre, radii)
+            skin[box] = torch.maximum(skin[box], torch.clamp(wall[box] + breast, max=200) * (breast > 0))
     paint(hu, soft(skin - wall, edge), MUSCLE - 10)
     paint(hu, soft(skin - 2 - wall, edge), FAT + rng.uniform(-8, 8))
-    gland = torch.clamp(chest.folds.on(grid) - 0.6, 0, 1) * (wall > muscle_end) * (y < -chest.half_depth * 0.8)
     if chest.female:
-        paint(hu, soft(skin - 6 - wall, edge) * gland * rng.uniform(0, 1), 20.0)
-    planes = soft(0.45 - (chest.wall.on(grid) * 0.8 + torch.remainder(wall, 13) / 13 - 0.5).abs() * 3, 0.4)
+        front = slice(0, int((grid.y < -chest.half_depth * 0.8).sum()))
+        part = grid.part((slice(None), front, slice(None)))
+        gland = torch.clamp(chest.folds.on(part) - 0.6, 0, 1) * (wall > muscle_end)[:, front]
+        paint(hu[:, front], soft(skin[:, front] - 6 - wall[:, front], edge) * gland * rng.uniform(0, 1), 20.0)
+    planes = soft(0.45 - (layers * 0.8 + torch.remainder(wall, 13) / 13 - 0.5).abs() * 3, 0.4)
     paint(hu, soft(muscle_end - wall, edge), MUSCLE)
     paint(hu, soft(muscle_end - wall - 2, edge) * soft(wall - 12, edge) * planes, FAT)
     paint(hu, soft(11 - wall, edge), 5.0)
     paint(hu, soft(8 - wall, edge), 35.0)
     paint(hu, soft(2.0 - wall, edge), -30.0)
+
+
+def _around(grid: Grid, centre: Points, radii: Points) -> Box:
+    """Where an ellipsoid is seen, however it is turned; a box without voxels if nowhere."""
+    reach = radii.max() * (1 + grid.edge_mm / radii.min())
+    return grid.box(centre - reach, centre + reach) or _NOWHERE
 
 
 def _abdomen(grid: Grid, chest: Chest, rng: np.random.Generator, hu: torch.Tensor, cage: torch.Tensor) -> None:
@@ -91,8 +108,8 @@ def _abdomen(grid: Grid, chest: Chest, rng: np.random.Generator, hu: torch.Tenso
     below = torch.where(x > 0, -chest.diaphragm_depth(grid, LEFT), -chest.diaphragm_depth(grid, RIGHT))
     paint(hu, soft(torch.minimum(below, cage), edge), 45.0)
     inside = torch.minimum(below - 3, cage - 3)
-    liver = torch.minimum(inside, (30 - x).expand(grid.shape) + 12 * chest.folds.on(grid))
-    left = torch.minimum(inside, (x - 26).expand(grid.shape) + 12 * chest.folds.on(grid))
+    liver = torch.minimum(inside, 30 - x + 12 * chest.folds.on(grid))
+    left = torch.minimum(inside, x - 26 + 12 * chest.folds.on(grid))
     paint(hu, soft(left, edge), -90.0)
     paint(hu, soft(liver, edge), rng.uniform(40, 70))
     low = chest.dome[0]
@@ -114,13 +131,15 @@ def _abdomen(grid: Grid, chest: Chest, rng: np.random.Generator, hu: torch.Tenso
 def _mediastinum(grid: Grid, chest: Chest, rng: np.random.Generator, hu: torch.Tensor, blood: float) -> None:
     edge = grid.edge_mm
     centre, radii, axes = chest.heart
-    heart = ellipsoid(grid, centre, radii, axes)
+    around = _around(grid, centre, radii)
+    part, image = grid.part(around), hu[around]
+    heart = ellipsoid(part, centre, radii, axes)
     muscle = 45.0 + 0.35 * max(0.0, blood - 45)
-    paint(hu, soft(heart - 1, edge), FAT)
-    paint(hu, soft(heart - rng.uniform(2.5, 6), edge), muscle)
+    paint(image, soft(heart - 1, edge), FAT)
+    paint(image, soft(heart - rng.uniform(2.5, 6), edge), muscle)
     for shift, size in (((24, -8, -10), 0.42), ((-16, -14, 4), 0.45), ((-28, 8, 12), 0.36), ((6, 22, 22), 0.4)):
-        chamber = ellipsoid(grid, centre + np.array(shift, dtype=float), radii * size, axes)
-        paint(hu, soft(torch.minimum(chamber, heart - 8), edge), blood * rng.uniform(0.85, 1.0))
+        chamber = ellipsoid(part, centre + np.array(shift, dtype=float), radii * size, axes)
+        paint(image, soft(torch.minimum(chamber, heart - 8), edge), blood * rng.uniform(0.85, 1.0))
     margin = {"oesophagus": 1.5, "trachea": 2.0}
     for name, (start, end, radius) in chest.great_tubes().items():
         if name in ("anterior fat",):
@@ -146,34 +165,49 @@ def _blob(grid: Grid, hu: torch.Tensor, centre: Points, radii: Points, value: fl
 
 
 def _bones(grid: Grid, chest: Chest, rng: np.random.Generator, hu: torch.Tensor, wall: torch.Tensor) -> None:
-    edge = grid.edge_mm
     marrow, cortex = rng.uniform(130, 260), rng.uniform(450, 900)
     ribs = [rib for side in (LEFT, RIGHT) for rib in _ribs(chest, rng, side)]
     for share, value in _shells(grid, Tubes.joined(*ribs), marrow, cortex):
         paint(hu, share, value)
-    x, y, z = grid.open()
+    _spine(grid, chest, rng, hu, marrow, cortex)
+    _sternum(grid, hu, wall, marrow, cortex)
+    _shoulder_blades(grid, chest, hu, wall, cortex)
+
+
+def _spine(grid: Grid, chest: Chest, rng: np.random.Generator, hu: torch.Tensor, marrow: float, cortex: float) -> None:
+    """Vertebral bodies, discs, arches with their processes, and the canal."""
+    edge, canal_y = grid.edge_mm, chest.spine_y + 23
+    low = np.array([-30 - edge, chest.spine_y - 17 - edge, float(grid.z[0])])
+    box = grid.box(low, np.array([30 + edge, canal_y + 36 + edge, float(grid.z[-1])])) or _NOWHERE
+    hu, (x, y, z) = hu[box], grid.part(box).open()
     pitch = 24.0
     phase = (torch.remainder(z + rng.uniform(0, 24), pitch) - pitch / 2).abs()
     pinch = 2.0 * torch.clamp(1 - phase / 10, 0, 1)  # the bodies are waisted
     body = 17 - pinch - torch.sqrt((x / 1.06) ** 2 + ((y - chest.spine_y) / 0.94) ** 2)
     disc = soft(phase - (pitch / 2 - 2.2), edge)
-    canal_y = chest.spine_y + 23
-    canal = 9 - torch.sqrt(x**2 + (y - canal_y) ** 2).expand(grid.shape)
-    arch = 13.5 - torch.sqrt(x**2 + (y - canal_y) ** 2).expand(grid.shape)
-    spike = torch.minimum(3.5 - x.abs(), torch.minimum(y - canal_y - 8, canal_y + 36 - y)) * torch.ones_like(z)
-    wing = torch.minimum(4.5 - (y - canal_y - 4 - 0.25 * x.abs()).abs(), 30 - x.abs()).expand(grid.shape)
+    canal = 9 - torch.sqrt(x**2 + (y - canal_y) ** 2)
+    arch = 13.5 - torch.sqrt(x**2 + (y - canal_y) ** 2)
+    spike = torch.minimum(3.5 - x.abs(), torch.minimum(y - canal_y - 8, canal_y + 36 - y))
+    wing = torch.minimum(4.5 - (y - canal_y - 4 - 0.25 * x.abs()).abs(), 30 - x.abs())
     level = soft(9 - phase, 2.0)
     for depth, present in ((arch, level), (spike, level), (wing, soft(6 - phase, 2.0)), (body, 1 - disc)):
         paint(hu, soft(depth, edge) * present, cortex)
         paint(hu, soft(depth - 1.6, edge) * present, marrow)
     paint(hu, soft(body, edge) * disc, 80.0)
     paint(hu, soft(canal, edge), 20.0)
-    plate = torch.minimum(6 - (wall - 8).abs(), (17 - x.abs()).expand(grid.shape))
-    plate = torch.minimum(plate, torch.minimum(z + 75, 70 - z).expand(grid.shape))
+
+
+def _sternum(grid: Grid, hu: torch.Tensor, wall: torch.Tensor, marrow: float, cortex: float) -> None:
+    edge = grid.edge_mm
+    box = grid.box(np.array([-17 - edge, float(grid.y[0]), -75 - edge]), np.array([17 + edge, 0.0, 70 + edge]))
+    if box is None:
+        return
+    x, y, z = grid.part(box).open()
+    plate = torch.minimum(6 - (wall[box] - 8).abs(), 17 - x.abs())
+    plate = torch.minimum(plate, torch.minimum(z + 75, 70 - z))
     plate = torch.where(y < 0, plate, -10.0)
-    paint(hu, soft(plate, edge), cortex * 0.8)
-    paint(hu, soft(plate - 1.5, edge), marrow * 0.7)
-    _shoulder_blades(grid, chest, hu, wall, cortex)
+    paint(hu[box], soft(plate, edge), cortex * 0.8)
+    paint(hu[box], soft(plate - 1.5, edge), marrow * 0.7)
 
 
 def _shells(grid: Grid, tubes: Tubes, marrow: float, cortex: float) -> list[tuple[torch.Tensor, float]]:
@@ -208,9 +242,15 @@ def _on_cage(chest: Chest, side: int, angle: float, z: float, outside_mm: float)
 
 
 def _shoulder_blades(grid: Grid, chest: Chest, hu: torch.Tensor, wall: torch.Tensor, cortex: float) -> None:
-    x, y, z = grid.open()
+    edge = grid.edge_mm
+    front, top = chest.half_depth * 0.05, 125.0
+    low = np.array([float(grid.x[0]), front - edge, 5 - edge])
+    box = grid.box(low, np.array([float(grid.x[-1]), float(grid.y[-1]), top + edge]))
+    if box is None:
+        return
+    x, y, z = grid.part(box).open()
     out = 22 + 0.12 * torch.clamp(z, min=0)
-    sheet = 2.6 - (wall - out).abs()
-    reach = torch.minimum(x.abs() - chest.half_width * 0.45, y - chest.half_depth * 0.05).expand(grid.shape)
-    tall = torch.minimum(z - 5, 125 - z).expand(grid.shape)
-    paint(hu, soft(torch.minimum(sheet, torch.minimum(reach, tall)), grid.edge_mm), cortex * 0.7)
+    sheet = 2.6 - (wall[box] - out).abs()
+    reach = torch.minimum(x.abs() - chest.half_width * 0.45, y - front)
+    tall = torch.minimum(z - 5, top - z)
+    paint(hu[box], soft(torch.minimum(sheet, torch.minimum(reach, tall)), edge), cortex * 0.7)

@@ -12,13 +12,14 @@ from numpy.typing import NDArray
 from ai.contract import Volume
 from ai.phantom.anatomy import LEFT, RIGHT, Chest
 from ai.phantom.body import paint_body
-from ai.phantom.fields import Grid, paint, soft
+from ai.phantom.fields import Grid, bounds, paint, soft
 from ai.phantom.findings import OtherFindings, draw_findings
-from ai.phantom.lungs import Plumbing, Survey, grow_plumbing, paint_plumbing, parenchyma
+from ai.phantom.lungs import Plumbing, Survey, grow_plumbing, paint_airways, parenchyma
 from ai.phantom.nodules import Drawn, Nodule, paint_nodule
 from ai.phantom.placing import place_nodules
 from ai.phantom.scanner import ScannerPlan, scan
 
+_RIND_MM = 3.0  # so far outside the lungs their vessels are still seen
 _BODY, _TREES, _PAINT, _FINDINGS, _NODULES, _SCANNER = range(1, 7)
 
 
@@ -147,23 +148,27 @@ def _drawn(
         part = grid.part((slab, slice(None), slice(None)))
         rng = np.random.default_rng([seed, _PAINT])  # the same body in each
         blood = float(rng.uniform(35, 60) if rng.random() < 0.6 else rng.uniform(100, 280))
-        whole, left = chest.lungs(part)
-        lobe, crossing = chest.lobes(part, whole, left)
         hu[slab] = paint_body(part, chest, rng, blood)
-        aerated = parenchyma(part, chest, whole, crossing, rng)
-        others.paint_lung(part, aerated)
+        whole, left = chest.lungs(part)
         depth = others.cut(part, chest, whole, left)
-        paint(hu[slab], soft(whole, grid.edge_mm), float(rng.uniform(0, 45)))
-        paint(hu[slab], soft(depth, grid.edge_mm), aerated)
-        paint_plumbing(part, hu[slab], plumbing, whole, blood, rng)
+        box = bounds(whole > -_RIND_MM - grid.edge_mm)
+        near, image, whole, left = part.part(box), hu[slab][box], whole[box], left.expand(part.shape)[box]
+        lobe, crossing = chest.lobes(near, whole, left)
+        aerated = parenchyma(near, chest, whole, crossing, rng)
+        others.paint_lung(near, aerated)
+        paint(image, soft(whole, grid.edge_mm), float(rng.uniform(0, 45)))
+        paint(image, soft(depth[box], grid.edge_mm), aerated)
+        share = plumbing.vessels.on(part)[box] * torch.clamp(1.5 + whole / 2, 0, 1)
+        paint(image, share, torch.clamp(image, min=blood))
+        paint_airways(part, hu[slab], plumbing, rng)
         others.paint_over(part, hu[slab], depth)
         for number, drawn in enumerate(placed, start=1):
             painted = paint_nodule(hu[slab], part.affine, drawn, depth)
             if painted is not None:
                 instances[slab][painted[0]][painted[1]] = number
-        inside = depth > 0
-        lungs[slab] = torch.where(inside, torch.where(left, LEFT, RIGHT), 0)
-        lobes[slab] = torch.where(inside, lobe, 0)
+        inside = depth[box] > 0
+        lungs[slab][box] = torch.where(inside, torch.where(left, LEFT, RIGHT), 0).to(torch.uint8)
+        lobes[slab][box] = torch.where(inside, lobe, 0)
     return hu, lungs, lobes, instances
 
 

@@ -17,6 +17,7 @@ Box = tuple[slice, slice, slice]
 Points = NDArray[np.float64]
 _SLAB = 2_000_000  # voxels that are drawn at once on a processor: what its caches hold makes it more than twice as fast
 _CHUNK = 3_000_000  # voxels that are worked on at once, so that memory stays bounded
+_CACHED = 200_000  # of those, how many a processor works on at once, so that its caches hold them
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -77,6 +78,8 @@ class Grid:
 
     def box(self, low_mm: Points, high_mm: Points) -> Box | None:
         """The voxels between two LPS points, or None if there are none."""
+        if 0 in self.shape:
+            return None
         found = []
         for axis, values, step in zip((2, 1, 0), (self.z, self.y, self.x), self.spacing_mm, strict=True):
             first = int(np.floor((low_mm[axis] - float(values[0])) / step))
@@ -144,20 +147,31 @@ def _weights(axis: torch.Tensor, origin: float, step: float, count: int) -> torc
     return torch.where(u < 1, near, far)
 
 
+def bounds(where: torch.Tensor) -> Box:
+    """The smallest box around what is true; one without voxels if nothing is."""
+    above = where.any(dim=0)
+    found = [
+        torch.nonzero(each).flatten() for each in (where.flatten(1).any(dim=1), above.any(dim=1), above.any(dim=0))
+    ]
+    z, y, x = (slice(int(each[0]), int(each[-1]) + 1) if len(each) else slice(0, 0) for each in found)
+    return z, y, x
+
+
 def soft(depth_mm: torch.Tensor, edge_mm: float) -> torch.Tensor:
     """Share of a voxel that lies inside, from how deep inside its centre is."""
-    return torch.clamp(0.5 + depth_mm / edge_mm, 0, 1)
+    return (depth_mm / edge_mm).add_(0.5).clamp_(0, 1)
 
 
 def paint(hu: torch.Tensor, share: torch.Tensor, value: torch.Tensor | float) -> None:
     """Mix a tissue into `hu`, in place."""
-    hu += share * (value - hu)
+    hu += (value - hu).mul_(share)
 
 
 def smooth_minimum(first: torch.Tensor, second: torch.Tensor, width_mm: float) -> torch.Tensor:
     """Smooth minimum: the union of two distances with the groove filled, or two depths with the corner rounded."""
-    mix = torch.clamp(0.5 + 0.5 * (second - first) / width_mm, 0, 1)
-    return second + (first - second) * mix - width_mm * mix * (1 - mix)
+    mix = (second - first).mul_(0.5).div_(width_mm).add_(0.5).clamp_(0, 1)
+    groove = (width_mm * mix).mul_(1 - mix)
+    return (first - second).mul_(mix).add_(second).sub_(groove)
 
 
 def capsule(grid: Grid, start: Points, end: Points, radius_mm: float) -> torch.Tensor:
@@ -175,14 +189,13 @@ def capsule(grid: Grid, start: Points, end: Points, radius_mm: float) -> torch.T
 
 def ellipsoid(grid: Grid, centre: Points, radii: Points, axes: Points | None = None) -> torch.Tensor:
     """About the depth in mm inside an ellipsoid, negative outside; `axes` holds its directions as rows."""
-    x, y, z = grid.open()
-    px, py, pz = x - float(centre[0]), y - float(centre[1]), z - float(centre[2])
-    rows = np.eye(3) if axes is None else axes
-    total: torch.Tensor | float = 0.0
-    for row, radius in zip(rows, radii, strict=True):
-        total = total + ((px * float(row[0]) + py * float(row[1]) + pz * float(row[2])) / float(radius)) ** 2
-    rho = torch.sqrt(torch.as_tensor(total))
-    return (1 - rho) * float(np.min(radii)) if axes is not None else (1 - rho) * float(np.mean(radii))
+    offsets = [values - float(middle) for values, middle in zip(grid.open(), centre, strict=True)]
+    if axes is not None:
+        x, y, z = offsets
+        offsets = [x * float(row[0]) + y * float(row[1]) + z * float(row[2]) for row in axes]
+    x, y, z = (offset.div(float(radius)).square_() for offset, radius in zip(offsets, radii, strict=True))
+    rho = (x + y + z).sqrt_()
+    return rho.neg_().add_(1).mul_(float(np.mean(radii) if axes is None else np.min(radii)))
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -240,10 +253,13 @@ class Tubes:
         low, size = _bounds(self, grid, edge)
         inside = (size > 0).all(axis=1)
         order = np.flatnonzero(inside)[np.argsort(size[inside].prod(axis=1), kind="stable")]
-        first = 0
+        size, first = size[order], 0
         while first < len(order):
-            last = _chunk_end(size[order], first)
-            _draw(shares, self, order[first:last], low, size[order[first:last]].max(axis=0), grid, edge)
+            last = _chunk_end(size, first)
+            most = size[first:last].max(axis=0)
+            step = last - first if grid.x.is_cuda else max(1, _CACHED // int(most.prod()))
+            for part in range(first, last, step):
+                _draw(shares, self, order[part : min(part + step, last)], low, most, grid, edge)
             first = last
         return shares
 
@@ -280,25 +296,23 @@ def _draw(
         return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float32)).to(device)
 
     first = torch.from_numpy(low[chosen]).to(device)
-    index, inside, offset = [], [], []
+    index, offset = [], []  # beyond the last voxel stands that one again: its share is what it is
     start, step = moved(tubes.start[chosen]), moved(tubes.end[chosen] - tubes.start[chosen])
     for axis, (values, count) in enumerate(zip((grid.z, grid.y, grid.x), most, strict=True)):
         at = first[:, axis, None] + torch.arange(int(count), device=device)
-        inside.append(at < len(values))
         index.append(torch.clamp(at, max=len(values) - 1))
         offset.append(values[index[-1]] - start[:, 2 - axis, None])
     pz, py, px = offset[0][:, :, None, None], offset[1][:, None, :, None], offset[2][:, None, None, :]
     sx, sy, sz = (step[:, axis, None, None, None] for axis in range(3))
     length = torch.clamp((step**2).sum(dim=1), min=1e-6)[:, None, None, None]
     dot = px * sx + py * sy + pz * sz
-    along = torch.clamp(dot / length, 0, 1)
-    square = px**2 + py**2 + pz**2 - 2 * along * dot + along**2 * length
+    along = (dot / length).clamp_(0, 1)
+    square = (px**2 + py**2 + pz**2).sub_(dot.mul_(2 * along)).add_(along.square().mul_(length))
     near, far = (moved(r[chosen])[:, None, None, None] for r in (tubes.start_radius_mm, tubes.end_radius_mm))
-    radius = near + along * (far - near)
+    radius = along.mul_(far - near).add_(near)
     drawn = torch.clamp(radius, min=edge / 2)
-    share = soft(drawn - torch.sqrt(torch.clamp(square, min=0)), edge) * (radius / drawn) ** 2
-    valid = inside[0][:, :, None, None] & inside[1][:, None, :, None] & inside[2][:, None, None, :]
+    share = soft(drawn - square.clamp_(min=0).sqrt_(), edge).mul_(radius.div_(drawn).square_())
     flat = (index[0][:, :, None, None] * len(grid.y) + index[1][:, None, :, None]) * len(grid.x) + index[2][
         :, None, None, :
     ]
-    shares.view(-1).scatter_reduce_(0, flat.reshape(-1), (share * valid).reshape(-1), "amax")
+    shares.view(-1).scatter_reduce_(0, flat.reshape(-1), share.reshape(-1), "amax")

@@ -9,7 +9,7 @@ import torch
 from numpy.typing import NDArray
 
 from ai.phantom.anatomy import LEFT, RIGHT, Chest
-from ai.phantom.fields import Grid, Points, SmoothField, Tubes, paint
+from ai.phantom.fields import Grid, Points, SmoothField, Tubes, bounds, paint
 from ai.phantom.trees import Tree, curved, grow
 
 _SURVEY_MM = 4.0
@@ -237,16 +237,14 @@ def _with_fissures(
     return hu
 
 
-def paint_plumbing(
-    grid: Grid, hu: torch.Tensor, plumbing: Plumbing, depth: torch.Tensor, blood: float, rng: np.random.Generator
-) -> torch.Tensor:
-    """Paint vessels, then the walls and the lumen of airways, in place; gives the share of vessel in each voxel."""
-    vessel = plumbing.vessels.on(grid) * torch.clamp(1.5 + depth / 2, 0, 1)
-    paint(hu, vessel, torch.clamp(hu, min=blood))
+def paint_airways(grid: Grid, hu: torch.Tensor, plumbing: Plumbing, rng: np.random.Generator) -> None:
+    """Paint their walls and their lumen, in place."""
     airways, walls = plumbing.airways, plumbing.wall_mm
     outer = Tubes(airways.start, airways.end, airways.start_radius_mm + walls, airways.end_radius_mm + walls)
-    paint(hu, outer.on(grid), torch.clamp(hu, min=rng.uniform(-60, 50)))
-    paint(hu, airways.where(~plumbing.plugged).on(grid), -990.0)
+    share = outer.on(grid)
+    box = bounds(share > 0)
+    image = hu[box]
+    paint(image, share[box], torch.clamp(image, min=rng.uniform(-60, 50)))
+    paint(image, airways.where(~plumbing.plugged).on(grid)[box], -990.0)
     if plumbing.plugged.any():
-        paint(hu, outer.where(plumbing.plugged).on(grid), rng.uniform(-20, 60))
-    return vessel
+        paint(image, outer.where(plumbing.plugged).on(grid)[box], rng.uniform(-20, 60))

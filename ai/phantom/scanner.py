@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional
 
 _LOWEST, _HIGHEST = -1024.0, 3071.0
+_RUN = 250_000  # voxels that are blurred at once on a processor, so that its caches hold them
 # In-plane blur (sigma, mm), overshoot, and the noise's grain: sigma of what is smoothed and of what is taken away.
 _KERNELS = {
     "soft": (0.75, 0.0, 0.9, 6.0),
@@ -83,17 +84,15 @@ def scan(hu: torch.Tensor, spacing_mm: tuple[float, float, float], plan: Scanner
         If there is no kernel of that name.
     """
     sigma, overshoot, _, _ = _KERNELS[plan.kernel]
-    seen = hu.clone()
-    if plan.breathing_mm > 0:
-        seen = _breathed(seen, spacing_mm[0], plan.breathing_mm)
+    seen = _breathed(hu, spacing_mm[0], plan.breathing_mm) if plan.breathing_mm > 0 else hu
     wide = np.sqrt(max(0.0, plan.thickness_mm**2 - spacing_mm[0] ** 2))
     seen = blurred(seen, 0.42 * wide / spacing_mm[0], 0)
     for axis in (1, 2):
         seen = blurred(seen, sigma / spacing_mm[axis], axis)
     if overshoot > 0:
         flat = blurred(blurred(seen, 0.9 / spacing_mm[1], 1), 0.9 / spacing_mm[2], 2)
-        seen = seen + overshoot * (seen - flat)
-    return torch.clamp(seen + _noise(hu, spacing_mm, plan), _LOWEST, _HIGHEST)
+        seen = (seen - flat).mul_(overshoot).add_(seen)
+    return _noise(hu, spacing_mm, plan).add_(seen).clamp_(_LOWEST, _HIGHEST)
 
 
 def blurred(image: torch.Tensor, sigma: float, axis: int) -> torch.Tensor:
@@ -106,10 +105,16 @@ def blurred(image: torch.Tensor, sigma: float, axis: int) -> torch.Tensor:
     kernel = kernel / kernel.sum()
     length = image.shape[axis]
     first, last = image.narrow(axis, 0, 1), image.narrow(axis, length - 1, 1)
-    wide = torch.cat([first] * radius + [image] + [last] * radius, dim=axis)
-    total = torch.zeros_like(image)
-    for step, weight in enumerate(kernel.tolist()):
-        total.add_(wide.narrow(axis, step, length), alpha=weight)
+    total = torch.empty_like(image)
+    across = 0 if axis else 1
+    run = image.shape[across] if image.is_cuda else max(1, _RUN * image.shape[across] // image.numel())
+    for at in range(0, image.shape[across], run):
+        count = min(run, image.shape[across] - at)
+        part, before, after, out = (each.narrow(across, at, count) for each in (image, first, last, total))
+        wide = torch.cat([before] * radius + [part] + [after] * radius, dim=axis)
+        torch.mul(wide.narrow(axis, 0, length), float(kernel[0]), out=out)
+        for step, weight in enumerate(kernel.tolist()[1:], start=1):
+            out.add_(wide.narrow(axis, step, length), alpha=weight)
     return total
 
 
@@ -117,16 +122,20 @@ def _breathed(hu: torch.Tensor, step_mm: float, reach_mm: float) -> torch.Tensor
     """The mean of positions during the scan, in the lower third: vessels double, the diaphragm smears."""
     slices = hu.shape[0]
     height = torch.arange(slices, device=hu.device, dtype=torch.float32) / slices
-    moving = torch.clamp((0.5 - height) * 3, 0, 1)[:, None, None]
+    moving = torch.clamp((0.5 - height) * 3, 0, 1)
+    lower = int((moving > 0).sum())
     shares = torch.linspace(0, 1, 4)
-    mean = torch.zeros_like(hu)
-    at = torch.arange(slices, device=hu.device, dtype=torch.float32)
+    mean = torch.zeros_like(hu[:lower])
+    at = torch.arange(slices, device=hu.device, dtype=torch.float32)[:lower]
     for share in shares.tolist():
         from_ = torch.clamp(at + share * reach_mm / step_mm, 0, slices - 1)
         low = from_.floor().long()
         part = (from_ - low)[:, None, None]
-        mean += (hu[low] * (1 - part) + hu[torch.clamp(low + 1, max=slices - 1)] * part) / len(shares)
-    return hu + moving * (mean - hu)
+        above = torch.clamp(low + 1, max=slices - 1)
+        mean += hu[low].mul_(1 - part).add_(hu[above].mul_(part)).div_(len(shares))
+    smeared = hu.clone()
+    smeared[:lower] += mean.sub_(hu[:lower]).mul_(moving[:lower, None, None])
+    return smeared
 
 
 def _noise(hu: torch.Tensor, spacing_mm: tuple[float, float, float], plan: ScannerPlan) -> torch.Tensor:
@@ -137,18 +146,17 @@ def _noise(hu: torch.Tensor, spacing_mm: tuple[float, float, float], plan: Scann
     streaks = blurred(white, 6.0 / spacing_mm[2], 2)
     for axis in (1, 2):
         white = blurred(white, smooth / spacing_mm[axis], axis)
-    white = white - blurred(blurred(white, removed / spacing_mm[1], 1), removed / spacing_mm[2], 2) * 0.9
+    white -= blurred(blurred(white, removed / spacing_mm[1], 1), removed / spacing_mm[2], 2) * 0.9
     white = blurred(white, 0.35 * plan.thickness_mm / spacing_mm[0], 0)
-    white, streaks = white / white.std().clamp(min=1e-3), streaks / streaks.std().clamp(min=1e-3)
-    water = torch.clamp(hu / 1000 + 1, 0, 2)
+    white /= white.std().clamp(min=1e-3)
+    streaks /= streaks.std().clamp(min=1e-3)
+    water = (hu / 1000).add_(1).clamp_(0, 2)
     across = (water.sum(dim=2) * spacing_mm[2]).mean(dim=1)  # mm of water from side to side
     across = across / across.median().clamp(min=1)
     many = torch.clamp(across, 0.7, 2.2)[:, None, None]
     local = functional.avg_pool2d(water[:, None], 8, ceil_mode=True, count_include_pad=False)
     local = functional.interpolate(local, size=hu.shape[1:], mode="bilinear")[:, 0]
-    amount = plan.noise_hu * many * (0.55 + 0.45 * torch.clamp(local * 1.3, 0, 1))
-    return (
-        amount
-        * (white + torch.clamp(many - 1.1, 0, 1) * streaks * 0.9)
-        / torch.sqrt(1 + torch.clamp(many - 1.1, 0, 1) ** 2)
-    )
+    thick = torch.clamp(many - 1.1, 0, 1)
+    amount = local.mul_(1.3).clamp_(0, 1).mul_(0.45).add_(0.55).mul_(plan.noise_hu * many)
+    white += streaks.mul_(thick).mul_(0.9)
+    return white.mul_(amount).div_(torch.sqrt(1 + thick**2))

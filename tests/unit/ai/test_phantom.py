@@ -5,10 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from scipy.ndimage import distance_transform_edt
+from scipy.ndimage import distance_transform_edt, gaussian_filter1d
 
+from ai.phantom import fields, scanner
 from ai.phantom.anatomy import LEFT, RIGHT
 from ai.phantom.chest import Phantom, make_phantom
+from ai.phantom.fields import bounds
 from ai.phantom.insertion import insert_nodules
 from ai.phantom.nodules import Attenuation, Margin
 from ai.phantom.scanner import ScannerPlan
@@ -31,6 +33,28 @@ def test_the_same_seed_draws_the_same_chest(chest: Phantom) -> None:
     assert torch.equal(again.hu, chest.hu)
     assert torch.equal(again.instances, chest.instances)
     assert again.nodules == chest.nodules
+
+
+def test_how_much_is_worked_on_at_once_changes_nothing(chest: Phantom, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fields, "_CACHED", 20_000)
+    monkeypatch.setattr(scanner, "_RUN", 1)
+    again = make_phantom(3, (4.0, 3.5, 3.5), nodules=5, plan=_QUIET)
+    assert torch.equal(again.hu, chest.hu)
+
+
+def test_the_smallest_box_holds_all_that_is_true_and_none_holds_nothing() -> None:
+    where = torch.zeros((4, 5, 6), dtype=torch.bool)
+    assert bounds(where) == (slice(0, 0), slice(0, 0), slice(0, 0))
+    where[1, 2, 5] = where[3, 2, 0] = True
+    assert bounds(where) == (slice(1, 4), slice(2, 3), slice(0, 6))
+
+
+@pytest.mark.parametrize("axis", [0, 1, 2])
+def test_an_image_is_blurred_along_one_axis_with_its_edges_repeated(axis: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(scanner, "_RUN", 100)
+    image = np.random.default_rng(axis).normal(0, 100, (7, 8, 9)).astype(np.float32)
+    expected = gaussian_filter1d(image, 1.3, axis, mode="nearest", radius=4)
+    np.testing.assert_allclose(scanner.blurred(torch.from_numpy(image), 1.3, axis).numpy(), expected, atol=1e-3)
 
 
 def test_the_truth_does_not_depend_on_the_spacing(chest: Phantom) -> None:
