@@ -3,14 +3,16 @@
 #
 #   deploy/retrain.sh MODEL DATA OUT [DEVICE]
 #
-# MODEL   lung_ct (12 minutes on 2 CPU cores) or chest_ct (a GPU; drawing the chests takes most of the time)
+# MODEL   lung_ct (12 minutes on 2 CPU cores) or chest_ct (a GPU, or START and two hours of 2 CPU cores)
 # DATA    folder that holds chest_ct/ and ct_other/, the scans that the model cards name
 # OUT     folder for scans, weights, reports and the new bundle, OUT/MODEL
 # DEVICE  cpu, cuda (the default), cuda:1 ...
 #
+# START   for chest_ct, in the environment: a bundle whose nodule weights to go on from, in smaller steps
+#
 # PYTHON, WORKERS (processes that draw), PHANTOMS, INSERTED, STEPS and JUDGED change what their names say.
 set -eu
-[ $# -ge 3 ] || { sed -n '2,12s/^# \{0,1\}//p' "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n '2,13s/^# \{0,1\}//p' "$0" >&2; exit 2; }
 model=$1 data=$2 out=$3 device=${4:-cuda}
 python=${PYTHON:-.venv/bin/python}
 bundles=$(dirname "$0")/../ai/bundles
@@ -27,10 +29,15 @@ fi
 
 [ -f "$out/backgrounds.npz" ] || "$python" -m ai chest backgrounds --data "$data" \
     --cases boost-breast cptac-c3l00189 -o "$out/backgrounds.npz"
-"$python" -m ai chest draw --set train --phantoms "${PHANTOMS:-90}" --backgrounds "$out/backgrounds.npz" \
-    --inserted "${INSERTED:-18}" --workers "${WORKERS:-2}" --device "$device" -o "$out/train"
-[ -f "$out/run/nodules.pt" ] || "$python" -m ai chest train --scans "$out/train" --steps "${STEPS:-2800}" \
-    --device "$device" -o "$out/run"
+"$python" -m ai chest draw --set train --phantoms "${PHANTOMS:-47}" --nodules 12 \
+    --backgrounds "$out/backgrounds.npz" --inserted "${INSERTED:-18}" --workers "${WORKERS:-2}" --device "$device" -o "$out/train"
+if [ -n "${START:-}" ]; then
+    how="--start $START --rate 0.0008 --batch 2 --size 64 --steps ${STEPS:-3000}"
+else
+    how="--steps ${STEPS:-2800}"
+fi
+# shellcheck disable=SC2086  # the options are words
+[ -f "$out/run/nodules.pt" ] || "$python" -m ai chest train --scans "$out/train" $how --device "$device" -o "$out/run"
 "$python" -m ai chest pack --lungs "$bundles/lung_ct/models/model.pt" --nodules "$out/run" --bundle "$out/chest_ct"
 "$python" -m ai evaluate chest --bundle "$out/chest_ct" --data "$data" --phantoms "${JUDGED:-200}" --inserted 50 \
     --lidc-0314 --device "$device" -o "$out/report"

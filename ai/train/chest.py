@@ -9,14 +9,16 @@ from __future__ import annotations
 import copy
 import csv
 import time
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from torch.nn import functional
 
+from ai.train import checkpoint
 from ai.train.chest_patches import Patches, cut_patches
 from ai.train.chest_scans import Scan
 
@@ -25,6 +27,8 @@ DETECT, SEGMENT, ATTENUATION, MARGIN = "detect", "segment", "attenuation", "marg
 TASKS = (DETECT, SEGMENT, ATTENUATION, MARGIN)
 _WEIGHTS = {DETECT: 1.0, SEGMENT: 1.0, ATTENUATION: 0.3, MARGIN: 0.2}
 _CENTRE, _INSIDE, _KINDS, _SPICULATED = 0, 1, slice(2, 5), 5
+_KEEP_EVERY = 500  # steps; a multiple of those between two rows of the log
+_MISSED = 0.5  # what misses the voxels of a nodule counts so much, however few they are
 _PRIOR = -4.6  # a centre is rare: the network starts by saying so (Lin et al. 2017, 4.1)
 
 
@@ -44,6 +48,8 @@ class Plan:
         Which heads are learnt, out of `TASKS`: one alone, or several jointly.
     rate : float
         Highest learning rate.
+    goes_on : bool
+        The network has learnt already: its first guess of a centre stays as it is.
     """
 
     steps: int
@@ -52,6 +58,7 @@ class Plan:
     spacing_mm: float = 1.25
     tasks: Collection[str] = TASKS
     rate: float = 2e-3
+    goes_on: bool = False
     seed: int = SEED
 
 
@@ -61,6 +68,7 @@ def train_nodules(
     plan: Plan,
     say: Callable[[str], None],
     log: Path | None = None,
+    kept: Path | None = None,
 ) -> torch.nn.Module:
     """Train the heads of one network.
 
@@ -77,25 +85,39 @@ def train_nodules(
         Told a line of progress now and then.
     log : pathlib.Path, optional
         CSV file of the losses, one row every 50 steps.
+    kept : pathlib.Path, optional
+        Checkpoint, written every 500 steps. Where it is there already, training goes on from it, as if it had never
+        been stopped.
 
     Returns
     -------
     torch.nn.Module
         The network with its weights averaged exponentially: what to keep.
+
+    Raises
+    ------
+    ValueError
+        If the checkpoint is of another plan.
     """
     torch.manual_seed(plan.seed)
     rng = np.random.default_rng(plan.seed)
     device = scans[0].hu.device
     network.train()
-    _start_rare(network)
+    if not plan.goes_on:
+        _start_rare(network)
     averaged = copy.deepcopy(network).eval()
     optimiser = torch.optim.AdamW(network.parameters(), lr=plan.rate, weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, plan.rate, total_steps=plan.steps, pct_start=0.1)
     shares = np.array([scan.share for scan in scans], dtype=np.float64)
     rows: list[dict[str, float]] = []
     recent: list[dict[str, torch.Tensor]] = []
-    started = time.monotonic()
-    for step in range(1, plan.steps + 1):
+    parts = {"network": network, "averaged": averaged, "optimiser": optimiser, "schedule": schedule}
+    if kept is not None and kept.is_file():
+        rows = _restore(kept, plan, parts, rng, device)
+        say(f"going on after step {rows[-1]['step']:.0f}")
+    done, before = (int(rows[-1]["step"]), rows[-1]["seconds"]) if rows else (0, 0.0)
+    started = time.monotonic() - before
+    for step in range(done + 1, plan.steps + 1):
         chosen = [scans[n] for n in rng.choice(len(scans), plan.batch, p=shares / shares.sum())]
         patches = cut_patches(chosen, rng, plan.size)
         with torch.autocast(device.type, torch.bfloat16, enabled=device.type == "cuda"):
@@ -115,6 +137,8 @@ def train_nodules(
             if step % 200 == 0 or step == plan.steps:
                 told = "  ".join(f"{task} {value:.4f}" for task, value in means.items())
                 say(f"step {step}/{plan.steps}  {told}  {rows[-1]['seconds']:.0f} s")
+        if kept is not None and step % _KEEP_EVERY == 0:
+            _keep(kept, plan, parts, rng, device, rows)
     if log is not None:
         _write(rows, log)
     return averaged
@@ -123,8 +147,9 @@ def train_nodules(
 def losses_of(maps: torch.Tensor, patches: Patches, tasks: Collection[str]) -> dict[str, torch.Tensor]:
     """Losses of the tasks.
 
-    Centre: penalty-reduced focal loss (Zhou et al. 2019, "Objects as Points", eq. 1). Inside: Dice and cross-entropy.
-    Attenuation and margin: cross-entropy over the voxels of nodules.
+    Centre: penalty-reduced focal loss (Zhou et al. 2019, "Objects as Points", eq. 1). Inside: Dice and cross-entropy,
+    over the hardest voxels and once more over those of nodules. Attenuation and margin: cross-entropy over the voxels
+    of nodules.
     """
     losses: dict[str, torch.Tensor] = {}
     nodule = patches.inside > 0
@@ -155,10 +180,10 @@ def _focal(logits: torch.Tensor, heat: torch.Tensor) -> torch.Tensor:
 def _overlap(logits: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
     share = torch.sigmoid(logits)
     dims = (1, 2, 3)
-    dice = 1 - (2 * (share * target).sum(dims) + 20) / (share.sum(dims) + target.sum(dims) + 20)
+    dice = 1 - (2 * (share * target).sum(dims) + 2) / (share.sum(dims) + target.sum(dims) + 2)
     entropy = functional.binary_cross_entropy_with_logits(logits, target, reduction="none")
     hardest = entropy.flatten(1).topk(entropy[0].numel() // 50, dim=1).values  # what is easy is most of the lung
-    return dice.mean() + hardest.mean()
+    return dice.mean() + hardest.mean() + _MISSED * _per_nodule(entropy, target > 0)
 
 
 def _per_nodule(loss: torch.Tensor, nodule: torch.Tensor) -> torch.Tensor:
@@ -182,6 +207,37 @@ def _average(averaged: torch.nn.Module, network: torch.nn.Module, keep: float) -
         new: list[torch.Tensor] = list(network.parameters())
         torch._foreach_mul_(kept, keep)
         torch._foreach_add_(kept, new, alpha=1 - keep)
+
+
+def _keep(
+    path: Path,
+    plan: Plan,
+    parts: Mapping[str, Any],
+    rng: np.random.Generator,
+    device: torch.device,
+    rows: Sequence[dict[str, float]],
+) -> None:
+    content = {name: part.state_dict() for name, part in parts.items()}
+    drawn = {"numpy": rng.bit_generator.state, "torch": torch.get_rng_state()}
+    if device.type == "cuda":
+        drawn["cuda"] = torch.cuda.get_rng_state(device)
+    checkpoint.save({**content, "drawn": drawn, "rows": list(rows), "plan": repr(plan)}, path)
+
+
+def _restore(
+    path: Path, plan: Plan, parts: Mapping[str, Any], rng: np.random.Generator, device: torch.device
+) -> list[dict[str, float]]:
+    content = checkpoint.load(path, device)
+    if content["plan"] != repr(plan):
+        raise ValueError(f"{path} is of another training ({content['plan']}): remove it, or train as it was begun.")
+    for name, part in parts.items():
+        part.load_state_dict(content[name])
+    rng.bit_generator.state = content["drawn"]["numpy"]
+    torch.set_rng_state(content["drawn"]["torch"].cpu())
+    if device.type == "cuda":
+        torch.cuda.set_rng_state(content["drawn"]["cuda"].cpu(), device)
+    rows: list[dict[str, float]] = content["rows"]
+    return rows
 
 
 def _write(rows: Sequence[dict[str, float]], log: Path) -> None:

@@ -33,6 +33,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     draw = steps.add_parser("draw", help="draw scans with nodules: phantoms, and nodules put into real lungs")
     draw.add_argument("--set", choices=["train", "test"], default="train", help="which seeds (no two overlap)")
     draw.add_argument("--phantoms", type=int, default=0, help="how many")
+    draw.add_argument("--nodules", type=int, help="in each phantom (default: drawn, none in a quarter of them)")
     draw.add_argument("--first", type=int, default=0, help="leave out so many seeds of the set (default: 0)")
     draw.add_argument("--backgrounds", type=Path, help="what `backgrounds` wrote")
     draw.add_argument("--inserted", type=int, default=0, help="scans with inserted nodules for each background")
@@ -50,10 +51,12 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     patches.add_argument("-o", "--out", type=Path, required=True, help=".npz file to write")
     patches.set_defaults(run=_patches)
 
-    train = steps.add_parser("train", help="train on drawn scans; judges the result where --judge names scans")
+    train = steps.add_parser("train", help="train on drawn scans, and judge; goes on where it was stopped")
     train.add_argument("--scans", type=Path, nargs="+", required=True, help="folders that `draw` wrote")
     train.add_argument("--tasks", nargs="+", default=None, help="detect segment attenuation margin (default: all)")
     train.add_argument("--retinanet", action="store_true", help="MONAI's RetinaNet instead, boxes alone")
+    train.add_argument("--start", type=Path, help="go on from these weights: a folder that `train` wrote, or a bundle")
+    train.add_argument("--rate", type=float, default=2e-3, help="highest learning rate (default: 0.002)")
     train.add_argument("--steps", type=int, default=3600, help="optimiser steps (default: 3600)")
     train.add_argument("--batch", type=int, default=8, help="patches in a step (default: 8)")
     train.add_argument("--size", type=int, default=96, help="voxels of a patch along each axis (default: 96)")
@@ -114,7 +117,8 @@ def _jobs(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
     same = {"spacing_mm": spacing_of(chosen.bundle), "device": chosen.device, "out": str(chosen.out)}
     first = chosen.first + (_TEST_SEEDS if chosen.set == "test" else 0)
     for seed in range(first, first + chosen.phantoms):
-        yield same | {"name": f"p{seed:06d}", "seed": seed}
+        many = "" if chosen.nodules is None else f"n{chosen.nodules}"
+        yield same | {"name": f"p{seed:06d}{many}", "seed": seed, "nodules": chosen.nodules}
     if chosen.backgrounds is not None:
         from ai.train.chest_scans import load_backgrounds
 
@@ -156,7 +160,7 @@ def _draw_one(job: dict[str, Any]) -> None:
         else:
             scan = chest_scans.inserted_scan(case, rng, count, job["device"])
     else:
-        scan = chest_scans.phantom_scan(job["seed"], job["spacing_mm"], job["device"])
+        scan = chest_scans.phantom_scan(job["seed"], job["spacing_mm"], job["device"], job["nodules"])
     part = path.with_suffix(".part")
     torch.save(scan.to("cpu"), part)
     part.rename(path)
@@ -198,8 +202,17 @@ def _train(chosen: argparse.Namespace) -> None:
     chosen.out.mkdir(parents=True, exist_ok=True)
     tasks = tuple(chosen.tasks or TASKS)
     scans = _scans(chosen.scans, chosen.device)
-    _say(f"{chosen.out.name}: {len(scans)} scans, {sum(len(scan.diameters) for scan in scans)} nodules")
-    plan = Plan(chosen.steps, chosen.batch, chosen.size, spacing_of(chosen.bundle), tasks)
+    nodules = sum(len(scan.diameters) for scan in scans)
+    _say(f"{chosen.out.name}: {len(scans)} scans, {nodules} nodules")
+    plan = Plan(
+        chosen.steps,
+        chosen.batch,
+        chosen.size,
+        spacing_of(chosen.bundle),
+        tasks,
+        rate=chosen.rate,
+        goes_on=chosen.start is not None,
+    )
 
     def say(line: str) -> None:
         _say(f"{chosen.out.name}: {line}")
@@ -214,23 +227,44 @@ def _train(chosen: argparse.Namespace) -> None:
         return
     torch.manual_seed(plan.seed)  # the network begins with the same weights, too
     inferer, network = _parts(chosen.bundle, chosen.device)
+    before = _start(network, chosen.start) if chosen.start is not None else {}
     started = time.monotonic()
-    network.nodules = train_nodules(network.nodules, scans, plan, say, chosen.out / "log.csv")
+    network.nodules = train_nodules(
+        network.nodules, scans, plan, say, chosen.out / "log.csv", chosen.out / "checkpoint.pt"
+    )
     known = facts(
         chosen.device,
         time.monotonic() - started,
         command=f"python -m ai chest train --scans SCANS --tasks {' '.join(tasks)} --steps {plan.steps} "
-        f"--batch {plan.batch} --size {plan.size} --device {chosen.device}",
+        f"--batch {plan.batch} --size {plan.size} --rate {plan.rate:g} --device {chosen.device}"
+        + (" --start BEFORE" if before else ""),
         seed=plan.seed,
         steps=plan.steps,
         scans=[file.stem for folder in chosen.scans for file in sorted(folder.glob("*.pt"))],
-        nodules=sum(len(scan.diameters) for scan in scans),
+        nodules=nodules,
+        **before,
     )
     (chosen.out / _RECORD).write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
     state = {name: value.half().cpu().contiguous() for name, value in network.nodules.state_dict().items()}
     torch.save(state, chosen.out / "nodules.pt")
     del scans
     _judge_on(chosen.judge, network, inferer, tasks, chosen, chosen.most)
+
+
+def _start(network: Any, source: Path) -> dict[str, Any]:
+    """Give the network the weights of a run or of a bundle; what is known of how these came about."""
+    import torch
+
+    if (source / _RECORD).is_file():
+        state = torch.load(source / "nodules.pt", weights_only=True)
+        known = json.loads((source / _RECORD).read_text(encoding="utf-8"))
+    else:
+        metadata = json.loads((source / "configs" / "metadata.json").read_text(encoding="utf-8"))
+        whole = torch.load(source / "models" / "model.pt", weights_only=True)
+        state = {name.removeprefix("nodules."): part for name, part in whole.items() if name.startswith("nodules.")}
+        known = metadata.get("training", {}).get("nodules") or {"bundle": f"{source.name} {metadata['version']}"}
+    network.nodules.load_state_dict(state)
+    return {"start": known}
 
 
 def _judge(chosen: argparse.Namespace) -> None:

@@ -69,9 +69,9 @@ class Scan:
         return replace(self, **moved)
 
 
-def phantom_scan(seed: int, spacing_mm: float, device: str) -> Scan:
-    """Draw one phantom on `device` and crop it to its lungs."""
-    phantom = make_phantom(seed, (spacing_mm,) * 3, device=device)
+def phantom_scan(seed: int, spacing_mm: float, device: str, nodules: int | None = None) -> Scan:
+    """Draw one phantom on `device`, with as many nodules as wanted, and crop it to its lungs."""
+    phantom = make_phantom(seed, (spacing_mm,) * 3, device=device, nodules=nodules)
     return _scan(phantom.hu, phantom.instances, phantom.lungs, phantom.affine, phantom.nodules)
 
 

@@ -6,9 +6,13 @@ import json
 import shutil
 import sys
 import tomllib
+from copy import deepcopy
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+import pytest
 import torch
 from scipy import ndimage
 
@@ -18,6 +22,7 @@ from ai.bundle import Bundle
 from ai.contract import Volume
 from ai.evaluate.overlap import agreement
 from ai.phantom.chest import make_phantom
+from ai.train import chest
 from ai.train.chest import TASKS, Plan, train_nodules
 from ai.train.chest_patches import cut_patches
 from ai.train.chest_scans import Scan
@@ -94,16 +99,22 @@ def test_a_patch_carries_each_nodule_to_where_its_centre_is_marked() -> None:
             assert int(patches.attenuation[n, x, y, z]) == kind % 3
 
 
-def test_training_on_the_cpu_repeats_itself() -> None:
+def small_network(*channels: int) -> torch.nn.Module:
+    """The bundle's nodule network with other channels, and the same weights each time."""
     sys.path.insert(0, str(BUNDLE))
     from scripts.network import ChestNet  # type: ignore[import-not-found]
 
+    torch.manual_seed(1)
+    network: torch.nn.Module = ChestNet([8, 16], channels, 1).nodules
+    return network
+
+
+def test_training_on_the_cpu_repeats_itself(one_thread: None) -> None:
     scans = [balls(4.0, 6.0), balls(5.0)]
     plan = Plan(steps=6, batch=2, size=32, spacing_mm=5.0, tasks=TASKS)
 
     def train() -> tuple[list[str], dict[str, torch.Tensor]]:
-        torch.manual_seed(1)
-        network = ChestNet([8, 16], [8, 12, 16], 1).nodules
+        network = small_network(8, 12, 16)
         told: list[str] = []
         state = train_nodules(network, scans, plan, told.append).state_dict()
         return told, state
@@ -111,6 +122,35 @@ def test_training_on_the_cpu_repeats_itself() -> None:
     first, second = train(), train()
     assert "step 6/6" in first[0][-1]
     assert all(torch.equal(a, b) for a, b in zip(first[1].values(), second[1].values(), strict=True))
+
+
+def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+) -> None:
+    network = small_network(4, 8)
+    plan = Plan(steps=100, batch=1, size=16, spacing_mm=5.0)
+    kept = tmp_path / "checkpoint.pt"
+
+    def train(path: Path | None, told: list[str]) -> dict[str, torch.Tensor]:
+        return train_nodules(deepcopy(network), [balls(4.0, 6.0)], plan, told.append, None, path).state_dict()
+
+    def stopped(*content: Any) -> None:
+        keep(*content)
+        raise KeyboardInterrupt
+
+    keep = chest._keep
+    monkeypatch.setattr(chest, "_KEEP_EVERY", 50)
+    monkeypatch.setattr(chest, "_keep", stopped)
+    with pytest.raises(KeyboardInterrupt):
+        train(kept, [])
+    monkeypatch.setattr(chest, "_keep", keep)
+    told: list[str] = []
+    on, whole = train(kept, told), train(None, [])
+
+    assert told[0] == "going on after step 50"
+    assert all(torch.equal(a, b) for a, b in zip(on.values(), whole.values(), strict=True))
+    with pytest.raises(ValueError, match="is of another training"):
+        train_nodules(network, [balls(4.0)], replace(plan, steps=60), told.append, None, kept)
 
 
 def test_the_commands_train_the_same_weights_again_and_the_bundle_remembers_how(tmp_path: Path) -> None:
