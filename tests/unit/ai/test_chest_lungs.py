@@ -75,3 +75,29 @@ def test_an_outline_comes_back_to_where_it_was(lungs_of: Any, size: int) -> None
     assert 9 <= first[0] <= 10
     assert 29 <= first[2] <= 30
     assert last[2] == size - 1
+
+
+def test_only_what_is_reported_is_explained(monkeypatch: pytest.MonkeyPatch, one_thread: None) -> None:
+    monkeypatch.syspath_prepend(str(BUNDLE))
+    from scripts.inferer import NODULES_HU, ChestInferer
+
+    class Bright(torch.nn.Module):
+        """A centre where it is brightest around, the surer the brighter; what is bright lies inside."""
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            said = torch.full((1, 6, *image.shape[2:]), -9.0)
+            said[:, 0], said[:, 1] = 20 * (image[:, 0] - 0.75), 20 * (image[:, 0] - 0.5)
+            return said
+
+    low, high = NODULES_HU
+    image = torch.zeros((1, 1, 48, 48, 48))
+    image[0, 0, 10:13, 10:13, 10:13], image[0, 0, 11, 11, 11] = 0.7, 0.9
+    image[0, 0, 36:39, 36:39, 36:39], image[0, 0, 37, 37, 37] = 0.6, 0.7
+    found = ChestInferer(1.25, 2.5, ROI, ROI).find(
+        low + image * (high - low), torch.ones_like(image, dtype=torch.uint8), Bright()
+    )
+    scores = [one["score"] for one in found["nodules_found"]]
+    assert (len(scores), scores[0] > 0.9, scores[1] < 0.5) == (2, True, True)
+    spoke = found["nodules_saliency"][0, 0]
+    assert spoke[10:13, 10:13, 10:13].max() == 1
+    assert spoke[34:41, 34:41, 34:41].max() == 0

@@ -39,6 +39,8 @@ class ChestInferer:
         How far outside the lungs' outline a nodule's centre may lie: those at the pleura are often left out of it.
     explained : int
         How many nodules, the surest first, get a saliency map.
+    explained_score : float
+        Those below it get none: the card's operating point.
 
     Attributes
     ----------
@@ -56,6 +58,7 @@ class ChestInferer:
         min_score: float = 0.1,
         margin_mm: float = 5.0,
         explained: int = 8,
+        explained_score: float = 0.5,
     ) -> None:
         self._spacing_mm, self._margin_mm, self._min_score = spacing_mm, margin_mm, min_score
         self._every = round(lungs_spacing_mm / spacing_mm)
@@ -66,7 +69,7 @@ class ChestInferer:
         self._fine = SlidingWindowInferer(
             nodules_roi, sw_batch_size=1, overlap=overlap, mode="gaussian", with_coord=True, padding_mode="constant"
         )
-        self._explained = explained
+        self._explained, self._explained_score = explained, explained_score
         self.without: Collection[str] = ()
 
     def __call__(self, image: torch.Tensor, network: ChestNet) -> dict[str, Any]:
@@ -101,7 +104,8 @@ class ChestInferer:
             found, outlines, sure = find_nodules(maps, region, self._spacing_mm, self._min_score)
             at_half_contrast(crop, found, outlines, sure)
             nodules[inside], membership[inside] = outlines, sure
-            spoke[inside] = saliency(crop, network, found[: self._explained], self._roi)
+            sure_enough = [candidate for candidate in found if candidate.score >= self._explained_score]
+            spoke[inside] = saliency(crop, network, sure_enough[: self._explained], self._roi)
         return {
             "nodules": nodules,
             "nodules_membership": membership,
