@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from .explain import saliency
 from .network import CHANNELS, ChestNet
-from .nodules import Candidate, at_half_contrast, find_nodules
+from .nodules import Candidate, at_half_contrast, dilated, find_nodules
 
 LUNGS_HU = (-1024.0, 600.0)
 NODULES_HU = (-1000.0, 400.0)
@@ -36,7 +36,7 @@ class ChestInferer:
     min_score : float
         Candidates below it are not reported; the node's card sets the operating point above it.
     margin_mm : float
-        How far outside the lungs' outline a nodule's centre may lie: those at the pleura are often left out of it.
+        How far outside the lungs' outline a nodule may begin: those at the pleura are often left out of it.
     explained : int
         How many nodules, the surest first, get a saliency map.
     explained_score : float
@@ -114,8 +114,8 @@ class ChestInferer:
         }
 
     def cropped(self, image: torch.Tensor, lungs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, tuple[slice, ...]]:
-        """What the fine network sees: the image around the lungs, 0 to 1; where a centre may lie in it; its place."""
-        region = _dilated(lungs > 0, round(self._margin_mm / self._spacing_mm))
+        """What the fine network sees: the image around the lungs, 0 to 1; lungs with their margin; its place."""
+        region = dilated(lungs > 0, round(self._margin_mm / self._spacing_mm))
         inside = (slice(None), slice(None), *_box(region[0, 0], self._roi))
         return _scaled(image[inside], NODULES_HU), region[inside], inside
 
@@ -168,15 +168,6 @@ def _between(coarse: torch.Tensor, shape: Sequence[int], every: int) -> torch.Te
     fine = functional.interpolate(coarse, size=size, mode="trilinear", align_corners=True)
     missing = [wanted - have for wanted, have in zip(shape, size, strict=True)]
     return functional.pad(fine, [0, missing[2], 0, missing[1], 0, missing[0]], mode="replicate")
-
-
-def _dilated(mask: torch.Tensor, steps: int) -> torch.Tensor:
-    grown = mask.to(torch.float16) if mask.is_cuda else mask.to(torch.float32)
-    for axis in range(3):  # a box, one axis after the other
-        size = [1, 1, 1]
-        size[axis] = 2 * steps + 1
-        grown = functional.max_pool3d(grown, size, stride=1, padding=[n // 2 for n in size])
-    return grown > 0
 
 
 def _box(mask: torch.Tensor, at_least: Sequence[int]) -> tuple[slice, ...]:

@@ -13,6 +13,7 @@ from .network import ATTENUATION, CENTRE, INSIDE, SPICULATED
 MOST = 100  # nodules of one scan
 LARGEST_MM = 60.0
 APART_MM = 4.0
+FAR_MM = 15.0  # from `region` to the centre of the largest
 _LUNG = 0.36  # of the network's window: -500 HU
 KINDS = ("solid", "part-solid", "ground-glass")
 
@@ -49,7 +50,8 @@ def find_nodules(
     maps : torch.Tensor, shape (1, CHANNELS, x, y, z)
         Logits.
     region : torch.Tensor of bool, shape (1, 1, x, y, z)
-        Where a centre may lie.
+        The lungs and what is next to them: a nodule has to reach into it. The centre of a large one may lie farther
+        out, for the outline of a lung leaves large nodules at its border out.
     spacing_mm : float
         Voxel size.
     min_score : float
@@ -64,7 +66,7 @@ def find_nodules(
     membership : torch.Tensor of float16, shape (1, 1, x, y, z)
         Probability of lying in a nodule; zero outside of all candidates and the voxels around them.
     """
-    heat = torch.sigmoid(maps[:, CENTRE : CENTRE + 1].float()) * region
+    heat = torch.sigmoid(maps[:, CENTRE : CENTRE + 1].float()) * dilated(region, round(FAR_MM / spacing_mm))
     inside = torch.sigmoid(maps[:, INSIDE : INSIDE + 1].float())
     instances = torch.zeros(heat.shape, dtype=torch.uint8, device=heat.device)
     membership = torch.zeros(heat.shape, dtype=torch.float16, device=heat.device)
@@ -80,7 +82,7 @@ def find_nodules(
         here = tuple(c - s.start for c, s in zip(centre, box, strict=True))
         free = instances[at] == 0
         mask = _part_at((inside[at] > 0.5) & free, here)
-        if mask is None:  # a centre without a body, or one in the body of a surer nodule
+        if mask is None or not (mask & region[at]).any():  # no body, or a surer nodule's, or one away from the lungs
             continue
         number = len(candidates) + 1
         instances[at][mask] = number
@@ -133,6 +135,16 @@ def at_half_contrast(
         own = functional.max_pool3d(kept[None, None].float(), 3, stride=1, padding=1)[0, 0] > 0
         sure[own] = torch.minimum(sure[own], share[own])
         sure[mask & ~own] = 0
+
+
+def dilated(mask: torch.Tensor, steps: int) -> torch.Tensor:
+    """Grow a mask of shape (1, 1, x, y, z) by a box of so many voxels to each side."""
+    grown = mask.to(torch.float16) if mask.is_cuda else mask.to(torch.float32)
+    for axis in range(3):  # one axis after the other
+        size = [1, 1, 1]
+        size[axis] = 2 * steps + 1
+        grown = functional.max_pool3d(grown, size, stride=1, padding=[n // 2 for n in size])
+    return grown > 0
 
 
 def peaks(heat: torch.Tensor, spacing_mm: float, min_score: float) -> list[tuple[float, tuple[int, int, int]]]:
