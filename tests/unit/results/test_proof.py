@@ -152,7 +152,7 @@ def test_what_is_not_proved_is_kept_in_quarantine_and_not_among_the_results(tmp_
         built_of(case, prediction, replace(findings, segments=(*exchanged, *found)), spool, card_with(outputs=ALL))
     assert not list((spool.root / "results").iterdir())
     kept = {OutputKind.of(path.stem) for path in (spool.root / "quarantine" / case.job.id).iterdir()}
-    assert kept == set(ALL) - {OutputKind.REGISTRATION, OutputKind.DEFORMATION}  # it registers nothing
+    assert kept == set(ALL)
 
 
 def test_every_kind_with_a_place_in_the_patient_is_proved() -> None:
