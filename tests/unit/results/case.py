@@ -19,7 +19,7 @@ from ai.measure.region import box_of
 from dicom_node.domain.encoding import Encoding
 from dicom_node.domain.finding import Axes, Code, Findings, Measurement, Quality, Segment
 from dicom_node.domain.job import Job, JobInstance
-from dicom_node.domain.model import Accepts, DetectionCard, ModelCard, SegmentCard
+from dicom_node.domain.model import Accepts, DetectionCard, ModelCard, OutputKind, SegmentCard
 from dicom_node.domain.uids import result_uid
 from dicom_node.results import BUILDERS, Equipment, build_results
 from dicom_node.results.analysis import Analysis
@@ -55,7 +55,8 @@ NODULE = Code("27925004", "SCT", "Nodule")
 LESION = Code("52988006", "SCT", "Lesion")
 # The same outputs as things of which no anatomy is expected: boxes stay where they are when the patient is turned.
 NO_ORGANS = replace(CARD, segments=tuple(replace(each, type=LESION, laterality=None) for each in CARD.segments))
-ALL = tuple(BUILDERS)
+REGISTERS = {OutputKind.REGISTRATION, OutputKind.DEFORMATION}
+ALL = tuple(kind for kind in BUILDERS if kind not in REGISTERS)  # every kind that a model which marks things gives
 NODULES = DetectionCard(
     "nodule", "Nodule", "Nodule detection", MORPHOLOGY, NODULE, LUNG, within=("left lung", "right lung")
 )
