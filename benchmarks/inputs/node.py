@@ -19,7 +19,7 @@ from dicom_node.domain.job import JobInstance
 from dicom_node.spool import Spool
 from tests.node import free_port, wait_for
 from tests.peers.missing import need
-from tests.unit.ai.bundles import write_bundle
+from tests.unit.ai.bundles import ABOVE, write_bundle
 
 BRIGHT = 100.5  # what the model marks is above it
 
@@ -54,18 +54,6 @@ ae_title = "PACS"
 timeout_s = 60
 """
 _RULE = 'model = "bright"\ndestinations = ["pacs"]\n[when]\ncalling_ae = "SCANNER"\n'
-_NETWORK = """
-import torch
-
-class Bright(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.threshold = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, image):
-        bright = (image > self.threshold).float()
-        return torch.cat([1 - bright, bright], dim=1)
-"""
 _CARD = """\
 name = "bright"
 version = "1"
@@ -121,7 +109,7 @@ class Node:
         (folder / "settings.toml").write_text(_SETTINGS.format(port=self.port, pacs_port=pacs_port))
         (folder / "rules" / "all.toml").write_text(_RULE)
         bundle = folder / "models" / "bright"
-        write_bundle(bundle, network=_NETWORK, class_name="Bright", channels=("background", "bright"), threshold=BRIGHT)
+        write_bundle(bundle, network=ABOVE, class_name="Bright", channels=("background", "bright"), threshold=BRIGHT)
         (bundle / "card.toml").write_text(_CARD)
         migrate.upgrade(f"sqlite:///{folder / 'node.db'}")
         self.spool = Spool(folder / "spool", reserve_mib=0)

@@ -16,7 +16,7 @@ from tests.node import RunningNode
 from tests.peers.orthanc import Orthanc
 from tests.peers.tools import dcmtk
 from tests.single import marks, single_image
-from tests.unit.ai.bundles import ARGMAX, write_bundle
+from tests.unit.ai.bundles import ABOVE, ARGMAX, write_bundle
 
 CARD = """\
 name = "breast_marks"
@@ -38,18 +38,6 @@ category = { value = "49755003", scheme = "SCT", meaning = "Morphologically Abno
 type = { value = "52988006", scheme = "SCT", meaning = "Lesion" }
 """
 RULE = 'model = "breast_marks"\ndestinations = ["pacs"]\n[when]\nModality = "MG"\n'
-BRIGHT = """
-import torch
-
-class Bright(torch.nn.Module):
-    def __init__(self):
-        super().__init__()
-        self.threshold = torch.nn.Parameter(torch.zeros(1))
-
-    def forward(self, image):
-        bright = (image > self.threshold).float()
-        return torch.cat([1 - bright, bright], dim=1)
-"""
 
 
 @pytest.fixture
@@ -60,7 +48,7 @@ def node(orthanc: Orthanc, tmp_path: Path) -> Iterator[RunningNode]:
     (running.home / "rules" / "chest_ct.toml").write_text(RULE)
     folder = write_bundle(
         running.home / "models" / "breast_marks",
-        network=BRIGHT,
+        network=ABOVE,
         class_name="Bright",
         preprocessing=[],
         postprocessing=[ARGMAX],

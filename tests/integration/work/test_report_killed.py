@@ -18,23 +18,8 @@ from dicom_node.domain.uids import result_uid
 from tests.ct import small_ct
 from tests.integration.deliver.peer import Scp, destination
 from tests.integration.operated import Operated, operated
+from tests.integration.work.test_rejection_killed import SETTINGS
 from tests.node import wait_for
-
-SETTINGS = """
-models = []
-[database]
-url = "{url}"
-[spool]
-reserve_mib = 0
-[engine]
-poll_s = 0.1
-dead_after_s = 200
-[destinations.pacs]
-host = "127.0.0.1"
-port = {port}
-ae_title = "PACS"
-timeout_s = 60
-"""
 
 # Workers as `serve` starts them, one after the other: each is killed where some function is called, the last one lives.
 WORKERS = """
@@ -68,7 +53,7 @@ def test_one_report_arrives_wherever_the_worker_is_killed_while_it_makes_it(tmp_
     with operated(url, tmp_path) as node, Scp() as peer:
         (tmp_path / "rules").mkdir()
         settings = tmp_path / "settings.toml"
-        settings.write_text(SETTINGS.format(url=url, port=peer.port))
+        settings.write_text("models = []\n" + SETTINGS.format(url=url, port=peer.port))
         paths = small_ct(tmp_path / "ct", slices=8)
         node.receive(paths[:4] + paths[5:])
         (job,) = (job["id"] for job in node.jobs(state="failed"))

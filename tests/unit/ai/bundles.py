@@ -44,6 +44,18 @@ class Sides(torch.nn.Module):
 """
 
 # Says on which side of the body the large blob lies: of the image's first axis, which grows to the right in RAS.
+ABOVE = """
+import torch
+
+class Bright(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.threshold = torch.nn.Parameter(torch.zeros(1))
+
+    def forward(self, image):
+        bright = (image > self.threshold).float()
+        return torch.cat([1 - bright, bright], dim=1)
+"""
 WHICH = """
 import torch
 
