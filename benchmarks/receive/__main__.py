@@ -2,7 +2,7 @@
 
     python -m benchmarks.receive                              everything, some minutes
     python -m benchmarks.receive --rounds 1 --associations 4 --only node
-    python -m benchmarks.receive --postgresql                 our receiver on a PostgreSQL, too
+    python -m benchmarks.receive --postgresql                 on a PostgreSQL, too: ours, and Orthanc where its plugin is
 
 Everybody runs on this machine at once and is sent to in turn, round after round; what counts is the median. Unwritten
 data of one is synced before the next has its turn. Linux only: processor times are read from /proc.
@@ -23,6 +23,8 @@ from tempfile import TemporaryDirectory
 from benchmarks.receive.acceptors import Acceptor, Node, OrthancDurable, Sink, Storescp
 from benchmarks.receive.series import SYNTAXES, Messages, messages
 
+_COMPARED = {"Orthanc, SQLite": "Orthanc", "Orthanc, PostgreSQL": "its PostgreSQL", "socket sink, files synced": "sink"}
+
 Measured = dict[str, list[tuple[float, float]]]  # name -> seconds and processor seconds of each round
 
 
@@ -34,7 +36,7 @@ def main() -> None:
     parser.add_argument("--associations", type=int, nargs="+", default=[1, 4, 16])
     parser.add_argument("--syntax", choices=[*SYNTAXES], nargs="+", default=[*SYNTAXES])
     parser.add_argument("--only", choices=("node", "sink", "orthanc", "storescp"), nargs="+")
-    parser.add_argument("--postgresql", action="store_true", help="our receiver on a PostgreSQL of its own, too")
+    parser.add_argument("--postgresql", action="store_true", help="ours and Orthanc on one PostgreSQL server, too")
     parser.add_argument("--folder", type=Path, default=Path("var"), help="on the disk that is measured")
     given = parser.parse_args()
     given.folder.mkdir(exist_ok=True)
@@ -67,7 +69,12 @@ def acceptors(folder: Path, only: list[str] | None, *, postgresql: bool) -> Iter
             from tests.peers.postgresql import PostgreSQL
 
             server = PostgreSQL(fsync=True)
-            started.append(Node(folder / "node-postgresql", server.database()))
+            if only is None or "node" in only:
+                started.append(Node(folder / "node-postgresql", server.database()))
+            if (only is None or "orthanc" in only) and OrthancDurable.plugin.exists():
+                started.append(OrthancDurable(folder / "orthanc-postgresql", server.database()))
+            elif only is None or "orthanc" in only:
+                print("Orthanc on PostgreSQL: NOT MEASURED, its plugin is not there (Debian: orthanc-postgresql)")
         for name, make in makers.items():
             if only is None or name in only:
                 started.append(make())
@@ -100,8 +107,8 @@ def tell(found: Measured, slices: int) -> None:
         cpu_ms = statistics.median(cpu for _, cpu in rounds) / slices * 1000
         ratios = [
             f"{rates[name] / rates[other]:5.2f} x {short}"
-            for other, short in (("Orthanc, durable", "Orthanc"), ("socket sink, files synced", "sink"))
-            if other in rates
+            for other, short in _COMPARED.items()
+            if other in rates and other != name
         ]
         print(f"    {name:28} {rates[name]:7.0f} /s   {cpu_ms:5.2f} ms CPU   {'   '.join(ratios)}", flush=True)
 

@@ -11,13 +11,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from benchmarks.receive.sender import send, send_plainly
 from benchmarks.receive.series import Messages
 from dicom_node.db import migrate
 from tests.node import free_port, wait_for
 from tests.peers.missing import need
-from tests.peers.orthanc import Orthanc
+from tests.peers.orthanc import PLUGINS, Orthanc
 
 SETTINGS = """\
 [database]
@@ -117,13 +118,25 @@ class Storescp(Acceptor):
 
 
 class OrthancDurable(Acceptor):
-    """Orthanc with SyncStorageArea: files are synced; its SQLite index, as always, not at each commit."""
+    """Orthanc with SyncStorageArea: files are synced, and rows as its index does.
+
+    Its SQLite index is not synced at each commit, and there is no setting for that; a PostgreSQL syncs each.
+
+    Parameters
+    ----------
+    database : str
+        URL of an empty PostgreSQL database for the index; the files stay in `folder`. Without it: SQLite.
+    """
 
     called = Orthanc.ae
+    plugin = PLUGINS / "libOrthancPostgreSQLIndex.so"
 
-    def __init__(self, folder: Path) -> None:
-        super().__init__("Orthanc, durable")
-        more = {"SyncStorageArea": True, "MaximumPduLength": 131072, "DicomThreadsCount": 16, "Plugins": []}
+    def __init__(self, folder: Path, database: str = "") -> None:
+        super().__init__(f"Orthanc, {'PostgreSQL' if database else 'SQLite'}")
+        more: dict[str, Any] = {"SyncStorageArea": True, "MaximumPduLength": 131072, "DicomThreadsCount": 16}
+        more |= {"Plugins": [str(self.plugin)] if database else []}
+        if database:
+            more["PostgreSQL"] = {"EnableIndex": True, "ConnectionUri": database, "Lock": False}
         self._orthanc = Orthanc(folder, **more)
         self.port = self._orthanc.dicom_port
         self._orthanc.start()
