@@ -116,7 +116,10 @@ class FolderWatch:
         sender = self._sender()
         held = {path: find_in_file(path) for path in settled}
         owner = {found.name: path for path, files in held.items() for found in files}
-        batch = Batch(self._storage, self._engine, sender, lambda one: outcomes[owner[one.found.name]].append(one))
+        stays = self._folder.afterwards == "keep"  # so that it is found again after every start
+        batch = Batch(
+            self._storage, self._engine, sender, lambda one: outcomes[owner[one.found.name]].append(one), once=stays
+        )
         for files in held.values():
             for found in files:
                 batch.take(found)

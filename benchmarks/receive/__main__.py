@@ -2,7 +2,7 @@
 
     python -m benchmarks.receive                              everything, some minutes
     python -m benchmarks.receive --rounds 1 --associations 4 --only node
-    python -m benchmarks.receive --postgresql                 on a PostgreSQL, too: ours, and Orthanc where its plugin is
+    python -m benchmarks.receive --postgresql                 on a PostgreSQL, too: ours, and Orthanc with its plugin
 
 Everybody runs on this machine at once and is sent to in turn, round after round; what counts is the median. Unwritten
 data of one is synced before the next has its turn. Linux only: processor times are read from /proc.

@@ -80,7 +80,11 @@ def echo(settings_file: Path, destination: str, called: str, calling: str, timeo
 def send(
     settings_file: Path, paths: tuple[Path, ...], destination: str, called: str, calling: str, timeout_s: float
 ) -> None:
-    """Send files, or all files in folders, by C-STORE, as they are."""
+    """Send files, or all files in folders, by C-STORE, as they are.
+
+    The exit status is 0 only when the peer stored every file. One whose SOP Instance UID it holds already (0x0111) is
+    not: what it holds may be other bytes.
+    """
     from dicom_node.deliver.dimse import FileSent, send_files
     from dicom_node.domain.delivery import DimseDestination
     from dicom_node.errors import ConfigurationError
@@ -100,7 +104,9 @@ def send(
         click.echo(f"dicom-node: {one.path}: {one.problem}", err=True)
     if len(failed) > 20:
         click.echo(f"dicom-node: … and {len(failed) - 20} more", err=True)
-    click.echo(f"{len(sent) - len(failed)} of {len(files)} files stored by {peer.ae_title}")
+    duplicates = sum(one.is_duplicate for one in sent)
+    held = f"; {duplicates} not taken, for it holds their SOP Instance UIDs already (0x0111)" if duplicates else ""
+    click.echo(f"{len(sent) - len(failed)} of {len(files)} files stored by {peer.ae_title}{held}")
     if failed or not files:
         raise SystemExit(FAILED)
 

@@ -12,7 +12,7 @@ from sqlalchemy import ColumnElement, Connection, Row, insert, select
 from dicom_node.db import tables as t
 from dicom_node.db.engine import utc_now
 from dicom_node.db.shortened import starts_with
-from dicom_node.domain.audit import NODE, AuditEvent
+from dicom_node.domain.audit import NODE, AuditEvent, Event
 
 _e = t.audit_event.c
 
@@ -55,6 +55,11 @@ def list_events(tx: Connection, which: AuditFilter) -> Sequence[Row[Any]]:
         wanted.append((True, _e.actor != NODE))  # what the index of the other actors holds
     query = select(t.audit_event).where(*[condition for given, condition in wanted if given])
     return tx.execute(query.order_by(_e.at.desc(), _e.id.desc()).limit(which.limit)).all()
+
+
+def told_of(tx: Connection, event: Event, series_id: str) -> Sequence[dict[str, Any]]:
+    """Read what was told of a series each time that something happened to it."""
+    return tx.scalars(select(_e.detail).where(_e.series_id == series_id, _e.event == event.value)).all()
 
 
 def read_chained(tx: Connection, after: int, limit: int) -> Sequence[Row[Any]]:

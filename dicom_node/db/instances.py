@@ -12,7 +12,7 @@ from uuid import uuid4
 from sqlalchemy import Connection, Integer, Row, Table, bindparam, func, select, update
 
 from dicom_node.db import tables as t
-from dicom_node.db.audit import record
+from dicom_node.db.audit import record, told_of
 from dicom_node.db.engine import insert_into, utc_now
 from dicom_node.db.origin import has_come, note_again
 from dicom_node.db.prepared import Prepared
@@ -181,15 +181,20 @@ def find_stored(tx: Connection, sop_instance_uid: str) -> Row[Any] | None:
     return _known(tx, [sop_instance_uid]).get(sop_instance_uid)
 
 
-def note_unread(tx: Connection, sender: Sender, series_id: str) -> None:
+def note_unread(tx: Connection, sender: Sender, series_id: str, *, once: bool = False) -> None:
     """Keep that what is stored of a series came again by an association that stored nothing of it.
 
     Somebody who looks at the bytes first, and has no need to store them, says so: by another called AE title than
     before the series is asked about again, as if all of it had been sent.
+
+    Parameters
+    ----------
+    once : bool
+        Whether to tell of it only if nobody has told the same before: what lies in a folder is found at every start.
     """
     if not has_come(tx, series_id, sender.called_ae):
         end_association(tx, sender, reason=RELEASED, stored=0, refused=0)  # once more if it stores of another series
-    _note_again(tx, sender, series_id)
+    _note_again(tx, sender, series_id, once=once)
 
 
 def paths_known(tx: Connection, paths: Iterable[str]) -> set[str]:
@@ -222,12 +227,14 @@ def _store_fresh(
     return stored
 
 
-def _note_again(tx: Connection, sender: Sender, series_id: str) -> None:
+def _note_again(tx: Connection, sender: Sender, series_id: str, *, once: bool = False) -> None:
     """Keep that a series came again: for the rules of a title that it did not come by, or else to be told of."""
     if not has_come(tx, series_id, sender.called_ae):
         note_again(tx, series_id, sender.id)
     elif tx.scalar(select(t.series.c.state).where(t.series.c.id == series_id)) == "complete":
         detail = {"called": [sender.called_ae], "from": [sender.calling_ae]}
+        if once and detail in told_of(tx, Event.SERIES_CAME_AGAIN, series_id):
+            return
         again = AuditEvent(Event.SERIES_CAME_AGAIN, sender.id, series_id, actor=sender.actor, detail=detail)
         record(tx, again)
 

@@ -28,7 +28,7 @@ from pynetdicom.presentation import PresentationContext
 from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]  # made at import
 
 from dicom_node.deliver.association import Conversation, associated
-from dicom_node.deliver.status import judge
+from dicom_node.deliver.status import DUPLICATE_SOP_INSTANCE, judge
 from dicom_node.deliver.stored import check_bytes, readable
 from dicom_node.domain.delivery import Delivery, DimseDestination, Sent
 from dicom_node.domain.uids import AETitle
@@ -98,6 +98,11 @@ class FileSent:
     path: Path
     status: int | None
     problem: str = ""
+
+    @property
+    def is_duplicate(self) -> bool:
+        """Whether the peer did not take it, for it holds an instance of that UID: the same one, or another."""
+        return self.status == DUPLICATE_SOP_INSTANCE
 
 
 def send_files(
@@ -180,8 +185,9 @@ def _send_group(
                 tell(FileSent(path, None, f"the peer does not take {sop_class.name} in {syntax.name}"))
             else:
                 try:
-                    answer = _store(conversation, path, path.stat().st_size, n % 65535 + 1)
-                    tell(FileSent(path, _judge(peer, answer).status))
+                    answer = _judge(peer, _store(conversation, path, path.stat().st_size, n % 65535 + 1))
+                    is_duplicate = answer.status == DUPLICATE_SOP_INSTANCE
+                    tell(FileSent(path, answer.status, f"not taken: {answer.comment}" if is_duplicate else ""))
                 except DeliveryError as error:
                     tell(FileSent(path, error.status, str(error)))
                     broken = f"not sent: {error}" if error.status is None and error.retry else ""

@@ -54,15 +54,24 @@ class Batch:
         Started; None to look only, and store nothing.
     tell : callable
         Called with the outcome of each file, from whichever thread knows it.
+    once : bool
+        Whether a series that is there already is told of only if the same has not been told before.
     """
 
     def __init__(
-        self, storage: Storage | None, engine: Engine, sender: Sender, tell: Callable[[Outcome], None]
+        self,
+        storage: Storage | None,
+        engine: Engine,
+        sender: Sender,
+        tell: Callable[[Outcome], None],
+        *,
+        once: bool = False,
     ) -> None:
         self._storage = storage
         self._engine = engine
         self._sender = sender
         self._tell = tell
+        self._once = once
         self._room = threading.Semaphore(MOST_UNDER_WAY)
         self._again: set[str] = set()
 
@@ -113,7 +122,7 @@ class Batch:
         """Say once of a series that it came again: the rules of another title that it is called by now count, too."""
         if self._storage is not None and series_id not in self._again:
             self._again.add(series_id)
-            self._storage.tell(partial(note_unread, sender=self._sender, series_id=series_id))
+            self._storage.tell(partial(note_unread, sender=self._sender, series_id=series_id, once=self._once))
 
     def _look(
         self, found: Found, arrival: Arrival, stream: IO[bytes], head: Announced, digest: str, *, differs: bool

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from pydicom import dcmread
 from pydicom.uid import (
     UID,
@@ -24,6 +25,7 @@ from pynetdicom import evt
 from pynetdicom.dsutils import decode
 from pynetdicom.pdu import P_DATA_TF
 
+from dicom_node.cli import cli
 from dicom_node.deliver.dimse import FileSent, echo, send, send_files
 from dicom_node.errors import DeliveryError
 from tests.integration.deliver.peer import MakeScp, delivery_of, destination, write_object
@@ -237,6 +239,18 @@ def test_send_files_goes_on_after_a_refused_file_and_stops_when_the_association_
     assert (refused.status, stored.status, lost.status, unsent.status) == (0xC000, 0x0000, None, None)
     assert "aborted" in lost.problem
     assert unsent.problem.startswith("not sent")
+
+
+def test_send_says_apart_what_the_peer_did_not_take_because_it_holds_the_uid(scp: MakeScp, tmp_path: Path) -> None:
+    for n in range(3):
+        write_object(tmp_path / f"{n}.dcm", Comprehensive3DSRStorage)
+    peer = scp(statuses=[0x0000, 0x0111, 0xB000])
+    words = ["send", str(tmp_path), "--to", f"127.0.0.1:{peer.port}", "--called", "PACS"]
+    sent = CliRunner().invoke(cli, words)
+    assert sent.exit_code == 1
+    assert "2 of 3 files stored by PACS; 1 not taken, for it holds their SOP Instance UIDs already" in sent.output
+    assert "1.dcm: not taken: the peer holds this SOP Instance UID already" in sent.output
+    assert CliRunner().invoke(cli, words).exit_code == 0, "a warning (0xB000) means: stored all the same"
 
 
 def test_a_destination_may_hear_who_we_are(scp: MakeScp) -> None:

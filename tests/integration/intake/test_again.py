@@ -22,7 +22,8 @@ from dicom_node.deliver.sender import Deliverer
 from dicom_node.domain.retrieval import Kind
 from dicom_node.fetch.fetcher import Fetcher
 from dicom_node.settings import Settings
-from dicom_node.watch import Watcher
+from dicom_node.store.storage import Storage
+from dicom_node.watch import FolderWatch, Watcher
 from tests.ct import small_ct
 from tests.integration.deliver.peer import Scp, destination
 from tests.integration.operated import Operated, operated
@@ -67,6 +68,26 @@ def test_by_wado(tmp_path: Path, orthanc: Orthanc) -> None:
                 wait_for(ended, 60)
 
             comes_twice(node, peer, tmp_path, bring, "WADO")
+
+
+def test_what_stays_in_a_watched_folder_is_told_of_once_however_often_the_watcher_starts(tmp_path: Path) -> None:
+    paths = small_ct(tmp_path / "drop", slices=4, rows=16, columns=16)
+    folder = {"path": tmp_path / "drop", "afterwards": "keep", "calling_ae": "DROP", "settle_s": 0.1}
+    with operated(f"sqlite:///{tmp_path / 'node.db'}", tmp_path) as node:
+        [watched] = settings_of(node, receive={"folders": [folder]}).receive.folders
+
+        def start_and_look() -> None:
+            storage = Storage(node.spool, node.engine, node.settings.assemble.waiting())
+            storage.start()
+            assert wait_for(FolderWatch(watched, "AINODE", storage, node.engine).sweep, 60) == 4
+            storage.stop(60)
+
+        start_and_look()
+        assert stored(node) == 4
+        Assembler(node.settings, node.catalog, node.engine, node.enqueuer, node.spool).sweep()
+        for _ in range(3):
+            start_and_look()
+            assert node.told(str(dcmread(paths[0]).SeriesInstanceUID)).count("came again") == 1
 
 
 def comes_twice(node: Operated, peer: Scp, home: Path, bring: Callable[[list[Path]], None], calling: str) -> None:
