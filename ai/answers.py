@@ -103,6 +103,7 @@ def _answer(model: _Model, request: Mapping[str, Any], order: Mapping[str, Any])
         "values": prediction.values,
         "points": [asdict(point) for point in prediction.points],
         "registration": _described(prediction.registration),
+        "images": list(prediction.images),
         "steps_s": dict(prediction.steps_s),
         "device": prediction.device,
         "memory_mib": prediction.memory_mib or resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
@@ -133,12 +134,12 @@ def _read_into(array: NDArray[np.float32], descriptor: int, offset: int) -> None
 
 
 def _give_maps(prediction: Prediction, descriptor: int) -> None:
-    """Lay down vectors, then label maps, instances, saliency and the probabilities: a byte for each voxel of each."""
+    """Lay down vectors and images, then label maps, instances, saliency, probabilities: a byte for each voxel."""
     os.ftruncate(descriptor, 0)
     offset = 0
     vectors = None if prediction.registration is None else prediction.registration.vectors
     maps = [*(label_map.array for label_map in prediction.label_maps), prediction.instances, prediction.saliency]
-    for array in (vectors, *maps, *prediction.probabilities.values()):
+    for array in (vectors, *prediction.images.values(), *maps, *prediction.probabilities.values()):
         voxels = memoryview(b"") if array is None else np.ascontiguousarray(array).data.cast("B")
         while voxels:
             written = os.pwrite(descriptor, voxels, offset)

@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -39,19 +39,23 @@ from ai.contract import (
 from ai.detections import Detected, detections_in, instances_key
 from ai.evaluated import OwnEvaluator, evaluates_itself, make_required
 from ai.feed import Fed, as_read, feed
-from ai.interface import Gives, Input, Output
+from ai.images import image_in, images_in, mapped, on_source_grid
+from ai.interface import Gives, Input, Output, images_among, main_output
 from ai.ladder import climb
 from ai.landmarks import PointForm, landmarks_in
 from ai.outputs import label_maps, output_key, output_names, probabilities
 from ai.registration import Grids, raw_registration, registration_in
 from ai.registration_form import FIELD, RegistrationForm
-from ai.regrid import to_grid
 from ai.understand import understand
 from ai.weights import load_network, weights_only
 from ai.windows import fit_windows, free_bytes
 
 _FORBIDDEN = " (a model may open no connection, start no process and read no file outside its bundle)"
-_WITHOUT_MAPS = (Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION, Gives.POINTS, Gives.REGISTRATION)
+_WITHOUT_MAPS = (
+    *(Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION),
+    *(Gives.POINTS, Gives.REGISTRATION, Gives.IMAGE),
+)
+T = TypeVar("T", np.uint8, np.float32)
 _ONE_IMAGE = Input("image", ("image",), 3, "")
 
 
@@ -75,6 +79,7 @@ class Bundle:
     device: torch.device
     _wanted: Input
     _output: Output
+    _images_too: tuple[Output, ...]
     _channels: Mapping[int, str]
     _network: torch.nn.Module
     _inferer: Callable[..., Any]
@@ -127,7 +132,7 @@ class Bundle:
             with weights_only(chosen):
                 parser = read_configuration(root, device, changes)
                 known = understand(root)
-                output = _main_output(known.outputs, output_key(metadata))
+                output = main_output(known.outputs, output_key(metadata))
                 channels = {} if output.gives in _WITHOUT_MAPS else output_names(metadata)
                 after = list(items({key: parser[key] for key in ("postprocessing",) if key in parser}))
                 said = metadata.get("network_data_format", {}).get("outputs", {}).get(output.name, {})
@@ -149,6 +154,7 @@ class Bundle:
             device=chosen,
             _wanted=known.inputs[0] if known.inputs else _ONE_IMAGE,
             _output=output,
+            _images_too=tuple(each for each in images_among(known.outputs) if each is not output),
             _channels=channels,
             _network=network,
             _inferer=inferer,
@@ -212,6 +218,7 @@ class Bundle:
             gpu_memory_mib=gpu_mib(),
             points=whole.points,
             registration=whole.registration,
+            images={name: _slices_first(array) for name, array in whole.images.items()},
         )
 
     def _ask(self, fed: Fed, clock: _Clock, without: Collection[str], roles: tuple[str, ...]) -> _Part:
@@ -245,10 +252,15 @@ class Bundle:
         elif self._registration_form is not None:
             part = _Part(registration=self._registered(data, answer, roles, image))
         else:
-            image = _geometry_of(image, shown)
+            image, given = _geometry_of(image, shown), set(data) - {"pred"}
             data = self._postprocessed(data, _as_images(answer, image), len(self._channels))
-            channels = _on_source_grid(_output(data, self._output.name), image, *grid)
-            part = _Part(channels, detections_in(data, self._instances_key, image, grid, without))
+            answered = {key: value for key, value in data.items() if key not in given}
+            images = images_in(answered, self._images_too, image, grid)
+            if self._output.gives is Gives.IMAGE:
+                part = _Part(images=images | image_in(answered, self._output, image, grid))
+            else:
+                channels = on_source_grid(mapped(data, self._output.name), image, *grid)
+                part = _Part(channels, detections_in(data, self._instances_key, image, grid, without), images=images)
         clock.lap("postprocess")
         return part
 
@@ -323,10 +335,18 @@ class Bundle:
         if self._output.gives is Gives.POINTS:
             found = ((number, point) for number, part in enumerate(parts) for point in part.points)
             return _Part(points=tuple(replace(point, at=(float(number), *point.at[1:])) for number, point in found))
+        images = {
+            name: np.concatenate([part.images[name] for part in parts], axis=-1)
+            for name in parts[0].images
+            if all(name in part.images for part in parts)
+        }
+        if self._output.gives is Gives.IMAGE:
+            return _Part(images=images)
         if any(part.channels is None for part in parts):
             kind = self._output.gives.value
             raise BundleError(f"The model works on single images; the series has {len(parts)}, and {kind} of each.")
-        return _Part(np.concatenate([part.channels for part in parts if part.channels is not None], axis=-1))
+        channels = [part.channels for part in parts if part.channels is not None]
+        return _Part(np.concatenate(channels, axis=-1), images=images)
 
     def _leave_out(self, without: Collection[str]) -> None:
         if hasattr(self._inferer, "without"):
@@ -345,13 +365,7 @@ class _Part:
     values: Mapping[str, float] = field(default_factory=dict)
     points: tuple[Landmark, ...] = ()
     registration: Registration | None = None
-
-
-def _main_output(outputs: tuple[Output, ...], key: str) -> Output:
-    """The one that is returned: how an image was moved, where a bundle gives that and the moved image."""
-    if (registers := next((output for output in outputs if output.gives is Gives.REGISTRATION), None)) is not None:
-        return registers
-    return next((output for output in outputs if output.name == key), Output(key, Gives.SEGMENTATION, ()))
+    images: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
 
 class _Clock:
@@ -467,28 +481,5 @@ def _geometry_of(image: MetaTensor, shown: torch.Tensor) -> MetaTensor:
     return image
 
 
-def _output(data: Mapping[str, Any], key: str) -> MetaTensor:
-    pred = data.get(key)
-    if not isinstance(pred, MetaTensor) or pred.ndim not in (3, 4):
-        raise ModelInvalidOutput("The model's post-processed output is not one image with channels.")
-    return pred
-
-
-def _slices_first(array: NDArray[np.uint8]) -> NDArray[np.uint8]:
+def _slices_first(array: NDArray[T]) -> NDArray[T]:
     return np.ascontiguousarray(array.transpose(2, 1, 0))
-
-
-def _on_source_grid(
-    pred: MetaTensor, image: MetaTensor, affine: NDArray[np.float64], shape: tuple[int, ...]
-) -> NDArray[np.generic]:
-    """A post-processed map as (channels, columns, rows, slices) of the source."""
-    own, array = pred.affine.cpu().numpy().astype(np.float64), pred.as_tensor().cpu().numpy()
-    size = tuple(image.shape[1:])
-    if array.ndim == 3:
-        array, size = array[..., None], (*size, 1)
-    inverted = np.allclose(own, affine, atol=1e-3)
-    untouched = np.allclose(own, image.affine.cpu().numpy(), atol=1e-3)
-    expected = shape if inverted else size if untouched else array.shape[1:]
-    if array.shape[1:] != expected:
-        raise ModelInvalidOutput(f"The model's output has {array.shape[1:]} voxels where its grid has {expected}.")
-    return array if inverted else to_grid(array, own, affine, shape)

@@ -208,6 +208,8 @@ class Prediction:
         Points that the model names.
     registration : Registration, optional
         How the second image that it was shown lies on the first.
+    images : mapping of str to numpy.ndarray of float32, shape (slices, rows, columns)
+        Images that the model answers with, on the grid of the volume: a denoised scan, a map of distances.
     """
 
     label_maps: tuple[LabelMap, ...]
@@ -224,6 +226,7 @@ class Prediction:
     printed: str = ""
     points: tuple[Landmark, ...] = ()
     registration: Registration | None = None
+    images: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
     _boxes: dict[int, list[Box | None]] = field(default_factory=dict, init=False, repr=False)
 
     def mask(self, name: str) -> NDArray[np.bool_]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -23,8 +24,9 @@ class Gives(StrEnum):
 
 RETURNED = (
     *(Gives.SEGMENTATION, Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION),
-    *(Gives.POINTS, Gives.REGISTRATION),
+    *(Gives.POINTS, Gives.REGISTRATION, Gives.IMAGE),
 )
+_TAKE_IMAGES_ALONG = (Gives.SEGMENTATION, Gives.IMAGE)
 
 
 def otherwise(name: str) -> str:
@@ -107,3 +109,19 @@ class Output:
     def is_returned(self) -> bool:
         """Whether the node has an object for it."""
         return self.gives in RETURNED and bool(self.names)
+
+
+def main_output(outputs: Sequence[Output], key: str) -> Output:
+    """The one that is returned: how an image was moved, where a bundle gives that and the moved image."""
+    if (registers := next((output for output in outputs if output.gives is Gives.REGISTRATION), None)) is not None:
+        return registers
+    return next((output for output in outputs if output.name == key), Output(key, Gives.SEGMENTATION, ()))
+
+
+def images_among(outputs: Sequence[Output]) -> tuple[Output, ...]:
+    """Images that are returned: those beside a segmentation, or beside each other; all else is returned alone."""
+    first = next((output.gives for output in outputs if output.is_returned), Gives.UNKNOWN)
+    registers = any(output.gives is Gives.REGISTRATION for output in outputs)
+    if registers or first not in _TAKE_IMAGES_ALONG:
+        return ()
+    return tuple(output for output in outputs if output.gives is Gives.IMAGE)

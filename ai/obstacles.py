@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-from ai.interface import RETURNED, Gives, Input, Output
+from ai.interface import RETURNED, Gives, Input, Output, images_among
 
 _PLANE, _PAIR = 2, 2
 _NETWORKS = ("network", "network_def", "net")
@@ -15,13 +16,9 @@ _GENERATES = (
     "it makes images up, out of noise: it looks at no image of a patient, so there is nothing for a node to send it"
 )
 _INTERACTIVE = "it waits for clicks or a drawn mark of a person; a node works with nobody beside it"
-_IMAGE = (
-    "it answers with an image ({name}), not with what is seen in one; the node returns findings, and no other pictures"
-)
-_MOVED = (
-    "it lays a moving image onto a fixed one and answers with the moved picture ({name}), not with how it was moved: "
-    "there is no registration that a viewer could apply, and the node returns findings, no other pictures; an output "
-    "with the displacement of every voxel (format ddf) or a matrix (format affine) would be returned"
+_RANDOM = (
+    "its inference turns or changes what it is shown at random ({name}): the same image would get another answer each "
+    "time"
 )
 _FLAT = "it registers 2-D images; the node registers volumes, for only they have a place in the patient"
 _NOT_TWO = (
@@ -50,6 +47,9 @@ def obstacles_of(
     if any(transform in str(config) for transform in _ASKS_A_PERSON):
         yield _INTERACTIVE
         return
+    if found := re.findall(r"'_target_': '(?:[\w.]*\.)?(Rand[A-Z]\w*)'", str(config)):
+        yield _RANDOM.format(name=", ".join(dict.fromkeys(found)))
+        return
     if not any(key in config for key in _NETWORKS):
         yield f"its inference configuration has none of the keys {', '.join(_NETWORKS)}"
     if "inferer" not in config:
@@ -58,9 +58,11 @@ def obstacles_of(
     yield from _of_outputs(inputs, outputs)
 
 
-def left_out_of(outputs: Iterable[Output]) -> tuple[str, ...]:
+def left_out_of(outputs: Sequence[Output]) -> tuple[str, ...]:
     """Say what of a bundle's answer the node does not return, though it returns the rest of it."""
-    return tuple(f"{output.name} ({output.gives.value})" for output in outputs if not output.is_returned)
+    images = images_among(outputs)
+    dropped = (each for each in outputs if not each.is_returned or (each.gives is Gives.IMAGE and each not in images))
+    return tuple(f"{output.name} ({output.gives.value})" for output in dropped)
 
 
 def _generates(config: Mapping[str, Any], described: Mapping[str, Any]) -> bool:
@@ -85,10 +87,7 @@ def _of_outputs(inputs: Sequence[Input], outputs: Sequence[Output]) -> Iterator[
     if any(output.is_returned for output in outputs):
         return  # what else it gives is left out
     for output in outputs:
-        if output.gives is Gives.IMAGE:
-            registers = any("moving" in channel.lower() for image in inputs for channel in image.channels)
-            yield (_MOVED if registers else _IMAGE).format(name=output.name)
-        elif output.gives in RETURNED:
+        if output.gives in RETURNED:
             yield f"its metadata.json does not name what {output.name} marks (channel_def)"
         else:
             yield f"its metadata.json does not say of what kind its output {output.name} is (type and format)"

@@ -55,6 +55,7 @@ _log = logging.getLogger(__name__)
 Confine = Literal["auto", "always", "never"]
 
 MOST_VECTORS = 2**25  # 400 MB of an object
+MOST_IMAGES = 16
 _AXES, _FLAT = 3, 1e-9
 _POLL_S = 0.2
 _TAIL_BYTES = 16_384  # of what a model prints
@@ -484,10 +485,14 @@ def _prediction(
     found = tuple(_detection(entry) for entry in answer["detections"])
     extra = [bool(answer[name]) for name in ("instances", "saliency")]
     likely = [str(name) for name in answer["probabilities"]]
-    field = _field_size(answer["registration"])
-    given = take(field + int(np.prod(shape)) * (len(named) + sum(extra) + len(likely)))
+    field, pictured = _field_size(answer["registration"]), [str(name) for name in answer["images"]]
+    wide = field + 4 * int(np.prod(shape)) * len(pictured)
+    if len(pictured) > MOST_IMAGES:
+        raise ModelInvalidOutput(f"The model answers with {len(pictured)} images; at most {MOST_IMAGES} are sent.")
+    given = take(wide + int(np.prod(shape)) * (len(named) + sum(extra) + len(likely)))
     registration = _registration(answer["registration"], given[:field])
-    arrays = list(given[field:].reshape(-1, *shape))
+    images = _images(pictured, given[field:wide].view(np.float32).reshape(-1, *shape))
+    arrays = list(given[wide:].reshape(-1, *shape))
     maps = [LabelMap(_checked(arrays.pop(0), set(names)), names) for names in named]
     instances = _checked(arrays.pop(0), set(range(1, len(found) + 1))) if extra[0] else None
     saliency = arrays.pop(0) if extra[1] else None
@@ -500,7 +505,7 @@ def _prediction(
     device, memory = str(answer["device"]), (int(answer["memory_mib"]), int(answer["gpu_memory_mib"]))
     points = tuple(_landmark(entry) for entry in answer["points"])
     said = (found, instances, saliency, probabilities, classes, values, *memory)
-    return Prediction(tuple(maps), steps_s, device, *said, points=points, registration=registration)
+    return Prediction(tuple(maps), steps_s, device, *said, points=points, registration=registration, images=images)
 
 
 def _seconds(steps: Any) -> dict[str, float]:
@@ -557,6 +562,12 @@ def _registration(entry: Mapping[str, Any] | None, given: NDArray[np.uint8]) -> 
     if not np.isfinite(vectors).all():
         raise ModelInvalidOutput("The model gave a displacement that is no number.")
     return Registration(vectors, _square(entry["affine"]), matrix)
+
+
+def _images(names: Sequence[str], arrays: NDArray[np.float32]) -> dict[str, NDArray[np.float32]]:
+    if not np.isfinite(arrays).all():
+        raise ModelInvalidOutput("The model gave an image with a value that is no number.")
+    return dict(zip(names, arrays, strict=True))
 
 
 def _square(numbers: Any) -> NDArray[np.float64]:

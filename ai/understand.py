@@ -16,7 +16,7 @@ from typing import Any
 import yaml
 
 from ai.contract import BundleError
-from ai.interface import RETURNED, Gives, Input, Output, otherwise
+from ai.interface import RETURNED, Gives, Input, Output, images_among, otherwise
 from ai.landmarks import point_names
 from ai.obstacles import left_out_of, obstacles_of
 from ai.registration_form import FIELD, RegistrationForm
@@ -30,6 +30,7 @@ _SEGMENTATIONS = ("segmentation", "labels", "label", "mask")
 _CLASSES = ("classes", "classification", "probabilities")
 _POINTS = ("points", "landmarks", "keypoints")
 _COLOURS = ("r", "g", "b")
+_IMAGES = ("image", "magnitude", "hounsfield", "distance", "uncertainty", "entropy", "variance")
 _TRUTHS = ("label", "labels", "seg", "segmentation", "mask", "box", "boxes")
 _SPECIFIED = ("required_packages_version", "optional_packages_version")
 _MODULES = {"pytorch-ignite": "ignite", "scikit-image": "skimage", "pyyaml": "yaml", "opencv-python": "cv2"}
@@ -81,6 +82,8 @@ class Understanding:
         for form in (name for output in self.outputs if output.gives is Gives.REGISTRATION for name in output.names):
             kind = "Deformable Spatial Registration" if form.startswith(FIELD) else "Spatial Registration"
             said.append(f"REG ({kind}): where what is in the fixed series lies in the moving one")
+        for name in (name for output in images_among(self.outputs) for name in output.names):
+            said.append(f"PM: the image {name}, on the grid of what it looked at")
         if kinds & set(RETURNED):
             said.append("SR: what was found, measured, in codes")
         return tuple(said)
@@ -210,11 +213,22 @@ def _outputs(described: Any, metadata: Mapping[str, Any]) -> Iterator[Output]:
             names = (*names, otherwise(names[0])) if len(names) == 1 else names  # a share of one: there, or not
         if gives is Gives.POINTS:
             names = point_names(said, metadata)
+        if gives is Gives.IMAGE:
+            names = _image_names(str(name), said)
         if not names and gives is Gives.SEGMENTATION:
             names = tuple(unnamed(said).values())
         if not names and gives in (Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION):
             names = tuple(f"label {n}" for n in range(max(1, _whole(said.get("num_channels"), 1))))
         yield Output(str(name), gives, names, form.problem if form else "")
+
+
+def _image_names(name: str, said: Mapping[str, Any]) -> tuple[str, ...]:
+    """One for each channel; a single one that metadata calls nothing but ``image`` has the name of the output."""
+    channels = tuple(_channel_names(said.get("channel_def")).values())
+    count = max(1, _whole(said.get("num_channels"), len(channels)))
+    if len(channels) == count and set(channels) != {"image"}:
+        return channels
+    return (name,) if count == 1 else tuple(f"{name} {n}" for n in range(1, count + 1))
 
 
 def unnamed(output: Mapping[str, Any]) -> dict[int, str]:
@@ -234,9 +248,14 @@ def _gives(said: Mapping[str, Any]) -> Gives:
         return Gives.SEGMENTATION
     if form in _POINTS:
         return Gives.POINTS
-    if form == "regression":
+    if form == "regression" and not _is_dense(shape):
         return Gives.REGRESSION
-    return Gives.IMAGE if kind in ("image", "feature") or form in ("image", "magnitude") else Gives.UNKNOWN
+    return Gives.IMAGE if kind in ("image", "feature") or form in (*_IMAGES, "regression") else Gives.UNKNOWN
+
+
+def _is_dense(shape: Any) -> bool:
+    """Whether there is a value for each voxel: sizes along two axes or three, which are not all 1."""
+    return isinstance(shape, list) and len(shape) in (2, 3) and shape[0] not in (1, "1") and shape[-1] not in (1, "1")
 
 
 def _channel_names(defined: Any) -> dict[int, str]:

@@ -23,6 +23,7 @@ from dicom_node.domain.model import (
     Derived,
     DetectionCard,
     ImageValues,
+    MapCard,
     Measure,
     ModelCard,
     OutputKind,
@@ -176,6 +177,25 @@ class _Registration(Table):
     max_folded_percent: float = Field(1.0, ge=0, le=100)
 
 
+class _Map(Table):
+    output: Text
+    label: Name
+    quantity: _Code
+    unit: _Code
+    derivation: _Code | None = None
+    slope: float = Field(1.0, allow_inf_nan=False)
+    intercept: float = Field(0.0, allow_inf_nan=False)
+    window: tuple[float, Annotated[float, Field(gt=0)]] | None = None
+    may_be_constant: bool = False
+
+    @field_validator("slope")
+    @classmethod
+    def _not_flat(cls, slope: float) -> float:
+        if slope == 0:
+            raise ValueError("makes one value of all")
+        return slope
+
+
 class _Detection(Table):
     output: Text
     label: Annotated[Name, Field(max_length=56)]  # a number follows
@@ -226,6 +246,7 @@ class Card(Table):
     values: tuple[_Value, ...] = ()
     points: tuple[_Point, ...] = ()
     registration: _Registration | None = None
+    maps: tuple[_Map, ...] = ()
     images: _Images = Field(default_factory=_Images)
     changes: dict[Text, Plain] = Field(default_factory=dict)
     amp: bool = False
@@ -246,7 +267,7 @@ def card_problems(card: Card, bundle: Path) -> list[str]:
     problems = [*_segment_problems(card, bundle), *_part_problems(card), *_bundle_problems(card, bundle)]
     if card.command is not None:
         problems += [f"command.{problem}" for problem in command_problems(card.command, card.accepts.modality)]
-        kinds = ("detections", "classifications", "values", "points", "registration", "changes")
+        kinds = ("detections", "classifications", "values", "points", "registration", "maps", "changes")
         problems += ["amp: is for bundles; a program has options of its own"] if card.amp else []
         problems += [f"{kind}: a program gives label maps alone" for kind in kinds if getattr(card, kind)]
     return problems
@@ -254,7 +275,7 @@ def card_problems(card: Card, bundle: Path) -> list[str]:
 
 def _segment_problems(card: Card, bundle: Path) -> list[str]:
     problems = []
-    for kind, key in product(("segments", "points"), ("output", "label")):
+    for kind, key in product(("segments", "points", "maps"), ("output", "label")):
         names = [getattr(each, key) for each in getattr(card, kind)]
         problems += [f"{kind}.{n}.{key}: {x!r} is used twice" for n, x in enumerate(names) if x in names[:n]]
     known = set(card.command.names) if card.command is not None else _bundle_names(bundle)
@@ -270,8 +291,8 @@ def _segment_problems(card: Card, bundle: Path) -> list[str]:
 def _part_problems(card: Card) -> Iterator[str]:
     """What does not fit together on a card with detections."""
     given = (card.segments, card.detections, card.classifications, card.values, card.points, card.registration)
-    if not any(given):
-        kinds = "[[segments]], [[detections]], [[classifications]], [[values]], [[points]] or [registration]"
+    if not any((*given, card.maps)):
+        kinds = "[[segments]], [[detections]], [[classifications]], [[values]], [[points]], [[maps]] or [registration]"
         yield f"segments: the card names no output; give {kinds}"
     if card.registration is not None and card.registration.fixed == card.registration.moving:
         yield "registration.moving: is the fixed one; a series has no registration with itself"
@@ -379,17 +400,24 @@ def model_card(card: Card, bundle: Path) -> ModelCard:
         accepts=Accepts(**card.accepts.model_dump()),
         volume=dict(card.volume),
         segments=tuple(_segment_card(segment) for segment in card.segments),
-        outputs=tuple(dict.fromkeys((*card.outputs, *(_REGISTERED if card.registration else ())))),
+        outputs=tuple(dict.fromkeys((*card.outputs, *_made_anyway(card)))),
         detections=tuple(_detection_card(detection) for detection in card.detections),
         classifications=tuple(_classification_card(asked) for asked in card.classifications),
         values=tuple(ValueCard(v.output, _code(v.concept), _code(v.unit), v.decimals) for v in card.values),
         points=tuple(_point_card(point) for point in card.points),
         registration=RegistrationCard(**card.registration.model_dump()) if card.registration else None,
+        maps=tuple(_map_card(each) for each in card.maps),
         changes=dict(card.changes),
         amp=card.amp,
         command=command_card(card.command, card.version) if card.command is not None else None,
         image_values=card.images.values,
     )
+
+
+def _made_anyway(card: Card) -> Iterator[OutputKind]:
+    """Kinds of objects that follow from what a model answers."""
+    yield from _REGISTERED if card.registration else ()
+    yield from (OutputKind.PM,) if card.maps else ()
 
 
 def _segment_card(segment: _Segment) -> SegmentCard:
@@ -435,6 +463,20 @@ def _point_card(point: _Point) -> PointCard:
         region=_code(point.region) if point.region else None,
         color_rgb=point.color_rgb,
         corner_mm=point.corner_mm,
+    )
+
+
+def _map_card(each: _Map) -> MapCard:
+    return MapCard(
+        output=each.output,
+        label=each.label,
+        quantity=_code(each.quantity),
+        unit=_code(each.unit),
+        derivation=_code(each.derivation) if each.derivation else None,
+        slope=each.slope,
+        intercept=each.intercept,
+        window=each.window,
+        may_be_constant=each.may_be_constant,
     )
 
 

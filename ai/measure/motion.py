@@ -24,6 +24,12 @@ class Inside:
 
     mask: NDArray[np.bool_]
     affine: NDArray[np.float64]
+    steps: tuple[int, int, int] = (1, 1, 1)
+
+    def values_of(self, array: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Values of an image on the grid of the one that the body was found in; of all of it, where there is none."""
+        sampled = array[:: self.steps[0], :: self.steps[1], :: self.steps[2]]
+        return sampled[self.mask] if self.mask.any() else sampled.ravel()
 
     def at(self, places: Points) -> NDArray[np.bool_]:
         """Whether places of the patient, shape (..., 3), LPS in mm, are in it."""
@@ -52,10 +58,11 @@ def body_in(array: NDArray[np.float32], affine: NDArray[np.float64], *, is_ct: b
     affine : numpy.ndarray of float64, shape (4, 4)
         Index to LPS, mm.
     """
-    steps = [max(1, round(_SAMPLED_MM / spacing)) for spacing in spacing_of(affine)]
+    k, j, i = (max(1, round(_SAMPLED_MM / spacing)) for spacing in spacing_of(affine))
+    steps = k, j, i
     sampled = array[:: steps[0], :: steps[1], :: steps[2]]
     mask = look_at(array, affine).inside if is_ct else sampled > sampled.mean()
-    return Inside(mask, affine @ np.diag([*steps, 1]))
+    return Inside(mask, affine @ np.diag([*steps, 1]), steps)
 
 
 def motion_of(registration: Registration, body: Inside) -> Motion:

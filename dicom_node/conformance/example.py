@@ -20,7 +20,7 @@ from pydicom.uid import Comprehensive3DSRStorage, CTImageStorage, ExplicitVRLitt
 from dicom_node.domain import codes
 from dicom_node.domain.eligibility import Accepts
 from dicom_node.domain.encoding import Encoding, encoded
-from dicom_node.domain.finding import Axes, Code, Findings, Measurement, Quality, Registration, Segment
+from dicom_node.domain.finding import Axes, Code, Findings, Map, Measurement, Quality, Registration, Segment
 from dicom_node.domain.job import Document, Job, JobInstance
 from dicom_node.domain.model import DetectionCard, ModelCard, OutputKind, SegmentCard
 from dicom_node.results import BUILDERS, Made
@@ -58,6 +58,7 @@ class _Field:
 class _Marks:
     masks: Mapping[str, NDArray[np.bool_]]
     registration: _Field | None = None
+    images: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def shape(self, name: str, /) -> tuple[int, ...]:
         return self.masks[name].shape
@@ -111,7 +112,7 @@ def made(vary: str = "") -> dict[OutputKind, Dataset]:
     analysis = Analysis(Origin.of(job, card, volume, equipment), volume, findings, marks)
     results: dict[OutputKind, Dataset] = {}
     for kind, build in BUILDERS.items():
-        results[kind] = _first(build(_registered(analysis, kind) if kind in _REGISTERED else analysis))
+        results[kind] = _first(build(_told(analysis, kind)))
         for encoding in (Encoding.LABELMAP, Encoding.FRACTIONAL):
             if kind is OutputKind.SEG:
                 results[encoded(kind, encoding)] = _first(ENCODERS[encoding](analysis))
@@ -122,6 +123,25 @@ def made(vary: str = "") -> dict[OutputKind, Dataset]:
     outdated = [Document("sr", Comprehensive3DSRStorage, "1.2.3.8.1", "1.2.3.8.2")]
     results[OutputKind.REJECTION] = build_rejection(job, card, scan[0], equipment, outdated)
     return {kind: results[kind] for kind in OutputKind}
+
+
+def _told(analysis: Analysis, kind: OutputKind) -> Analysis:
+    """What a model found that gives this kind."""
+    if kind is OutputKind.GREY:
+        return _imaged(analysis)
+    return _registered(analysis, kind) if kind in _REGISTERED else analysis
+
+
+def _imaged(analysis: Analysis) -> Analysis:
+    """What a model gave that answers with an image of the scan."""
+    number = len(analysis.findings.segments)
+    values = np.arange(np.prod(analysis.shape), dtype=np.float32).reshape(analysis.shape) * number
+    unit, quantity = codes.HOUNSFIELD_UNIT, codes.ATTENUATION
+    said = tuple(Measurement(quantity, float(number), unit, how) for how in (codes.MEAN, codes.MAXIMUM))
+    label = f"Image {analysis.origin.card.version}"
+    made = Map("image", label, quantity, unit, None, "1.2.3.9.9", said, (40.0, 400.0))
+    findings = replace(analysis.findings, maps=(made,))
+    return replace(analysis, findings=findings, marks=_Marks({}, images={"image": values}))
 
 
 def _registered(analysis: Analysis, kind: OutputKind) -> Analysis:

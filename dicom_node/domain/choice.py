@@ -17,7 +17,8 @@ STAND_INS: Mapping[OutputKind, tuple[tuple[OutputKind, ...], ...]] = {
     _K.SEG_LABELMAP: ((_K.SEG,),),
     _K.SEG_FRACTIONAL: ((_K.SEG,),),
     _K.SEG: ((_K.RTSTRUCT,), (_K.OVERLAY, _K.CAPTURES, _K.SC)),  # as data, and for the eye
-    _K.PM: ((_K.SC,),),
+    _K.PM: ((_K.GREY,), (_K.SC,)),  # an image that the model made, and what spoke for detections on the page
+    _K.GREY: ((_K.OVERLAY, _K.CAPTURES, _K.SC),),
     _K.SR: ((_K.PDF, _K.SC),),
     _K.VIEWER_SR: ((_K.GSPS, _K.KEY_IMAGES, _K.CAPTURES, _K.SC),),
     _K.RTSTRUCT: ((_K.OVERLAY, _K.CAPTURES, _K.SC),),

@@ -187,6 +187,28 @@ class Registration:
 
 
 @dataclass(frozen=True, slots=True)
+class Map:
+    """An image that the model answered with; its values are `Prediction.images`, in its unit.
+
+    Attributes
+    ----------
+    measurements : tuple of Measurement
+        Its mean and how far it spreads inside of the body, its lowest and its highest value there.
+    window : (float, float)
+        Center and width by which it is shown first.
+    """
+
+    output: str
+    label: str
+    quantity: Code
+    unit: Code
+    derivation: Code | None
+    tracking_uid: str
+    measurements: tuple[Measurement, ...]
+    window: tuple[float, float]
+
+
+@dataclass(frozen=True, slots=True)
 class Tracked:
     """Something that an earlier job on a series detected: under which output, where, and its Tracking UID."""
 
@@ -200,7 +222,8 @@ class Findings:
     """Everything one attempt found. `segments` has the empty ones too; `present` only those with voxels.
 
     `qualities` and `measurements` are about the scan as a whole, e.g. the highest category of any nodule. `not_run` are
-    the parts of the model that this volume was not fit for. `registration` is there where the model registers.
+    the parts of the model that this volume was not fit for. `registration` is there where the model registers, `maps`
+    are the images that it answers with.
     """
 
     segments: tuple[Segment, ...]
@@ -209,6 +232,7 @@ class Findings:
     measurements: tuple[Measurement, ...] = ()
     points: tuple[Landmark, ...] = ()
     registration: Registration | None = None
+    maps: tuple[Map, ...] = ()
 
     @property
     def present(self) -> tuple[Segment, ...]:
@@ -222,7 +246,7 @@ class Findings:
 
     @property
     def is_negative(self) -> bool:
-        """Whether the model ran, marked nothing, named no point and said nothing of the whole scan."""
+        """Whether the model ran, marked nothing, named no point, gave no image and said nothing of the whole scan."""
         if self.points:
             return False
-        return not self.present and not (not self.segments and (self.qualities or self.measurements))
+        return not self.present and not (not self.segments and (self.qualities or self.measurements or self.maps))

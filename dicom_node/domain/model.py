@@ -20,6 +20,7 @@ __all__ = [
     "Derived",
     "DetectionCard",
     "ImageValues",
+    "MapCard",
     "Measure",
     "ModelCard",
     "OutputKind",
@@ -35,14 +36,15 @@ class OutputKind(StrEnum):
 
     `results.BUILDERS` has one builder for each. Further encodings of a segmentation, with the report that refers to
     each, are kinds of their own that only destinations ask for (domain/encoding.py). A rejection is made when a job
-    takes the place of earlier ones. Of captures and rejections there may be several, which their names tell apart:
-    ``rejection-2``.
+    takes the place of earlier ones. Of maps, captures and rejections there may be several, which their names tell
+    apart: ``rejection-2``.
     """
 
     SEG = "seg"
     SEG_LABELMAP = "seg-labelmap"
     SEG_FRACTIONAL = "seg-fractional"
     PM = "pm"
+    GREY = "grey"
     REGISTRATION = "registration"
     DEFORMATION = "deformation"
     SC = "sc"
@@ -157,6 +159,39 @@ class PointCard:
     region: Code | None = None
     color_rgb: tuple[int, int, int] = (250, 210, 60)
     corner_mm: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class MapCard:
+    """How an image that the model answers with becomes a parametric map.
+
+    Attributes
+    ----------
+    output : str
+        The bundle's own name of it.
+    label : str
+        What people call it: ``Denoised CT``.
+    quantity, unit : Code
+        What its values are (PS3.16 CID 7180), and in which unit (UCUM).
+    derivation : Code, optional
+        How it was made of the source (CID 7203): ``Smoothing``.
+    slope, intercept : float
+        Make values in that unit of the numbers that the model gives.
+    window : (float, float), optional
+        Center and width by which it is shown first; else what nearly all of its values lie within.
+    may_be_constant : bool
+        Whether it may have one value everywhere: a map of what is not there, perhaps.
+    """
+
+    output: str
+    label: str
+    quantity: Code
+    unit: Code
+    derivation: Code | None = None
+    slope: float = 1.0
+    intercept: float = 0.0
+    window: tuple[float, float] | None = None
+    may_be_constant: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -286,6 +321,7 @@ class ModelCard:
     values: tuple[ValueCard, ...] = ()
     points: tuple[PointCard, ...] = ()
     registration: RegistrationCard | None = None
+    maps: tuple[MapCard, ...] = ()
     changes: Mapping[str, Any] = field(default_factory=dict)
     volume: Choice = field(default_factory=dict)
     command: CommandCard | None = None

@@ -44,6 +44,7 @@ OFFERS = (
     Offer(f"{_STORAGE}.88.34", "report (Comprehensive 3D SR)", _PLAIN, _NO_REPORT, (OutputKind.SR,)),
     Offer(f"{_STORAGE}.88.33", "report for viewers (Comprehensive SR)", _PLAIN, _ADDS, (OutputKind.VIEWER_SR,)),
     Offer(f"{_STORAGE}.30", "parametric map (PM)", _PIXELS, _NOTHING, (OutputKind.PM,)),
+    Offer(f"{_STORAGE}.7.3", "grey pictures (Multi-frame Grayscale Word SC)", _PIXELS, _NOTHING, (OutputKind.GREY,)),
     Offer(
         f"{_STORAGE}.7", "picture (SC)", _PIXELS, "nothing: SEG and SR have to do", (OutputKind.SC, OutputKind.CAPTURES)
     ),

@@ -12,7 +12,7 @@ from pydicom.dataset import Dataset
 
 from dicom_node.domain.delivery import ResultObject
 from dicom_node.domain.encoding import Encoding, encoded
-from dicom_node.domain.finding import Findings, Landmark, Quality, Registration, Segment
+from dicom_node.domain.finding import Findings, Landmark, Map, Quality, Registration, Segment
 from dicom_node.domain.job import FailedJob, Job
 from dicom_node.domain.model import ModelCard, OutputKind
 from dicom_node.domain.outdated import Outdated
@@ -22,6 +22,7 @@ from dicom_node.results.anatomy import prove_anatomy
 from dicom_node.results.captures import build_captures
 from dicom_node.results.draft import Draft, stored
 from dicom_node.results.frames import Framed
+from dicom_node.results.grey import build_grey, prove_grey
 from dicom_node.results.gsps import build_gsps
 from dicom_node.results.header import Equipment, Origin, equipment_of
 from dicom_node.results.key_images import build_key_images
@@ -44,7 +45,7 @@ from dicom_node.results.source import SourceVolume
 from dicom_node.results.sr import build_sr
 from dicom_node.results.unanalysed import build_unanalysed, listed_of
 from dicom_node.results.viewer_sr import build_viewer_sr
-from dicom_node.results.words import placed
+from dicom_node.results.words import mapped, placed
 from dicom_node.spool import Spool
 
 __all__ = ["BUILDERS", "PROOFS", "Equipment", "build_rejections", "build_report", "build_results", "equipment_of"]
@@ -54,6 +55,7 @@ Builder = Callable[[Analysis], Made]
 BUILDERS: dict[OutputKind, Builder] = {  # the SR refers to those before it
     OutputKind.SEG: build_seg,
     OutputKind.PM: build_pm,
+    OutputKind.GREY: build_grey,
     OutputKind.REGISTRATION: build_registration,
     OutputKind.DEFORMATION: build_deformation,
     OutputKind.SC: build_sc,
@@ -77,6 +79,7 @@ PROOFS: dict[OutputKind, Callable[[bytes, Analysis], None]] = {  # of every kind
     OutputKind.SEG_LABELMAP: prove_labelmap,
     OutputKind.SEG_FRACTIONAL: prove_fractional,
     OutputKind.PM: prove_pm,
+    OutputKind.GREY: prove_grey,
     OutputKind.REGISTRATION: prove_registration,
     OutputKind.DEFORMATION: prove_deformation,
     OutputKind.RTSTRUCT: prove_rtstruct,
@@ -334,6 +337,7 @@ def _summary(findings: Findings, analysis: Analysis) -> dict[str, Any]:
         "qualities": [_quality_summary(quality) for quality in findings.qualities],
         "not_run": [{"what": left_out.what, "how": left_out.how, "why": left_out.why} for left_out in findings.not_run],
         **({"registration": _registration_summary(findings.registration)} if findings.registration else {}),
+        **({"maps": [_map_summary(each) for each in findings.maps]} if findings.maps else {}),
     }
 
 
@@ -365,6 +369,10 @@ def _point_summary(point: Landmark, analysis: Analysis) -> dict[str, Any]:
 def _registration_summary(found: Registration) -> dict[str, Any]:
     numbers = {"mean_mm": found.mean_mm, "largest_mm": found.largest_mm, "folded_percent": found.folded_percent}
     return {"fixed": found.fixed, "moving": found.moving, **numbers}
+
+
+def _map_summary(each: Map) -> dict[str, Any]:
+    return {"label": each.label, "said": mapped(each)}
 
 
 def _quality_summary(quality: Quality) -> dict[str, str]:

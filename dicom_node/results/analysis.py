@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from pydicom.dataset import Dataset
 
 from dicom_node.domain.encoding import Encoding, encoded
-from dicom_node.domain.finding import Findings, NotRun, Segment
+from dicom_node.domain.finding import Findings, Map, NotRun, Segment
 from dicom_node.domain.model import OutputKind
 from dicom_node.errors import ResultError
 from dicom_node.results.header import Origin
@@ -54,6 +55,10 @@ class Marks(Protocol):
     @property
     def saliency(self) -> NDArray[np.uint8] | None:
         """What spoke for the detections, shape (slices, rows, columns): 0 nothing, 255 the most."""
+
+    @property
+    def images(self) -> Mapping[str, NDArray[np.float32]]:
+        """Images that the model answered with, by its names of them, shape (slices, rows, columns)."""
 
     @property
     def registration(self) -> Registered | None:
@@ -184,6 +189,31 @@ class Analysis:
         """What spoke for the detections, on the grid of the source; None where nothing did."""
         saliency = self.marks.saliency
         return saliency if saliency is not None and saliency.any() else None
+
+    @property
+    def pictured(self) -> Map | None:
+        """The image that pictures show in place of the source: of a model that answers with one and marks nothing."""
+        card = self.origin.card
+        marks = card.segments or card.detections or card.points
+        return self.findings.maps[0] if self.findings.maps and not marks else None
+
+    @property
+    def shown(self) -> NDArray[np.float32]:
+        """What pictures show, shape (slices, rows, columns)."""
+        return self.image(self.pictured) if self.pictured is not None else self.volume.array
+
+    def image(self, each: Map) -> NDArray[np.float32]:
+        """Values of an image that the model answered with, on the grid of the source.
+
+        Raises
+        ------
+        ResultError
+            If it has another grid.
+        """
+        values = self.marks.images[each.output]
+        if values.shape != self.shape:
+            raise ResultError(f"{each.output!r} has the grid {values.shape}, its source {self.shape}")
+        return values
 
     def crop(self, output: str) -> Crop:
         """Voxels of one output within their box; all masks of a hundred organs have no room in memory.

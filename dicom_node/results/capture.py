@@ -54,11 +54,11 @@ def capture(origin: Origin, rgb: NDArray[np.uint8], part: str, position: int, de
     return image
 
 
-def carry_over(image: Dataset, origin: Origin, what: str) -> None:
-    """Say of a picture what it was drawn from, that something is written in its pixels, and what was lost before."""
+def carry_over(image: Dataset, origin: Origin, what: str, *, written: bool = True) -> None:
+    """Say of a picture what it was drawn from, whether something is written in its pixels, and what was lost before."""
     image.ConversionType = "WSD"
     image.ImageType = ["DERIVED", "SECONDARY"]
-    image.BurnedInAnnotation = "YES"
+    image.BurnedInAnnotation = "YES" if written else "NO"
     image.DerivationDescription = fit(what, ST_LENGTH)
     for keyword in ("LossyImageCompression", "LossyImageCompressionRatio", "LossyImageCompressionMethod"):
         if keyword in origin.slices[0]:

@@ -17,7 +17,7 @@ def build_captures(analysis: Analysis) -> list[Dataset]:
     """Write a Secondary Capture image for each slice with a finding; empty when nothing was marked.
 
     Of many slices, `MOST_CAPTURES` evenly spread ones are shown, those where a finding is largest among them. A model
-    that marks organs alone has those of its organs.
+    that marks organs alone has those of its organs, and one that answers with an image those of the image.
     """
     origin, segments = analysis.origin, analysis.findings.present
     what = f"Slice with the outlines of {origin.card.name} {origin.algorithm_version}. {origin.statement}"
@@ -35,6 +35,8 @@ def build_captures(analysis: Analysis) -> list[Dataset]:
 def shown_slices(analysis: Analysis) -> list[int]:
     """Choose the slices, in their order."""
     marked = sorted({*_marked(analysis), *(point.slice for point in analysis.findings.points)})
+    if analysis.pictured is not None:
+        marked = list(range(analysis.shape[0]))
     if len(marked) <= MOST_CAPTURES:
         return marked
     key = key_slices(analysis)

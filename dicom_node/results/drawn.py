@@ -37,7 +37,7 @@ def draw_slice(analysis: Analysis, k: int, segments: Sequence[Segment]) -> NDArr
         RGB. It names the lesions and the points on it and says what it is not for; it names no patient.
     """
     center, width = window(analysis)
-    grey = np.clip((analysis.volume.array[k] - (center - width / 2)) * (255 / width), 0, 255).astype(np.uint8)
+    grey = np.clip((analysis.shown[k] - (center - width / 2)) * (255 / width), 0, 255).astype(np.uint8)
     rgb = np.repeat(grey[..., None], 3, axis=-1)
     names: list[tuple[float, float, str]] = []
     for segment in segments:

@@ -11,9 +11,12 @@ from dicom_node.results.pictures import pictures
 
 
 def build_overlay(analysis: Analysis) -> Dataset | None:
-    """Write every slice of the source with the outlines of all that was marked; None when nothing was."""
+    """Write every slice of the source with the outlines of all that was marked; None when nothing was.
+
+    Of a model that marks nothing and answers with an image, every slice of that.
+    """
     origin, segments = analysis.origin, analysis.findings.present
-    if not segments:
+    if not segments and analysis.pictured is None:
         return None
     what = f"Slices with the outlines of {origin.card.name} {origin.algorithm_version}. {origin.statement}"
     return pictures(

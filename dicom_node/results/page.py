@@ -31,7 +31,7 @@ from dicom_node.results.sheet import (
     rule,
     stacked,
 )
-from dicom_node.results.words import CALCULATED, NOT_FOR_DIAGNOSIS, named, nothing_found, placed, valued
+from dicom_node.results.words import CALCULATED, NOT_FOR_DIAGNOSIS, OF_MAP, named, nothing_found, placed, valued
 
 WIDTH, _MARGIN, _GAP = 1600, 24, 14
 _INNER = WIDTH - 2 * _MARGIN
@@ -149,12 +149,14 @@ def _drawn(analysis: Analysis, raster: Raster, segments: Sequence[Segment]) -> I
 def _grey(analysis: Analysis, indices: NDArray[np.float64]) -> NDArray[np.uint8]:
     center, width = window(analysis)
     low = center - width / 2
-    grey = np.clip((sample(analysis.volume.array, indices, low) - low) / width * 255, 0, 255).astype(np.uint8)
+    grey = np.clip((sample(analysis.shown, indices, low) - low) / width * 255, 0, 255).astype(np.uint8)
     return np.repeat(grey[..., None], 3, axis=-1)
 
 
 def window(analysis: Analysis) -> tuple[float, float]:
     """Center and width that suit what the model looks at."""
+    if analysis.pictured is not None:
+        return analysis.pictured.window
     if analysis.origin.slices[0].Modality != "CT":
         some = analysis.volume.array[:: 1 + analysis.shape[0] // 20]
         low, high = (float(v) for v in np.percentile(some, (1, 99)))
@@ -206,13 +208,19 @@ def _facts(analysis: Analysis, lesions: Sequence[Segment], width: int) -> Image.
         blocks.append(padded(_heading(organ.label, organ.color_rgb, width), 10, 2))
         blocks.append(_measurements(organ.measurements, width))
         blocks += _qualities(organ.qualities, width)
+    for each in findings.maps:
+        blocks.append(padded(_heading(each.label, TEXT, width), 10, 2))
+        blocks.append(_measurements(each.measurements, width))
+        blocks.append(padded(paragraph(OF_MAP, width, 13, MUTED), 4, 0))
     if findings.present:
         blocks.append(padded(paragraph(CALCULATED, width, 13, MUTED), 12, 0))
     return stacked(blocks)
 
 
 def _found(analysis: Analysis, lesions: Sequence[Segment]) -> str:
-    slices, points = analysis.shape[0], len(analysis.findings.points)
+    slices, points, maps = analysis.shape[0], len(analysis.findings.points), analysis.findings.maps
+    if not analysis.found and not points and maps and analysis.said:
+        return f"{count(len(maps), 'image')} made of {slices}; shown here: {maps[0].label}"
     if not analysis.found and points:
         return f"{count(points, 'point')} named in {slices} images"
     if not analysis.found:

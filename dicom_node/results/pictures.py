@@ -50,6 +50,15 @@ def pictures(
     """
     origin = analysis.origin
     image = begin_pictures(origin, part, position, description, what)
+    lay_frames(image, origin, shown)
+    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
+        frames = list(threads.map(lambda k: encode_picture(draw(k)), shown))
+    complete_pictures(image, origin, analysis.shape[1:], frames)
+    return image
+
+
+def lay_frames(image: Dataset, origin: Origin, shown: Sequence[int]) -> None:
+    """Say of each frame which slice of the source it shows, and that it lies there."""
     image.FrameOfReferenceUID = origin.slices[0].FrameOfReferenceUID
     image.PositionReferenceIndicator = origin.slices[0].PositionReferenceIndicator
     image.SharedFunctionalGroupsSequence = [_shared(origin)]
@@ -58,10 +67,6 @@ def pictures(
         image.FrameIncrementPointer = Tag("PerFrameFunctionalGroupsSequence")
     image.SourceImageSequence = references([origin.slices[k] for k in shown])  # the first of the first frame, and so on
     image.PatientOrientation = ""  # Plane Orientation has it
-    with ThreadPoolExecutor(os.cpu_count() or 1) as threads:
-        frames = list(threads.map(lambda k: encode_picture(draw(k)), shown))
-    complete_pictures(image, origin, analysis.shape[1:], frames)
-    return image
 
 
 def begin_pictures(origin: Origin, part: str, position: int, description: str, what: str) -> Dataset:
@@ -74,11 +79,16 @@ def begin_pictures(origin: Origin, part: str, position: int, description: str, w
 
 def complete_pictures(image: Dataset, origin: Origin, shape: tuple[int, int], frames: Sequence[bytes]) -> None:
     """Put its frames into an object of colour pictures, and what is left to say of them."""
-    image.NumberOfFrames = len(frames)
-    image.Rows, image.Columns = shape
     image.SamplesPerPixel, image.PlanarConfiguration = 3, 0
     image.BitsAllocated, image.BitsStored, image.HighBit, image.PixelRepresentation = 8, 8, 7, 0
     image.PhotometricInterpretation = "RGB"
+    fill_frames(image, origin, shape, frames)
+
+
+def fill_frames(image: Dataset, origin: Origin, shape: tuple[int, int], frames: Sequence[bytes]) -> None:
+    """Put frames that are encoded already into an object."""
+    image.NumberOfFrames = len(frames)
+    image.Rows, image.Columns = shape
     copy_body_part(image, origin)
     complete(image, origin)
     image.file_meta.TransferSyntaxUID = JPEGLSLossless

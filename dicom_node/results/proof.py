@@ -18,6 +18,7 @@ from pydicom.pixels.utils import iter_pixels
 
 from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis, Crop
+from dicom_node.results.pm import map_part
 
 # A slice may lie a quarter of a step or of a pixel, or 0.1 mm, from its place on the grid (domain/geometry.py).
 VOXELS, MM = 0.3, 0.15
@@ -49,7 +50,7 @@ def prove_seg(data: bytes, analysis: Analysis) -> None:
         If a frame does not name the slice that it lies on, lies elsewhere in the patient, or any voxel differs.
     """
     seg = dcmread(BytesIO(data))
-    frame_of = {(frame.segment, frame.slice): frame for frame in _frames(seg, analysis, "segmentation")}
+    frame_of = {(frame.segment, frame.slice): frame for frame in frames_of(seg, analysis, "segmentation")}
     packed, size = np.frombuffer(seg.PixelData, np.uint8), int(seg.Rows) * int(seg.Columns)
     for segment in analysis.findings.present:
         crop = analysis.crop(segment.output)
@@ -67,7 +68,7 @@ def prove_labelmap(data: bytes, analysis: Analysis) -> None:
     """Read a segmentation as a label map back; as `prove_seg`."""
     seg = dcmread(BytesIO(data))
     found: NDArray[np.uint16] | NDArray[np.uint8] = np.zeros(analysis.shape, f"u{seg.BitsAllocated // 8}")
-    for frame, pixels in zip(_frames(seg, analysis, "label map"), iter_pixels(seg), strict=True):
+    for frame, pixels in zip(frames_of(seg, analysis, "label map"), iter_pixels(seg), strict=True):
         found[frame.slice] = pixels
     for segment in analysis.findings.present:
         crop = analysis.crop(segment.output)
@@ -82,7 +83,7 @@ def prove_fractional(data: bytes, analysis: Analysis) -> None:
     seg = dcmread(BytesIO(data))
     likely = {s.number: analysis.marks.probability(s.output) for s in analysis.findings.present}
     left = {(n, k) for n, array in likely.items() if array is not None for k in np.flatnonzero(array.any(axis=(1, 2)))}
-    for frame, pixels in zip(_frames(seg, analysis, "segmentation"), iter_pixels(seg), strict=True):
+    for frame, pixels in zip(frames_of(seg, analysis, "segmentation"), iter_pixels(seg), strict=True):
         array = likely.get(frame.segment)
         if array is None or not np.array_equal(pixels, array[frame.slice]):
             raise ResultError(f"frame {frame.index + 1} of the segmentation differs from what the model said")
@@ -92,19 +93,36 @@ def prove_fractional(data: bytes, analysis: Analysis) -> None:
 
 
 def prove_pm(data: bytes, analysis: Analysis) -> None:
-    """Read a parametric map back; as `prove_seg`, against the saliency."""
+    """Read a parametric map back; as `prove_seg`, against the saliency or the image that the model gave."""
     pm = dcmread(BytesIO(data))
-    saliency = analysis.saliency
-    assert saliency is not None
-    frame_of = {frame.slice: frame for frame in _frames(pm, analysis, "parametric map")}
-    pixels = pm.pixel_array.reshape(-1, int(pm.Rows), int(pm.Columns))
-    for k, expected in enumerate(saliency):
+    frame_of = {frame.slice: frame for frame in frames_of(pm, analysis, "parametric map")}
+    said = _said_by_map(pm, analysis)
+    stored = pm.get("FloatPixelData")
+    pixels = np.frombuffer(stored, "<f4") if stored is not None else pm.pixel_array
+    pixels = pixels.reshape(-1, int(pm.Rows), int(pm.Columns))
+    for k, expected in enumerate(said):
         frame = frame_of.get(k)
         if frame is None:
-            if expected.any():
+            if stored is not None or expected.any():
                 raise ResultError(f"the parametric map has no frame for slice {named_slice(analysis, k)}")
         elif not np.array_equal(pixels[frame.index], expected):
             raise ResultError(f"frame {frame.index + 1} of the parametric map differs from what the model said")
+
+
+def _said_by_map(pm: Dataset, analysis: Analysis) -> NDArray[np.uint8] | NDArray[np.float32]:
+    """What a map has to hold, once it is proved to say of its values what the card says."""
+    maps = enumerate(analysis.findings.maps, start=1)
+    each = next((each for n, each in maps if analysis.origin.uid(map_part(n)) == str(pm.SOPInstanceUID)), None)
+    if each is None:
+        assert analysis.saliency is not None
+        return analysis.saliency
+    mapping = pm.SharedFunctionalGroupsSequence[0].RealWorldValueMappingSequence[0]
+    quantity = mapping.QuantityDefinitionSequence[0].ConceptCodeSequence[0]
+    named = str(quantity.CodeValue), str(mapping.MeasurementUnitsCodeSequence[0].CodeValue)
+    whole = float(mapping.RealWorldValueSlope), float(mapping.RealWorldValueIntercept)
+    if named != (each.quantity.value, each.unit.value) or whole != (1.0, 0.0) or "FloatPixelData" not in pm:
+        raise ResultError(f"the parametric map does not say that its values are {each.label} in {each.unit.meaning}")
+    return analysis.image(each)
 
 
 def slices_by_name(analysis: Analysis) -> dict[tuple[str, int], int]:
@@ -120,11 +138,11 @@ def named_by(reference: Dataset) -> tuple[str, int]:
 
 def prove_places(data: bytes, analysis: Analysis) -> None:
     """Read drawn slices back: each frame lies where the slice lies that it names. What was drawn, people see."""
-    for _ in _frames(dcmread(BytesIO(data), stop_before_pixels=True), analysis, "picture"):
+    for _ in frames_of(dcmread(BytesIO(data), stop_before_pixels=True), analysis, "picture"):
         pass
 
 
-def _frames(result: Dataset, analysis: Analysis, what: str) -> Iterator[Frame]:
+def frames_of(result: Dataset, analysis: Analysis, what: str) -> Iterator[Frame]:
     """Yield each frame with the slice that it names, once it is proved to lie there and nowhere else."""
     slice_of = slices_by_name(analysis)
     if str(result.FrameOfReferenceUID) != str(analysis.origin.slices[0].FrameOfReferenceUID):

@@ -17,13 +17,14 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code as PydicomCode
 
 from dicom_node.domain.encoding import encoded
-from dicom_node.domain.finding import Landmark, Measurement, Segment
+from dicom_node.domain.finding import Landmark, Map, Measurement, Segment
 from dicom_node.domain.model import OutputKind
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.document import algorithm, comment, document, qualities, sites, summary_group
 from dicom_node.results.header import code, series_description
 from dicom_node.results.library import image_library
-from dicom_node.results.words import BOX, CALCULATED, because, certainty, made_from, nothing_found, registered
+from dicom_node.results.pm import map_part
+from dicom_node.results.words import BOX, CALCULATED, OF_MAP, because, certainty, made_from, nothing_found, registered
 
 OUTCOMES = {  # (something was found, all of the model ran): PS3.16 CID 6047
     (True, True): codes.cid6047.AllAlgorithmsSucceededWithFindings,
@@ -39,8 +40,8 @@ def build_sr(analysis: Analysis) -> Dataset:
     Parameters
     ----------
     analysis : Analysis
-        Its segments get a group each, unless they are empty, and so do its points; the results made before it become
-        evidence.
+        Its segments get a group each, unless they are empty, and so do its points and the images that the model gave;
+        the results made before it become evidence.
 
     Returns
     -------
@@ -65,6 +66,7 @@ def build_sr(analysis: Analysis) -> Dataset:
             summary,
             *(_segment_group(analysis, segment) for segment in findings.present),
             *(_point_group(analysis, point) for point in findings.points),
+            *(_map_group(analysis, number, each) for number, each in enumerate(findings.maps, start=1)),
         ],
         image_library(origin, _used_images(analysis)),
         [*origin.slices, *origin.others, *analysis.made],
@@ -118,6 +120,22 @@ def _point_group(analysis: Analysis, point: Landmark) -> PlanarGroup:
         finding_sites=sites([point]),
         algorithm_id=algorithm(analysis.origin),
     )
+
+
+def _map_group(analysis: Analysis, number: int, each: Map) -> Group:
+    """What an image that the model gave holds inside of the body, and which object it is."""
+    uid = analysis.origin.uid(map_part(number))
+    made = [result for result in analysis.made if result.SOPInstanceUID == uid]
+    group = Group(
+        tracking_identifier=hd.sr.TrackingIdentifier(uid=each.tracking_uid, identifier=each.label),
+        measurements=[numeric(measurement) for measurement in each.measurements],
+        algorithm_id=algorithm(analysis.origin),
+        source_images=[
+            hd.sr.SourceImageForMeasurementGroup(result.SOPClassUID, result.SOPInstanceUID) for result in made
+        ],
+    )
+    group[0].ContentSequence.append(comment(OF_MAP))
+    return group
 
 
 def _reference(segment: Segment, seg: Dataset) -> hd.sr.ReferencedSegment:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from dicom_node.domain.finding import Measurement, Point, Quality, Registration, Segment
+from dicom_node.domain.finding import Map, Measurement, Point, Quality, Registration, Segment
 from dicom_node.domain.header import texts
 from dicom_node.domain.job import JobInput
 
 CALCULATED = "Calculated by the node from the model's outlines, classes and measurements; no reader has assessed it."
 BOX = "Marked by the box that the model drew around it, not by its outline; nothing was measured."
+OF_MAP = "An image that the model made, no acquisition. Measured inside of the body; no reader has assessed it."
 NOT_FOR_DIAGNOSIS = "RESEARCH ONLY - NOT FOR DIAGNOSTIC USE"
 _UNITS = {"[hnsf'U]": "HU", "1": "", "{ratio}": ""}
 _ML = 1000.0  # mm3
@@ -92,6 +93,12 @@ def registered(found: Registration | None) -> list[str]:
     if found.folded_percent:
         said.append(f"The field folds {found.folded_percent:g} % of the body: there it shows no motion of tissue.")
     return said
+
+
+def mapped(each: Map) -> str:
+    """``mean 38.5 HU, -1,024 to 1,310 HU in the body``: what an image of the model holds."""
+    mean, _, lowest, highest = each.measurements
+    return f"mean {valued(mean)}, {valued(lowest)} to {valued(highest)} in the body"
 
 
 def _description(one: JobInput) -> str:

@@ -27,6 +27,7 @@ from dicom_node.spool import Spool
 from dicom_node.volume import Volume, load_volume
 from dicom_node.work.findings import findings_from
 from dicom_node.work.images import analyse_images
+from dicom_node.work.maps import in_units
 from dicom_node.work.registration import Start, refuse_other_roles
 from dicom_node.work.scan import describe
 
@@ -76,7 +77,7 @@ def run_attempt(job: Job, node: WorkNode) -> Outcome:
         images, start = _images(job, card, volume, node)
         model = node.model_for(card)
         asked: dict[str, Any] = {"timeout_s": card.timeout_s, "without": tuple(unfit), "cancelled": node.cancelled}
-        prediction = model.predict(images, **asked)
+        prediction = in_units(model.predict(images, **asked), card)
         steps_s |= _named(prediction.steps_s)
         started = monotonic()
         findings = findings_from(

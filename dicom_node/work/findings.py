@@ -21,6 +21,7 @@ from dicom_node.work.checks import check_prediction, check_segments
 from dicom_node.work.derived import Calculated, Context, answer_qualities, calculate, grade_quality, zone_quality
 from dicom_node.work.detections import Found, choose
 from dicom_node.work.landmarks import landmarks_from
+from dicom_node.work.maps import maps_from
 from dicom_node.work.measures import MEASURES, Marked, marked, voxel_volume_ml
 from dicom_node.work.overall import numbers_of_all, said_of_all
 from dicom_node.work.registration import Start, measured, registration_from
@@ -68,7 +69,7 @@ def findings_from(
     -------
     Findings
         One segment for each of the card, in its order, then one for each detection, surest first; those with voxels
-        are numbered from 1. Beside them the points of the card.
+        are numbered from 1. Beside them the points and the images of the card.
 
     Raises
     ------
@@ -102,7 +103,8 @@ def findings_from(
     points, nowhere = landmarks_from(prediction, card, volume, series_id or job_id)
     registration = registration_from(prediction, card, volume, start)
     numbers = (*numbers_of_all(prediction, card), *measured(registration))
-    return Findings(_numbered(segments), tuple(qualities), (*left_out, *nowhere), numbers, points, registration)
+    maps = maps_from(prediction, card, volume, series_id or job_id)
+    return Findings(_numbered(segments), tuple(qualities), (*left_out, *nowhere), numbers, points, registration, maps)
 
 
 def _asked_in_full(card: ModelCard) -> set[str]:

@@ -57,6 +57,10 @@ def analyse_images(
     """
     if card.command is not None:
         raise NotEligible(f"{card.name} was not run: a program is given volumes, these are single images.")
+    if card.maps:
+        raise NotEligible(
+            f"{card.name} was not run: it answers with images, and a single image has no place in the patient for one."
+        )
     answers: list[Prediction] = []
     looked = [
         _look(number, instance, job, card, node, steps_s, answers) for number, instance in enumerate(job.instances, 1)

@@ -55,8 +55,8 @@ NODULE = Code("27925004", "SCT", "Nodule")
 LESION = Code("52988006", "SCT", "Lesion")
 # The same outputs as things of which no anatomy is expected: boxes stay where they are when the patient is turned.
 NO_ORGANS = replace(CARD, segments=tuple(replace(each, type=LESION, laterality=None) for each in CARD.segments))
-REGISTERS = {OutputKind.REGISTRATION, OutputKind.DEFORMATION}
-ALL = tuple(kind for kind in BUILDERS if kind not in REGISTERS)  # every kind that a model which marks things gives
+OF_OTHERS = {OutputKind.REGISTRATION, OutputKind.DEFORMATION, OutputKind.GREY}
+ALL = tuple(kind for kind in BUILDERS if kind not in OF_OTHERS)  # every kind that a model which marks things gives
 NODULES = DetectionCard(
     "nodule", "Nodule", "Nodule detection", MORPHOLOGY, NODULE, LUNG, within=("left lung", "right lung")
 )
@@ -274,6 +274,7 @@ class Masks:
     saliency: NDArray[np.uint8] | None = None
     probabilities: Mapping[str, NDArray[np.uint8]] = field(default_factory=dict)
     registration: Registration | None = None
+    images: Mapping[str, NDArray[np.float32]] = field(default_factory=dict)
 
     def shape(self, name: str) -> tuple[int, ...]:
         return self.masks[name].shape

@@ -104,9 +104,8 @@ def without_overlap(analysis: Analysis) -> Analysis:
 
 @pytest.fixture(scope="module")
 def written(analysis: Analysis) -> dict[str, bytes]:
-    seg, pm = build_seg(analysis), build_pm(analysis)
+    seg, (pm,) = build_seg(analysis), build_pm(analysis)
     assert seg is not None
-    assert pm is not None
     labelmap, fractional = build_labelmap(without_overlap(analysis)), build_fractional(analysis)
     others = {"labelmap": file_bytes(labelmap), "fractional": file_bytes(fractional)}
     return {"seg": file_bytes(seg), "pm": file_bytes(pm), **others}
