@@ -92,13 +92,15 @@ class Input:
 class Output:
     """Something that a bundle gives: of which kind, and the names in it without the background.
 
-    `problem` is what metadata leaves open that has to be known, as a sentence without its full stop.
+    `problem` is what metadata leaves open that has to be known, as a sentence without its full stop; `form` the word
+    that metadata has for its values, such as ``hounsfield``.
     """
 
     name: str
     gives: Gives
     names: tuple[str, ...]
     problem: str = ""
+    form: str = ""
 
     def __str__(self) -> str:
         most = 6

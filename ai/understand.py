@@ -219,7 +219,8 @@ def _outputs(described: Any, metadata: Mapping[str, Any]) -> Iterator[Output]:
             names = tuple(unnamed(said).values())
         if not names and gives in (Gives.DETECTION, Gives.CLASSIFICATION, Gives.REGRESSION):
             names = tuple(f"label {n}" for n in range(max(1, _whole(said.get("num_channels"), 1))))
-        yield Output(str(name), gives, names, form.problem if form else "")
+        told = str(said.get("modality", "")) or str(said.get("format", ""))
+        yield Output(str(name), gives, names, form.problem if form else "", told)
 
 
 def _image_names(name: str, said: Mapping[str, Any]) -> tuple[str, ...]:

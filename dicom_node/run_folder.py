@@ -30,6 +30,7 @@ from dicom_node.db.listing import JobFilter, list_jobs, list_series
 from dicom_node.domain.completeness import Source, Sources
 from dicom_node.domain.rule import Condition, Operator, Rule
 from dicom_node.errors import ConfigurationError, NotFoundError
+from dicom_node.explain.words import images, registered
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
 from dicom_node.store.arrival import Arrival
@@ -274,6 +275,8 @@ def _copied(uid: str, job: dict[str, Any], spool: Spool, place: Path) -> FolderR
     summary: dict[str, Any] = next((result["summary"] for result in job["results"]), {})
     said = [f"{one['name']}: {one['value']}" for one in summary.get("qualities", ())]
     said += [f"{one['label']}: {one['where']}" for one in summary.get("points", ())]
+    said += [registered(summary["registration"])] if "registration" in summary else []
+    said += images(summary)
     return FolderRun(uid, tuple(copied), sizes, tuple(said), job["steps_s"])
 
 

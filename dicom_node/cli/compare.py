@@ -60,7 +60,7 @@ def compare(
     finally:
         engine.dispose()
     done = sorted((one for one in found if one.agreement), key=_how_bad)
-    rows = summarise([one.agreement for one in done if one.agreement])
+    rows = summarise([one.agreement for one in done if one.agreement and not one.agreement.is_silent])
     drawn: dict[str, str] = {}
     if pictures is not None:
         pictures.mkdir(parents=True, exist_ok=True)
@@ -69,7 +69,8 @@ def compare(
             if draw_worst(spool, one.pair, file):
                 drawn[one.pair.series_id] = str(file)
     if as_json:
-        click.echo(json.dumps({**_as_json(found, rows, drawn), "studies_apart": apart}, indent=1))
+        counted = {"silent": _silent(done), "studies_apart": apart}
+        click.echo(json.dumps({**_as_json(found, rows, drawn), **counted}, indent=1))
     else:
         _tell(first, second, found, done[:worst], rows, drawn)
     if apart:
@@ -102,6 +103,11 @@ def promote(settings_file: Path, challenger: str, champion: str, yes: bool) -> N
         click.echo(f"rule {name}: {model}")
 
 
+def _silent(done: list[Compared]) -> int:
+    """Count the series in which neither model marked anything."""
+    return sum(one.agreement is not None and one.agreement.is_silent for one in done)
+
+
 def _how_bad(one: Compared) -> tuple[float, str]:
     return (one.agreement.worst if one.agreement else 1.0, one.pair.series_id)
 
@@ -118,7 +124,9 @@ def _tell(
             click.echo(f"dicom-node: series {one.pair.series_id}: {one.skipped}", err=True)
     if not done and not found:
         click.echo("dicom-node: nothing to compare; a rule with shadow = true runs a second model", err=True)
-    if not done:
+    if silent := _silent(done):
+        click.echo(f"in {silent} of them neither marked anything; they are not counted below")
+    if not rows:
         return
     table = Table(box=None, pad_edge=False)
     for heading in ("", "in both", "only 1", "only 2", "Dice, mean", "lowest", "ml, 2 less 1: mean (95 % limits)"):

@@ -41,11 +41,15 @@ class Match:
 
 @dataclass(frozen=True, slots=True)
 class Agreement:
-    """Of one series: what both marked, and the labels of findings that only the first or the second has."""
+    """Of one series: what both marked, and the labels of findings that only the first or the second has.
+
+    `is_silent`: neither marked a voxel, which is no agreement about anything.
+    """
 
     matches: tuple[Match, ...]
     only_first: tuple[str, ...]
     only_second: tuple[str, ...]
+    is_silent: bool = False
 
     @property
     def worst(self) -> float:
@@ -98,7 +102,8 @@ def agree(first: Sequence[Marked], second: Sequence[Marked]) -> Agreement:
         matches += [Match(label, True, d, (ours[i].volume_ml, theirs[j].volume_ml)) for i, j, d in found]
         only_first += [label] * (len(ours) - len(found))
         only_second += [label] * (len(theirs) - len(found))
-    return Agreement(tuple(matches), tuple(only_first), tuple(only_second))
+    silent = not any(each.is_finding or _count(each.mask) for each in (*first, *second))
+    return Agreement(tuple(matches), tuple(only_first), tuple(only_second), silent)
 
 
 def summarise(agreements: Sequence[Agreement]) -> list[Row]:

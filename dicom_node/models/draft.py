@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 
 from ai.codes import UNKNOWN, codes_of, toml_code, toml_text
-from ai.interface import Gives, Output, role_of
+from ai.interface import Gives, Output, images_among, role_of
+from ai.quantities import quantity_of
 from ai.understand import Understanding
 
 _COLOURS = (
@@ -48,6 +49,8 @@ def draft_card(known: Understanding, name: str) -> str:
     lines += _segments(marked, is_ct=modality == "CT")
     for output in known.outputs:
         lines += _other(output)
+    for output in images_among(known.outputs):
+        lines += _maps(output, modality)
     if any(output.gives is Gives.REGISTRATION for output in known.outputs):
         lines += _registration(known.inputs[0].roles)
     return "\n".join(lines) + "\n"
@@ -82,6 +85,20 @@ def _other(output: Output) -> list[str]:
         elif output.gives is Gives.REGRESSION:
             unit = toml_code({"value": "1", "scheme": "UCUM", "meaning": "no units"})
             lines += ["", "[[values]]", f"output = {toml_text(name)}", f"concept = {unknown}", f"unit = {unit}"]
+    return lines
+
+
+def _maps(output: Output, modality: str) -> list[str]:
+    """What the values of an image are, as far as its name, its format or what it was made of tell."""
+    lines: list[str] = []
+    for name in output.names:
+        quantity, unit = quantity_of(name, output.form, modality)
+        lines += ["", "[[maps]]", f"output = {toml_text(name)}", f"label = {toml_text(_label(name)[:64])}"]
+        lines += [f"quantity = {toml_code(quantity)}", f"unit = {toml_code(unit)}"]
+        lines += ["window = [40, 400]"] if unit["value"] == "[hnsf'U]" else []
+        lines += [
+            "# slope = 1.0, intercept = 0.0: what makes values in this unit of the numbers that the network gives"
+        ]
     return lines
 
 

@@ -66,7 +66,8 @@ def try_out(
         raise ModelFailed(f"{error}{printed}", retry=False) from error
     marked = _marked(answer)
     if picture is not None:
-        _draw(pixels, marked, picture)
+        first = next(iter(answer.images.values()), None)
+        _draw(pixels if first is None or marked.any() else replace(pixels, array=first), marked, picture)
     names = [name for labels in answer.label_maps for name in labels.names.values()]
     share = 100.0 * np.count_nonzero(marked) / marked.size
     steps = ", ".join(f"{step} {seconds:.1f} s" for step, seconds in answer.steps_s.items())
@@ -75,6 +76,9 @@ def try_out(
         what += ", " + ", ".join(f"{name} {part:.0%}" for name, part in shares.items())
     what += "".join(f", {name} {value:g}" for name, value in answer.values.items())
     what += f", {count(len(answer.points), 'point')}" if answer.points else ""
+    for name, image in answer.images.items():
+        what += f", image {name}: {image.min():g} to {image.max():g}, of what was {pixels.array.min():g} to "
+        what += f"{pixels.array.max():g}"
     if answer.registration is not None:
         far = motion_of(answer.registration, body_in(pixels.array, pixels.affine, is_ct=modality == "CT")).mean_mm
         what += f", registered: moved {far:.1f} mm on average, where the series lay {_APART_MM:g} mm apart"
@@ -90,7 +94,8 @@ def _images(bundle: Path, pixels: Pixels, card: ModelCard | None) -> Images:
     wanted = known.inputs[0] if known.inputs else None
     if wanted is None:
         return pixels
-    if wanted.dimensions == 2 and not any(output.gives is Gives.SEGMENTATION for output in known.outputs):
+    in_slices = (Gives.SEGMENTATION, Gives.IMAGE)
+    if wanted.dimensions == 2 and not any(output.gives in in_slices for output in known.outputs):
         middle = len(pixels.array) // 2
         pixels = Pixels(pixels.array[middle : middle + 1], pixels.affine, pixels.modality)
     if any(output.gives is Gives.REGISTRATION for output in known.outputs) and len(wanted.roles) == 2:

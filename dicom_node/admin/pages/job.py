@@ -24,7 +24,7 @@ from dicom_node.domain.model import OutputKind
 from dicom_node.domain.people import Right
 from dicom_node.errors import NotFoundError, SpoolError
 from dicom_node.explain import tell
-from dicom_node.explain.words import registered
+from dicom_node.explain.words import images, registered
 from dicom_node.picture import WINDOWS, Overlay, read_overlay
 from dicom_node.results.text import ReportLine, as_text, report_lines
 
@@ -176,7 +176,7 @@ def _of_scan(results: dict[str, Any]) -> dict[str, Any]:
     return {
         "qualities": said.get("qualities", ()),
         "not_run": said.get("not_run", ()),
-        "registration": registered(lies) if lies else "",
+        "said": [*([registered(lies)] if lies else ()), *images(said)],
     }
 
 

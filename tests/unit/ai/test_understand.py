@@ -90,13 +90,7 @@ preprocessing:
     ("image", "pred", "config", "why"),
     [
         ({**CT, "spatial_shape": [4]}, None, None, "1-D images"),
-        (None, {"type": "image", "format": "image"}, None, "it answers with an image (pred)"),
-        (
-            {**CT, "num_channels": 2, "channel_def": {"0": "moving image", "1": "fixed image"}},
-            {"type": "image", "format": "image"},
-            None,
-            "no registration that a viewer could apply",
-        ),
+        (None, None, {**CONFIG, "pre": [{"_target_": "monai.transforms.RandAffined"}]}, "at random (RandAffined)"),
         (None, {"type": "tuples", "format": "points"}, None, "does not name what pred marks"),
         (None, {"format": "segmentation", "num_channels": 1}, None, "does not name what pred marks"),
         (None, {"format": "something"}, None, "does not say of what kind its output pred is"),
@@ -120,12 +114,38 @@ def test_what_is_not_returned_of_an_answer_is_said_beside_it(tmp_path: Path) -> 
     folder = write(tmp_path / "bundle")
     file = folder / "configs" / "metadata.json"
     metadata = json.loads(file.read_text())
-    metadata["network_data_format"]["outputs"]["distances"] = {"type": "image", "format": "image"}
+    metadata["network_data_format"]["outputs"] |= {
+        "distances": {"type": "image", "format": "image"},
+        "something": {"type": "what nobody knows"},
+    }
     file.write_text(json.dumps(metadata))
 
     known = understand(folder)
 
-    assert (known.obstacles, known.left_out) == ((), ("distances (image)",))
+    assert (known.obstacles, known.left_out) == ((), ("something (not said)",))
+    assert "PM: the image distances, on the grid of what it looked at" in known.results
+
+
+@pytest.mark.parametrize(
+    ("pred", "names"),
+    [
+        ({"type": "image", "format": "hounsfield", "num_channels": 1}, ("pred",)),
+        ({"type": "image", "num_channels": 2}, ("pred 1", "pred 2")),
+        ({"type": "image", "num_channels": 2, "channel_def": {"0": "T1", "1": "T2"}}, ("T1", "T2")),
+        ({"format": "regression", "num_channels": 1, "spatial_shape": [96, 96, 96]}, ("pred",)),
+    ],
+)
+def test_an_answer_for_every_voxel_is_an_image(pred: dict[str, Any], names: tuple[str, ...], tmp_path: Path) -> None:
+    known = read(tmp_path, pred=pred)
+
+    assert known.obstacles == ()
+    assert [(output.gives.value, output.names) for output in known.outputs] == [("image", names)]
+
+
+def test_a_regression_of_the_whole_is_a_number(tmp_path: Path) -> None:
+    known = read(tmp_path, pred={"format": "regression", "num_channels": 1, "spatial_shape": [1, 1]})
+
+    assert [output.gives.value for output in known.outputs] == ["regression"]
 
 
 def test_a_slice_inferer_makes_a_2d_network_one_of_volumes(tmp_path: Path) -> None:

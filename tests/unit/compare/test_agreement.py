@@ -34,6 +34,15 @@ def test_structures_are_compared_by_label_and_a_missing_one_counts() -> None:
     assert {m.label: m.dice for m in found.matches} == {"Left lung": pytest.approx(0.8), "Right lung": 0.0}
     assert found.worst == 0.0
     assert agree([], []).worst == 1.0
+    assert not found.is_silent
+
+
+def test_two_that_marked_nothing_are_told_from_two_that_agree() -> None:
+    empty = mask("....")
+    assert agree([], []).is_silent
+    assert agree([lung(empty, 0.0)], [lung({}, 0.0)]).is_silent
+    assert not agree([lung(empty, 0.0)], [lung(mask("x..."))]).is_silent
+    assert not agree([nodule({})], []).is_silent  # a box on a single image has no voxels
 
 
 def test_findings_are_matched_once_the_most_overlap_first() -> None:
