@@ -251,6 +251,11 @@ class Bundle:
             part = _Part(points=landmarks_in(given, self._point_form, names, dimensions, own, fed.affine))
         elif self._registration_form is not None:
             part = _Part(registration=self._registered(data, answer, roles, image))
+        elif self._output.gives is Gives.REGRESSION:
+            raise ModelInvalidOutput(
+                "The model answers with a value for every voxel; its metadata gives no spatial_shape, as if it were a "
+                "number of the whole."
+            )
         else:
             image, given = _geometry_of(image, shown), set(data) - {"pred"}
             data = self._postprocessed(data, _as_images(answer, image), len(self._channels))

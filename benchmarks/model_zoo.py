@@ -141,6 +141,7 @@ def _said(prediction: Prediction) -> str:
     said += [f"SR: {len(shares)} classes" for shares in prediction.classes.values()]
     said += [f"SR: {len(prediction.values)} numbers"] if prediction.values else []
     said += [f"SR: {len(prediction.points)} points"] if prediction.points else []
+    said += [f"PM and SR: {len(prediction.images)} images"] if prediction.images else []
     said += ["REG and SR: how one series lies on the other"] if prediction.registration else []
     return ", ".join(said)
 

@@ -153,6 +153,7 @@ def test_an_output_that_is_called_as_the_input_is_not_taken_for_it(tmp_path: Pat
             "NaN",
         ),
         ({"answer": "image[:, :, ::2]"}, "The model answered with"),
+        ({"outputs": {"pred": {"format": "regression", "num_channels": 1}}}, "value for every voxel"),
         ({"answer": "torch.cat([image, image], dim=1)"}, "has 2 channels; its metadata: denoised"),
     ],
 )

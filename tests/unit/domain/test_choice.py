@@ -32,10 +32,10 @@ def profile(refused: Collection[K], where: str = PACS.where) -> Profile:
         ((K.SEG,), {K.RTSTRUCT, K.OVERLAY, K.PM, K.SR}),
         ((K.SEG, K.OVERLAY), {K.RTSTRUCT, K.CAPTURES, K.PM, K.SR}),
         ((K.SEG, K.RTSTRUCT), {K.OVERLAY, K.PM, K.SR}),
-        ((K.PM,), {K.SEG, K.SC, K.SR}),
+        ((K.PM,), {K.SEG, K.GREY, K.SC, K.SR}),
         ((K.SR,), {K.SEG, K.PM, K.PDF}),
         ((K.SR, K.PDF), {K.SEG, K.PM, K.SC}),
-        ((K.SEG, K.PM, K.SR, K.RTSTRUCT, K.OVERLAY, K.PDF), {K.CAPTURES, K.SC}),
+        ((K.SEG, K.PM, K.SR, K.RTSTRUCT, K.OVERLAY, K.PDF), {K.CAPTURES, K.GREY, K.SC}),
     ],
 )
 def test_what_is_refused_has_a_stand_in_that_is_taken(refused: tuple[K, ...], gets: set[K]) -> None:
