@@ -120,6 +120,23 @@ def test_how_a_series_lies_on_another_is_not_compared_as_if_it_were_marked(bench
     assert one.skipped == "not compared: they say how one series lies on another, and only what is marked is compared"
 
 
+def test_two_that_marked_nothing_are_not_called_in_agreement(bench: Bench) -> None:  # noqa: F811
+    with bench.engine.begin() as tx:
+        for model in ("one", "other"):
+            job = add_job(tx, bench.enqueuer, model, series=bench.series, version="1")
+            tx.execute(update(t.job).where(t.job.c.id == job).values(state="completed"))
+            made = {"kind": "sr", "sop_class_uid": "1", "series_instance_uid": "1", "transfer_syntax_uid": "1"}
+            file = {"path": job, "size": 1, "sha256": "0", "summary": {"segments": []}, "created_at": utc_now()}
+            tx.execute(insert(t.result).values(id=job, job_id=job, sop_instance_uid=job[:32], **made, **file))
+    given = ["models", "compare", "one", "other", "--settings", str(bench.settings.file)]
+
+    told = CliRunner().invoke(cli, given)
+
+    assert told.exit_code == 0, told.output
+    assert "in 1 of them neither marked anything; they are not counted below" in told.output
+    assert json.loads(CliRunner().invoke(cli, [*given, "--json"]).stdout)["silent"] == 1
+
+
 SETTINGS = """\
 [destinations.pacs]
 host = "127.0.0.1"

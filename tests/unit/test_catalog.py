@@ -456,6 +456,34 @@ def test_a_series_is_not_registered_onto_itself(home: Path) -> None:
     assert any("a series has no registration with itself" in problem for problem in problems(home))
 
 
+MAP = """
+[[maps]]
+output = "denoised"
+label = "Denoised CT"
+quantity = { value = "112031", scheme = "DCM", meaning = "Attenuation Coefficient" }
+unit = { value = "[hnsf'U]", scheme = "UCUM", meaning = "Hounsfield unit" }
+slope = 2000.0
+intercept = -1000.0
+window = [40, 400]
+"""
+
+
+def test_a_card_says_what_the_values_of_an_image_are(home: Path) -> None:
+    file = home / "models" / "organs" / "card.toml"
+    file.write_text(CARD[: CARD.index("[[segments]]")] + MAP)
+
+    card = load(home).models["organs"]
+
+    (made,) = card.maps
+    assert (made.quantity.value, made.unit.value, made.slope, made.window) == ("112031", "[hnsf'U]", 2000.0, (40, 400))
+    assert [kind.value for kind in card.outputs] == ["seg", "sr", "pm"]
+    for wrong, why in (("slope = 0", "makes one value of all"), ("window = [40, 0]", "greater than 0")):
+        key = wrong.split(" = ")[0]
+        lines = [wrong if line.startswith(key) else line for line in MAP.splitlines()]
+        file.write_text(CARD[: CARD.index("[[segments]]")] + "\n".join(lines) + "\n")
+        assert any(f"maps.0.{key}" in problem and why in problem for problem in problems(home)), problems(home)
+
+
 @pytest.mark.parametrize("value", ['"$open(1)"', '"@network"', '["%other::key"]'])
 def test_nothing_on_a_card_is_an_expression(home: Path, value: str) -> None:
     (home / "models" / "organs" / "card.toml").write_text(CARD + f"[changes]\ndevice = {value}\n")
