@@ -6,7 +6,10 @@ BIN := $(VENV)/bin
 
 .PHONY: help
 help: ## list the targets
-	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 14
+	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 20
+
+.PHONY: install
+install: $(VENV)/run.stamp ## the program into .venv; then: . .venv/bin/activate
 
 .PHONY: demo
 demo: $(VENV)/run.stamp ## a real chest CT through node and PACS, with a table and a picture (KEEP=1 leaves both running)

@@ -12,7 +12,8 @@ from typing import Literal
 BOUND = ("association", "series", "job", "delivery")
 
 # Libraries whose chatter would drown ours, or that print whole data sets when they are talkative.
-_QUIET = ("pynetdicom", "pydicom", "alembic", "sqlalchemy", "dbos", "highdicom", "monai", "matplotlib", "PIL")
+_DICOM = ("pynetdicom", "pydicom", "highdicom")
+_QUIET = (*_DICOM, "alembic", "sqlalchemy", "dbos", "monai", "matplotlib", "PIL", "uvicorn")
 
 
 def configure(level: str, form: Literal["text", "json"], process: str) -> None:

@@ -111,12 +111,13 @@ class Supervisor:
                 self._start(child, now)
         if not self._ready and self._all_up(engine):
             self._ready = True
-            receive = self._settings.receive
+            receive, web = self._settings.receive, self._settings.web
             _log.info(
-                "ready: %s listens on %s:%s; %d processes",
+                "ready: %s listens on %s:%s%s; %d processes",
                 self._settings.node.ae_title,
                 receive.address,
                 "+".join(map(str, receive.ports)),
+                f", web pages on {web.address}:{web.port}" if web.enabled else "",
                 len(self._children),
             )
 
@@ -261,10 +262,12 @@ def _port_lock(port: int) -> Iterator[None]:
 
 
 def _answers(settings: Settings) -> bool:
-    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(settings.receive.address, settings.receive.address)
+    receive, web = settings.receive, settings.web
+    listening = [(receive.address, port) for port in receive.ports] + [(web.address, web.port)] * web.enabled
     try:
-        for port in settings.receive.ports:
-            socket.create_connection((address, port), timeout=1.0).close()
+        for address, port in listening:
+            reached = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(address, address)
+            socket.create_connection((reached, port), timeout=1.0).close()
     except OSError:
         return False
     return True

@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from ai.evaluate.lung import LungResult
     from ai.evaluate.nodule_summary import Summary
     from ai.evaluate.robustness import Row
+    from ai.evaluate.segments import SegmentResult
     from ai.evaluate.sets import Evaluation
     from ai.process import ModelProcess
 
 _BUNDLES = Path(__file__).parent.parent / "bundles"
 _SHIPPED = {"lung": "lung_ct", "nodules": "chest_ct", "chest": "chest_ct", "robustness": "chest_ct"}
+_OWN = "segmentation"
 _WARNING = "Not for clinical use. Phantoms and a few scans say how a model was built, not how it does in a hospital."
 
 
@@ -27,8 +29,9 @@ def add_evaluate(parser: argparse.ArgumentParser) -> None:
     """Add the command's arguments."""
     parser.add_argument(
         "task",
-        choices=sorted(_SHIPPED),
-        help="chest is lungs and nodules; robustness scans the same --phantoms again and again in other ways",
+        choices=(*sorted(_SHIPPED), _OWN),
+        help="chest is lungs and nodules; robustness scans the same --phantoms again and again in other ways; "
+        "segmentation is a model of your own (--bundle) on label maps (--source)",
     )
     parser.add_argument("--bundle", type=Path, help="bundle to judge (default: the one that ships)")
     parser.add_argument(
@@ -63,6 +66,8 @@ def run_evaluate(chosen: argparse.Namespace) -> None:
     from ai.evaluate.machine import bundle_facts
     from ai.process import ModelProcess
 
+    if chosen.task == _OWN and not (chosen.bundle and chosen.source):
+        raise ValueError("Name the model with --bundle, and a folder of cases with label maps with --source.")
     bundle = chosen.bundle or _BUNDLES / _SHIPPED[chosen.task]
     sets = _sets(chosen) if chosen.task in ("nodules", "chest") else []
     if chosen.task in ("lung", "chest") and chosen.data is None:
@@ -78,8 +83,9 @@ def run_evaluate(chosen: argparse.Namespace) -> None:
         lungs = _lungs(chosen, model) if chosen.task in ("lung", "chest") else []
         judged = [(one, _judged(one, chosen, model, facts)) for one in sets]
         shaken = _shaken(chosen, model, facts, bundle) if chosen.task == "robustness" else []
+        segments = _segments(chosen, model) if chosen.task == _OWN else []
     if chosen.out is not None:
-        path = _write(chosen, facts, lungs, judged, shaken)
+        path = _write(chosen, facts, lungs, judged, shaken, segments)
         print(f"\n{path}")
 
 
@@ -122,6 +128,20 @@ def _lungs(chosen: argparse.Namespace, model: ModelProcess) -> list[LungResult]:
             model, chosen.data, names, pictures, timeout_s=chosen.timeout, step=lambda _: progress.advance(task)
         )
     print("\n".join(lung_table(results)))
+    return results
+
+
+def _segments(chosen: argparse.Namespace, model: ModelProcess) -> list[SegmentResult]:
+    from ai.data.sources import find_entries
+    from ai.evaluate.segments import evaluate_segments, segment_table
+
+    entries = [entry for source in chosen.source for entry in find_entries(source)[1][: chosen.limit]]
+    pictures = None if chosen.out is None else chosen.out / "pictures"
+    with _progress("cases", len(entries)) as (progress, task):
+        results = evaluate_segments(
+            model, entries, pictures, timeout_s=chosen.timeout, step=lambda _: progress.advance(task)
+        )
+    print("\n".join(segment_table(results, resamples=chosen.resamples, seed=chosen.seed)))
     return results
 
 
@@ -178,12 +198,14 @@ def _write(
     lungs: list[LungResult],
     judged: list[tuple[Evaluation, Summary]],
     shaken: list[Row],
+    segments: list[SegmentResult],
 ) -> Path:
     from ai.evaluate.lung import write_lungs
     from ai.evaluate.machine import machine_facts
     from ai.evaluate.nodule_report import write_nodules
     from ai.evaluate.page import Page
     from ai.evaluate.robustness import write_robustness
+    from ai.evaluate.segments import segment_table, write_segments
 
     machine = machine_facts(chosen.device)
     page = Page(f"Evaluation of {facts['model']}", f"{machine['date']} · weights {facts['weights digest'][:12]}")
@@ -196,6 +218,8 @@ def _write(
         write_nodules(page, one, summary, chosen.out / "pictures")
     if shaken:
         write_robustness(page, shaken, chosen.phantoms)
+    if segments:
+        write_segments(page, segments, segment_table(segments, resamples=chosen.resamples, seed=chosen.seed))
     page.heading("What this was made with")
     seeds = {f"{one.name}, {name}": str(value) for one, _ in judged for name, value in one.made_by.items()}
     drawn = {"bootstrap": f"{chosen.resamples} draws, seed {chosen.seed}"}

@@ -47,7 +47,7 @@ Licence of the data, as its dataset.json says: {record.licence or "not stated"}.
 ## How well it does
 
 On the {len(record.validation_cases)} cases of the fold that was left out. These cases also chose which step is best,
-so the figures flatter the model: judge it on cases that it has never met (`python -m ai evaluate`).
+so the figures flatter the model: judge it on cases that it has never met{_judging(record)}.
 
 | figure | mean |
 |---|---|
@@ -63,3 +63,8 @@ To be filled in: look at its worst cases.
 The bundle has the layout of the MONAI Model Zoo: `python -m monai.bundle run --config_file configs/inference.json` with
 images in `data/`. Its data and this model are **not for clinical use**.
 """
+
+
+def _judging(record: Record) -> str:
+    own = record.task == "segmentation" and len(record.channels) == 1
+    return " (`python -m ai evaluate segmentation --bundle BUNDLE --source CASES`)" if own else ""

@@ -97,6 +97,7 @@ def progress(steps: int, say: Say) -> Iterator[Progress]:
     except ImportError:
         yield Progress(steps, say, None)
         return
-    columns = (MofNCompleteColumn(), BarColumn(), TextColumn("{task.description}"), TimeRemainingColumn())
+    text = TextColumn("{task.description}")
+    columns = (MofNCompleteColumn(), BarColumn(), text, TimeRemainingColumn(), TextColumn("left"))
     with Bar(*columns, console=Console(stderr=True)) as bar:
         yield Progress(steps, say, bar)

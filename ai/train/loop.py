@@ -107,12 +107,14 @@ def fit(
                 break
             seed_step(seed, state.step)
             losses.append(_step(task, state, batch, settings, device))
-            shown.at(state.step, {"loss": float(np.mean(losses[-25:])), "best": state.best})
+            best = {"best score": state.best} if state.best_step else {}
+            shown.at(state.step, {"loss": float(np.mean(losses[-25:])), **best})
             if state.step % settings.validate_every == 0 or state.step == settings.steps:
                 figures = means(_validate(task, state, held_out, device, run))
                 state.elapsed_s = time.monotonic() - started
                 rate = float(state.optimiser.param_groups[0]["lr"])
                 log.write(state.step, loss=float(np.mean(losses)), learning_rate=rate, **figures)
+                say(f"step {state.step}: " + "  ".join(f"{name} {value:.3f}" for name, value in figures.items()))
                 losses.clear()
                 _store(state, run / CHECKPOINT)
     return state

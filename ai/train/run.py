@@ -178,7 +178,8 @@ def machine(device: torch.device) -> str:
     """What it was computed on, without the name of any host."""
     if device.type == "cuda":
         return str(torch.cuda.get_device_name(device))
-    return f"{os.cpu_count()} CPU cores ({platform.machine()}), {torch.get_num_threads()} threads"
+    threads = torch.get_num_threads()
+    return f"{os.cpu_count()} CPU cores ({platform.machine()}), {threads} thread{'s' * (threads != 1)}"
 
 
 def _claim(run: Path, recipe: Recipe, how: dict[str, Any], resume: bool) -> None:

@@ -36,6 +36,7 @@ from dicom_node.deliver.dimse import send_files
 DATA = Path(__file__).parent / "data" / "lidc_idri_0314"
 SCANNER = "DEMOCT"
 NODE = "AINODE"
+START_S = 300.0
 LONGEST_S = 900.0
 
 SETTINGS = """\
@@ -139,12 +140,14 @@ def start_node(folder: Path, pacs: PACS) -> tuple[subprocess.Popen[bytes], int]:
         )
     with progress() as bars:
         task = bars.add_task("starting the node", total=None)
-        for _ in range(600):
-            if process.poll() is not None or b"ready" in (home / "node.log").read_bytes():
+        end = time.monotonic() + START_S
+        while not (ready := b"ready: " in (home / "node.log").read_bytes()):
+            if process.poll() is not None or time.monotonic() > end:
                 break
             time.sleep(0.1)
         bars.update(task, total=1, completed=1)
-    if process.poll() is not None:
+    if not ready:
+        stop(process)
         raise SystemExit(f"the node did not start:\n{(home / 'node.log').read_text()}")
     say.print(f"node     AE {NODE} on port {port}, settings in {shown(home / 'settings.toml')}")
     return process, port

@@ -120,6 +120,8 @@ class Worker:
         outcome = self._attempt(job, choices)
         if not commit(self._engine, lambda tx: self._record(tx, job, outcome, choices)):
             logger.warning("job %s: attempt %d was canceled or taken over; its outcome is dropped", job.id, job.attempt)
+        elif isinstance(outcome, Succeeded):
+            logger.info("job %s: completed, %d objects made", job.id, len(outcome.results))
 
     def report_on(self, job_id: str, executor_id: str) -> None:
         """Tell those who waited for a failed job that there is no result, and why. No model is needed for it."""

@@ -107,6 +107,26 @@ def test_monai_alone_runs_the_bundle_and_writes_what_the_node_says(bundle: Path,
     np.testing.assert_array_equal(read_nifti(written).array == 1, prediction.mask("liver"))
 
 
+def test_a_bundle_is_judged_on_other_cases_by_their_label_maps(
+    bundle: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["evaluate", "segmentation", "--bundle", str(bundle), "--limit", "2", "--resamples", "20"]
+    assert main(command) == 1
+    assert "--source" in capsys.readouterr().err
+    assert main([*command, "--source", str(data), "-o", str(tmp_path)]) == 0
+    printed = capsys.readouterr().out
+
+    said = Bundle.load(bundle).predict(read_nifti(data / "imagesTr" / "case_1.nii.gz"))
+    truth = read_nifti(data / "labelsTr" / "case_1.nii.gz").array
+    for value, name in {1: "liver", 2: "tumour"}.items():
+        both = np.count_nonzero(said.mask(name) & (truth == value))
+        dice = 2 * both / (np.count_nonzero(said.mask(name)) + np.count_nonzero(truth == value))
+        assert f"| case_1 | {name} | {dice:.3f} |" in printed
+    assert "| mean of 2 | liver |" in printed
+    assert "case_0" in (tmp_path / "report.html").read_text()
+    assert len(list((tmp_path / "pictures").glob("*.png"))) == 2
+
+
 def test_the_bundles_card_and_documents_say_what_it_was_trained_on_and_that_it_is_not_for_clinical_use(
     bundle: Path, run: Path
 ) -> None:
