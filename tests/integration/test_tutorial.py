@@ -32,8 +32,9 @@ SMALLER = {
     "--cases 10 --spacing-mm 3": "--cases 3 --spacing-mm 9",
     "spacing_mm = [3, 3, 3]": "spacing_mm = [9, 9, 9]",
     "patch = [48, 48, 48]": "patch = [32, 32, 32]",
-    "steps = 300": "steps = 20",
-    "validate_every = 100": "validate_every = 20",
+    "steps = 900": "steps = 20",
+    "validate_every = 150": "validate_every = 20",
+    "--cases 3 --spacing-mm 3": "--cases 1 --spacing-mm 9",
     "--seed 99 --spacing-mm 3": "--seed 99 --spacing-mm 9",
 }
 BLOCK = re.compile(r"```(sh|toml)\n(.*?)```", re.DOTALL)
