@@ -131,8 +131,15 @@ def upgrade_database(settings: Settings) -> None:
     engine.migrate(settings.database.url)
 
 
-def stop_on_signals() -> threading.Event:
-    """Return an event that SIGTERM and SIGINT set; a second one ends the process at once."""
+def stop_on_signals(*, supervised: bool = False) -> threading.Event:
+    """Return an event that SIGTERM and SIGINT set; a second one ends the process at once.
+
+    Parameters
+    ----------
+    supervised : bool
+        Leave SIGINT to the supervisor: Ctrl-C in a terminal reaches all processes at once, and that SIGTERM which the
+        supervisor then sends would be a second signal.
+    """
     stop = threading.Event()
 
     def handle(number: int, frame: FrameType | None) -> None:
@@ -142,7 +149,7 @@ def stop_on_signals() -> threading.Event:
         stop.set()
 
     signal.signal(signal.SIGTERM, handle)
-    signal.signal(signal.SIGINT, handle)
+    signal.signal(signal.SIGINT, (lambda *_: None) if supervised else handle)
     return stop
 
 

@@ -155,6 +155,7 @@ class Supervisor:
 
     def _stop(self) -> None:
         running = [child for child in self._children if child.process is not None]
+        _log.info("stopping: what is being received, sent or worked on has up to %.0f s", STOP_GRACE_S)
         for child in running:
             _signal(child, signal.SIGTERM)
         deadline = time.monotonic() + STOP_GRACE_S

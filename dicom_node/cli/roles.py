@@ -36,7 +36,7 @@ def _role(name: str, text: str, example: str) -> click.Command:
             tie_to(supervisor_pid)
         from dicom_node import app
 
-        stop = app.stop_on_signals()
+        stop = app.stop_on_signals(supervised=supervisor_pid is not None)
         settings = read_settings(settings_file)
         _log(settings, f"{name}/{slot}")
         app.run_role(settings, name, slot, stop)

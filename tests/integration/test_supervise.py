@@ -76,6 +76,14 @@ def test_roles_end_with_a_supervisor_that_was_killed_and_it_can_start_again_at_o
     until(lambda: sorted(roles(node).values()) == ALL and not orphans.keys() & roles(node).keys(), node)
     assert answers(node)
 
+    seen = len(node.log.read_text())
+    os.killpg(node.pid, signal.SIGINT)  # Ctrl-C in a terminal reaches every process of the node
+    until(lambda: node.log.read_text().endswith(" stopped\n"), node)
+    until(lambda: roles(node) == {}, node)
+    ended = node.log.read_text()[seen:]
+    for role in ("receive", "assemble", "work", "deliver", "maintain"):
+        assert f"{role} stopped" in ended or f"{role}/0 did not stop" in ended
+
 
 def test_two_nodes_never_share_a_spool_or_a_port(node: RunningNode, tmp_path: Path) -> None:
     node.start()
