@@ -238,15 +238,17 @@ def keep(folder: Path, series: Path, pacs: PACS, port: int) -> None:
     say.print("\nNode and PACS go on until Ctrl-C. Meanwhile:")
     say.print(f"  {' '.join(command(folder, 'jobs'))}")
     say.print(f"  {' '.join(command(folder, 'explain'))} LIDC-IDRI-0314")
+    say.print(f"  {' '.join(command(folder, 'user', 'add'))} ann --role admin")
+    say.print(f"  {' '.join(command(folder, 'web'))}        (pages on http://127.0.0.1:8080)")
     say.print(f"  storescu -aet {SCANNER} -aec {NODE} +sd 127.0.0.1 {port} FOLDER")
     if pacs.dicomweb:
         say.print(f"  .venv/bin/python deploy/ohif/viewer.py --dicomweb {pacs.dicomweb}")
     signal.sigwait({signal.SIGINT, signal.SIGTERM})
 
 
-def command(folder: Path, name: str) -> list[str]:
+def command(folder: Path, *words: str) -> list[str]:
     """A dicom-node command on the demo's settings."""
-    return [sys.executable, "-m", "dicom_node", name, "--settings", str(folder / "node" / "settings.toml")]
+    return [sys.executable, "-m", "dicom_node", *words, "--settings", str(folder / "node" / "settings.toml")]
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
