@@ -124,7 +124,7 @@ class RunningNode:
             return b"ready: " in self.log.read_bytes()[seen:]
 
         try:
-            wait_for(up, 90, lambda: "the node is not ready:\n" + self.log.read_text())
+            wait_for(up, 240, lambda: "the node is not ready:\n" + self.log.read_text())
         except BaseException:
             self.stop()
             raise

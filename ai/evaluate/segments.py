@@ -10,8 +10,9 @@ from pathlib import Path
 import numpy as np
 
 from ai.data.case import Case, Entry
+from ai.evaluate.bootstrap import RESAMPLES
 from ai.evaluate.nodules import Model
-from ai.evaluate.overlap import RESAMPLES, TOLERANCE_MM, Agreement, agreement, mean_over_scans
+from ai.evaluate.overlap import TOLERANCE_MM, Agreement, agreement, mean_over_scans
 from ai.evaluate.page import Page, how_many
 from ai.evaluate.picture import save_picture
 

@@ -99,6 +99,7 @@ def jobs() -> list[dict[str, object]]:
     return found
 
 
+@pytest.mark.timeout(900)
 def test_who_follows_the_tutorial_sees_the_result_of_the_own_network(reader: Reader) -> None:
     page = PAGE.read_text(encoding="utf-8")
     for old, new in SMALLER.items():
@@ -113,9 +114,9 @@ def test_who_follows_the_tutorial_sees_the_result_of_the_own_network(reader: Rea
             Path(file).write_text(text, encoding="utf-8")
             continue
         if text.startswith("dicom-node send"):
-            wait_for(lambda: answers(f"{site}/login"), 100, lambda: "no page")
+            wait_for(lambda: answers(f"{site}/login"), 300, lambda: "no page")
         if text.startswith("dicom-node jobs"):
-            wait_for(lambda: [j for j in jobs() if j["state"] in ("completed", "failed")], 100, lambda: str(jobs()))
+            wait_for(lambda: [j for j in jobs() if j["state"] in ("completed", "failed")], 300, lambda: str(jobs()))
         told = reader.does(text)
 
     (job,) = jobs()

@@ -149,6 +149,7 @@ def test_pages_that_count_are_answered(listed: WebNode) -> None:
     assert "1 running" in told["/"]
     assert "2 deliveries have failed for good" in told["/system"]
     assert "vera" in told["/people"]
+    assert "Nodule one by one, from score" in text(ann.get("/models/chest_ct").text)
     for found, name in (("A-first", "A-first"), ("P_few", "A-few"), ("ffff", "Nothing is known")):
         assert name in text(ann.get("/find", params={"q": found}, follow_redirects=True).text)
     assert re.search(r'^dicom_node_jobs_open\{.*"in progress".*} 1.0$', ann.get("/metrics").text, re.MULTILINE)
