@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -105,7 +106,19 @@ def promote(settings_file: Path, challenger: str, champion: str, yes: bool) -> N
 
 def _silent(done: list[Compared]) -> int:
     """Count the series in which neither model marked anything."""
-    return sum(one.agreement is not None and one.agreement.is_silent for one in done)
+    return sum(one.agreement is not None and one.agreement.is_silent and not one.images for one in done)
+
+
+def _of_images(done: list[Compared]) -> Iterator[str]:
+    """Say of each image that both models made how far it differs."""
+    every = [image for one in done for image in one.images]
+    for label, unit in dict.fromkeys((image.label, image.unit) for image in every):
+        same = [image for image in every if (image.label, image.unit) == (label, unit)]
+        mean = sum(image.mean_absolute for image in same) / len(same)
+        known = [image.correlation for image in same if image.correlation is not None]
+        lowest = f", correlation {min(known):.4f} or more" if known else ""
+        most = max(image.largest for image in same)
+        yield f"{label} in {len(same)}: {mean:.4g} {unit} apart on average, {most:.4g} at most{lowest}"
 
 
 def _how_bad(one: Compared) -> tuple[float, str]:
@@ -126,6 +139,8 @@ def _tell(
         click.echo("dicom-node: nothing to compare; a rule with shadow = true runs a second model", err=True)
     if silent := _silent(done):
         click.echo(f"in {silent} of them neither marked anything; they are not counted below")
+    for line in _of_images(done):
+        click.echo(line)
     if not rows:
         return
     table = Table(box=None, pad_edge=False)
@@ -158,6 +173,7 @@ def _as_json(found: list[Compared], rows: list[Row], drawn: dict[str, str]) -> d
                 "versions": [one.pair.first.version, one.pair.second.version],
                 "agreement": asdict(one.agreement) if one.agreement else None,
                 "worst": one.agreement.worst if one.agreement else None,
+                "images": [asdict(image) for image in one.images],
                 "skipped": one.skipped,
                 "picture": drawn.get(one.pair.series_id),
             }

@@ -13,6 +13,7 @@ from PIL import Image
 from sqlalchemy import Engine
 
 from dicom_node.compare.agreement import Agreement, Marked, agree, marked
+from dicom_node.compare.images import Differing, differing
 from dicom_node.db.engine import reading
 from dicom_node.db.pairs import Answer, Pair, read_pairs
 from dicom_node.errors import SpoolError
@@ -25,11 +26,15 @@ _BOTH = (255, 255, 255)
 
 @dataclass(frozen=True, slots=True)
 class Compared:
-    """One series on which both models were run; `skipped` says why it could not be compared."""
+    """One series on which both models were run; `skipped` says why it could not be compared.
+
+    `images` is how far the images differ that both made of it.
+    """
 
     pair: Pair
     agreement: Agreement | None
     skipped: str = ""
+    images: tuple[Differing, ...] = ()
 
 
 def compare(
@@ -52,10 +57,11 @@ def compare(
             continue
         try:
             agreement = agree(_marked(spool, pair.first), _marked(spool, pair.second))
-        except SpoolError as error:
+            images = differing(*([spool.path(file) for file in one.maps] for one in (pair.first, pair.second)))
+        except (SpoolError, FileNotFoundError) as error:
             yield Compared(pair, None, str(error))
         else:
-            yield Compared(pair, agreement)
+            yield Compared(pair, agreement, images=images)
 
 
 def draw_worst(spool: Spool, pair: Pair, file: Path) -> bool:

@@ -13,8 +13,6 @@ from dicom_node.db import tables as t
 from dicom_node.domain.job import JobState
 from dicom_node.domain.model import OutputKind
 
-_UNMARKED = {"registration": "say how one series lies on another", "maps": "answer with images"}
-
 
 @dataclass(frozen=True, slots=True)
 class Answer:
@@ -26,15 +24,18 @@ class Answer:
         Where its segmentation lies in the spool; None: it marked nothing.
     segments : list of dict
         Each with ``label``, ``number``, ``volume_ml`` and, of what was detected, ``score``.
-    unmarked : str
-        What it says that is no mark and is not compared: how one series lies on another, or an image; else empty.
+    registers : bool
+        Whether it says how one series lies on another.
+    maps : tuple of str
+        Where its parametric maps lie in the spool, of a model that answers with images.
     """
 
     job_id: str
     version: str
     seg: str | None
     segments: list[dict[str, Any]]
-    unmarked: str = ""
+    registers: bool = False
+    maps: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +84,8 @@ def read_pairs(tx: Connection, first: str, second: str, since: datetime | None, 
         one, other = _answer(tx, row.first), _answer(tx, row.second)
         if one and other:
             images, apart = _images(tx, row.series_id), _apart(row.these, row.those)
-            if not apart and (unmarked := one.unmarked or other.unmarked):
-                apart = f"not compared: they {unmarked}, and only what is marked is compared"
+            if not apart and (one.registers or other.registers):
+                apart = "not compared: they say how one series lies on another, and only what is marked is compared"
             yield Pair(row.series_id, row.accession_number, images, one, other, apart)
 
 
@@ -125,10 +126,9 @@ def _answer(tx: Connection, job_id: str) -> Answer | None:
     segments: list[dict[str, Any]] = next(
         (row.summary["segments"] for row in rows if row.summary and "segments" in row.summary), []
     )
-    unmarked = next((words for key, words in _UNMARKED.items() if any(key in (row.summary or {}) for row in rows)), "")
-    return Answer(
-        job_id, rows[0].model_version, marked.path if marked else None, segments, "" if segments else unmarked
-    )
+    registers = any("registration" in (row.summary or {}) for row in rows)
+    maps = tuple(row.path for row in rows if "maps" in (row.summary or {}) and OutputKind.of(row.kind) is OutputKind.PM)
+    return Answer(job_id, rows[0].model_version, marked.path if marked else None, segments, registers, maps)
 
 
 def _images(tx: Connection, series_id: str) -> dict[str, str]:
