@@ -184,7 +184,3 @@ def _slice_of(outline: Outline, volume: Volume) -> int:
     if abs(exact - round(exact)) > 0.3 or not 0 <= round(exact) < len(volume.array):
         raise ValueError(f"There is no slice at z = {outline.z_mm:g} mm: the reading belongs to another series.")
     return round(exact)
-
-
-def _voxel_ml(volume: Volume) -> float:
-    return abs(float(np.linalg.det(volume.affine[:3, :3]))) / 1000

@@ -31,13 +31,6 @@ class Candidate:
     centre_mm: tuple[float, float, float]
     score: float
 
-    @classmethod
-    def of_box(cls, low_mm: Sequence[float], high_mm: Sequence[float], score: float) -> Candidate:
-        """Make one from two opposite corners of a box, in LPS mm: LUNA16 knows points, so its middle counts."""
-        middle = [(float(a) + float(b)) / 2 for a, b in zip(low_mm, high_mm, strict=True)]
-        return cls((middle[0], middle[1], middle[2]), score)
-
-
 @dataclass(frozen=True, slots=True)
 class Scan:
     """One scan: what the model said of it and what is known of it."""
@@ -90,10 +83,6 @@ class Curve:
         Beyond the last point it is that of the last point. NaN when there was nothing to find.
         """
         return float(np.interp(rate, self.fp_per_scan, self.sensitivity))
-
-    def threshold_at(self, rate: float) -> float:
-        """Lowest score that may be reported without more than `rate` false positives per scan."""
-        return float(self.threshold[np.flatnonzero(self.fp_per_scan <= rate)[-1]])
 
     @property
     def cpm(self) -> float:

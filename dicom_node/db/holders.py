@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import ColumnElement, Connection, Select, and_, exists, or_, select
+from sqlalchemy import Connection, Select, select
 
 from dicom_node.db import tables as t
-from dicom_node.domain.delivery import DeliveryState
-from dicom_node.domain.proof import ProofState
 
 _d, _p, _r = t.delivery, t.proof, t.result
 
@@ -56,16 +54,3 @@ def list_holders(tx: Connection, series_ids: Sequence[str]) -> list[dict[str, An
         .order_by(_r.c.created_at, _r.c.job_id, _d.c.position, _r.c.kind, _d.c.destination)
     )
     return [dict(row._mapping) for row in tx.execute(with_proof(query))]
-
-
-def may_be_needed(result_id: ColumnElement[str]) -> ColumnElement[bool]:
-    """Whether the bytes of a result may still have to be sent: it is on its way, or not proven where it has to be.
-
-    For whoever frees the spool. A destination that never says whether it has an object keeps our copy alive, too.
-    """
-    under_way = _d.c.state.in_((DeliveryState.WAITING.value, DeliveryState.SENDING.value))
-    unproven = and_(
-        _d.c.state == DeliveryState.DELIVERED.value,
-        exists().where(_p.c.delivery_id == _d.c.id, _p.c.state != ProofState.PROVEN.value),
-    )
-    return exists().where(_d.c.result_id == result_id, or_(under_way, unproven))

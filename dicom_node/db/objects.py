@@ -165,11 +165,6 @@ def find_objects(
     return [_object(row) for row in reversed(found.values())]
 
 
-def describe_series(tx: Connection, series_ids: Sequence[str]) -> Mapping[str, Row[Any]]:
-    """Read modality and description of series, by our id."""
-    return {row.id: row for row in tx.execute(select(t.series).where(_s.id.in_(series_ids)))}
-
-
 def _object(row: Row[Any]) -> StoredObject:
     names = StoredObject.__slots__
     return StoredObject(**{name: row._mapping[name] for name in names})

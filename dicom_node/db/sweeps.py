@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -18,15 +17,6 @@ from dicom_node.db import tables as t
 from dicom_node.db.engine import insert_into, transaction
 
 _s = t.sweep.c
-
-
-@dataclass(frozen=True, slots=True)
-class Swept:
-    """How a sweep stands: how far it is, when it last ended, and what it then said of itself."""
-
-    position: int
-    ended_at: datetime | None
-    told: dict[str, Any] | None
 
 
 @contextmanager
@@ -59,12 +49,6 @@ def note_end(tx: Connection, name: str, told: dict[str, Any] | None = None) -> N
     """Note that a sweep went through, and what it says of itself."""
     _ensure(tx, name)
     tx.execute(update(t.sweep).where(_s.name == name).values(ended_at=t.clock(), told=told))
-
-
-def read_sweep(tx: Connection, name: str) -> Swept:
-    """Read how a sweep stands; one that never ran is at 0."""
-    row = tx.execute(select(_s.position, _s.ended_at, _s.told).where(_s.name == name)).one_or_none()
-    return Swept(row.position, row.ended_at, row.told) if row else Swept(0, None, None)
 
 
 def start_at(tx: Connection, name: str, position: int) -> None:

@@ -240,11 +240,6 @@ class Findings:
         return tuple(s for s in self.segments if s.voxels)
 
     @property
-    def is_partial(self) -> bool:
-        """Whether a part of the model was not run on this volume."""
-        return any(left_out.is_part for left_out in self.not_run)
-
-    @property
     def is_negative(self) -> bool:
         """Whether the model ran, marked nothing, named no point, gave no image and said nothing of the whole scan."""
         if self.points:

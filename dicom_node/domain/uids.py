@@ -7,8 +7,6 @@ from collections.abc import Iterable
 from typing import NewType
 from uuid import NAMESPACE_OID, UUID, uuid5
 
-StudyUID = NewType("StudyUID", str)
-SeriesUID = NewType("SeriesUID", str)
 SOPInstanceUID = NewType("SOPInstanceUID", str)
 
 IMPLEMENTATION_CLASS_UID = "2.25.207216372411583498426236712384723871232"

@@ -89,12 +89,6 @@ def bit_pixels(planes: Iterable[NDArray[np.bool_]]) -> bytes:
     return _native("OB", parts)
 
 
-def plain_pixels(planes: Iterable[NDArray[Any]]) -> bytes:
-    """Encode uncompressed Pixel Data of one or two bytes for each pixel."""
-    words = [plane.astype(plane.dtype.newbyteorder("<"), copy=False) for plane in planes]
-    return _native("OB" if words[0].itemsize == 1 else "OW", [plane.tobytes() for plane in words])
-
-
 def rle_pixels(planes: Iterable[NDArray[Any]]) -> bytes:
     """Encode Pixel Data of one or two bytes for each pixel in RLE Lossless (PS3.5 annex G): every toolkit reads it."""
     content = encapsulate([_rle(plane) for plane in planes], has_bot=True)

@@ -8,12 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import Row, select, update
+from sqlalchemy import Row, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.deliveries import claim_delivery, finish_delivered, finish_failed, resend, send_missing
 from dicom_node.db.engine import open_engine, utc_now
-from dicom_node.db.holders import may_be_needed
 from dicom_node.db.proofs import (
     claim_proofs,
     close_unwanted,
@@ -24,6 +23,7 @@ from dicom_node.db.proofs import (
     note_unasked,
     note_waiting,
 )
+from dicom_node.db.retention import due_results
 from dicom_node.domain.delivery import Delivery, Sent
 from dicom_node.domain.model import OutputKind
 from dicom_node.domain.proof import CommitmentReport, Proof, ProofPolicy, Verify
@@ -42,6 +42,7 @@ class Node:
         self.queue = Queue()
         with self.engine.begin() as tx:
             self.job = add_results(tx, spool, self.queue, kinds=(OutputKind.SR,))
+            tx.execute(update(t.job).values(state="completed"))
         self.delivery_id = deliveries(self.engine, self.job)[0].id
         self.deliver()
 
@@ -71,7 +72,7 @@ class Node:
     @property
     def is_needed(self) -> bool:
         with self.engine.begin() as tx:
-            return tx.execute(select(t.result.c.id).where(may_be_needed(t.result.c.id))).first() is not None
+            return due_results(tx, None, 1) == []
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ def test_a_hit_lies_within_the_radius_counts_once_and_excluded_findings_count_as
     nodules = (Nodule((0, 0, 0), 10), Nodule((50, 0, 0), 10, excluded=True))
     candidates = (
         Candidate((4.9, 0, 0), 0.3),
-        Candidate.of_box((-1, -1, -1), (1, 1, 1), 0.8),
+        Candidate((0, 0, 0), 0.8),
         Candidate((5.1, 0, 0), 0.9),
         Candidate((50, 0, 1), 0.95),
     )
@@ -29,8 +29,7 @@ def test_a_hit_lies_within_the_radius_counts_once_and_excluded_findings_count_as
     assert curve.nodules == 1
     assert list(curve.fp_per_scan) == [0, 1, 1]  # nothing, the false one at 0.9, the hit at 0.8
     assert list(curve.sensitivity) == [0, 0, 1]
-    assert curve.threshold_at(0.5) == np.inf
-    assert curve.threshold_at(1) == 0.8
+    assert list(curve.threshold) == [np.inf, 0.9, 0.8]
 
 
 def test_the_operating_points_of_a_curve_drawn_by_hand() -> None:

@@ -165,7 +165,3 @@ def _case(
 
 def _both(first: Case, second: Case) -> tuple[Volume, Volume]:
     return first.volume, second.volume
-
-
-def _brightest(volume: Volume) -> list[int]:
-    return [int(n) for n in np.argwhere(volume.array == volume.array.max())[0]]
