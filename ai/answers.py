@@ -25,6 +25,7 @@ from ai.contract import (
     Registration,
     Volume,
 )
+from ai.device import device_of
 
 
 class _Model(Protocol):
@@ -67,7 +68,7 @@ def _load(order: Mapping[str, Any]) -> _Model:
         from ai.bundle import Bundle  # here, not above: what cannot be imported is told to the parent
 
         return Bundle.load(
-            folder, _device(order["device"]), order["changes"], amp=order["amp"], fit=order["windows"] == "auto"
+            folder, device_of(order["device"]), order["changes"], amp=order["amp"], fit=order["windows"] == "auto"
         )
     except MemoryError as error:
         raise ModelOutOfMemory("The model could not be loaded in the memory it may have.") from error
@@ -75,15 +76,6 @@ def _load(order: Mapping[str, Any]) -> _Model:
         if "failed to map" in str(error) or "allocate memory" in str(error):
             raise ModelOutOfMemory("The model could not be loaded in the memory it may have.") from error
         raise ModelCrashed(f"The model's process cannot import what it needs: {error}") from error
-
-
-def _device(wanted: str) -> str:
-    """Name the device to compute on: ``auto`` is the GPU where there is one."""
-    if wanted != "auto":
-        return wanted
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _answer(model: _Model, request: Mapping[str, Any], order: Mapping[str, Any]) -> dict[str, Any]:

@@ -31,6 +31,7 @@ class Candidate:
     centre_mm: tuple[float, float, float]
     score: float
 
+
 @dataclass(frozen=True, slots=True)
 class Scan:
     """One scan: what the model said of it and what is known of it."""

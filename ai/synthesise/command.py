@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from ai.device import device_of
+
 _EXAMPLES = """examples:
   python -m ai synthesise patches --phantoms 40 -o patches.npz
   python -m ai synthesise train --patches patches.npz -o RUN --minutes 2.5 --device auto
@@ -71,7 +73,7 @@ def _cut(chosen: argparse.Namespace) -> None:
     from ai.synthesise.source import patches_of, phantom_scans
 
     seeds = range(chosen.first_seed, chosen.first_seed + chosen.phantoms)
-    scans = phantom_scans(seeds, chosen.spacing_mm, device=_device(chosen.device), say=_say)
+    scans = phantom_scans(seeds, chosen.spacing_mm, device=device_of(chosen.device), say=_say)
     patches = patches_of(scans, "phantom", chosen.size, chosen.spacing_mm)
     patches.save(chosen.out)
     _say(f"{len(patches)} patches of {chosen.phantoms} phantoms written: {chosen.out}")
@@ -86,7 +88,7 @@ def _train(chosen: argparse.Namespace) -> None:
         chosen.out,
         Budget(chosen.minutes, chosen.steps, chosen.batch, chosen.learning_rate),
         channels=tuple(chosen.channels),
-        device=_device(chosen.device),
+        device=device_of(chosen.device),
         seed=chosen.seed,
         say=_say,
     )
@@ -100,7 +102,7 @@ def _sample(chosen: argparse.Namespace) -> None:
     drawn = draw_patches(
         chosen.model,
         chosen.count,
-        device=_device(chosen.device),
+        device=device_of(chosen.device),
         seed=chosen.seed,
         steps=chosen.ddim_steps,
         say=_say,
@@ -127,14 +129,6 @@ def _effect(chosen: argparse.Namespace) -> None:
         patch=chosen.patch,
     )
     _say(measure_effect(PatchSet.load(chosen.patches), chosen.out, trial, device=chosen.device, say=_say))
-
-
-def _device(wanted: str) -> str:
-    if wanted != "auto":
-        return wanted
-    import torch
-
-    return "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def _say(line: str) -> None:

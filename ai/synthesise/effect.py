@@ -17,6 +17,7 @@ from ai.contract import Volume
 from ai.data.case import Case, Provenance
 from ai.data.nodule import outlined_nodule
 from ai.data.prepared import write_case, write_index
+from ai.device import device_of
 from ai.synthesise.paste import paste_nodules
 from ai.synthesise.patches import PatchSet
 from ai.train.cases import read_cases
@@ -123,7 +124,6 @@ def _write(out: Path, trial: Trial, drawn: PatchSet, device: str, say: Say) -> N
 
 def _phantom(seed: int, spacing_mm: float, device: str) -> tuple[Case, NDArray[np.bool_]]:
     from ai.phantom.chest import make_phantom
-    from ai.train.run import device_of
 
     phantom = make_phantom(seed, (spacing_mm,) * 3, device=device_of(device), nodules=3)
     lungs = phantom.lungs.cpu().numpy() > 0

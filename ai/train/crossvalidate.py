@@ -14,13 +14,14 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ai.device import device_of
 from ai.evaluate.bootstrap import RESAMPLES, Interval, bootstrap
 from ai.train import checkpoint
 from ai.train.cases import folds_of, read_cases, split
 from ai.train.loop import BEST, means
 from ai.train.networks import build
 from ai.train.recipe import Recipe
-from ai.train.run import RECORD, Record, device_of, read_record, task_of, train
+from ai.train.run import RECORD, Record, read_record, task_of, train
 from ai.train.task import Rows, Say
 
 PREDICTIONS = "predictions"

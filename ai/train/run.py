@@ -13,6 +13,7 @@ from typing import Any
 
 import torch
 
+from ai.device import device_of
 from ai.train import checkpoint
 from ai.train.cases import Case, CaseSet, read_cases, split
 from ai.train.classification import Classification
@@ -167,11 +168,6 @@ def task_of(recipe: Recipe, data: CaseSet, cache: Path) -> Any:
     """The task of a recipe, on some data."""
     kinds = {"segmentation": Segmentation, "detection": Detection, "classification": Classification}
     return kinds[recipe.task](recipe, data, cache)
-
-
-def device_of(wanted: str) -> str:
-    """Name the device: ``auto`` is the GPU where there is one."""
-    return wanted if wanted != "auto" else "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def machine(device: torch.device) -> str:

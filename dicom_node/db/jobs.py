@@ -18,6 +18,7 @@ from dicom_node.db.audit import record
 from dicom_node.db.deliveries import ALL_BINARY, create_deliveries
 from dicom_node.db.engine import utc_now
 from dicom_node.db.inputs import read_inputs, read_slices
+from dicom_node.db.locking import lock_job
 from dicom_node.db.nodes import is_alive
 from dicom_node.db.reports import ReportQueue, ask_for_report
 from dicom_node.db.results import documents_before, found_before, write_results
@@ -67,7 +68,7 @@ def claim_job(
         None when there is nothing to do: the job has ended, is not due, or another worker that lives has it. A job
         whose worker died during its last attempt is marked failed here, and its report asked for.
     """
-    row = _load(tx, job_id)
+    row = lock_job(tx, job_id)
     if row is None or JobState(row.state).is_final:
         return None
     if row.state == JobState.SCHEDULED.value and row.next_attempt_at and row.next_attempt_at - EARLY > utc_now():
@@ -203,17 +204,6 @@ def attempt_is_current(tx: Connection, job: Job) -> bool:
     return tx.execute(current).first() is not None
 
 
-def _load(tx: Connection, job_id: str) -> Row[Any] | None:
-    """Read a job with its UIDs, and keep other writers from it until the transaction ends."""
-    return tx.execute(
-        select(_j, t.series.c.series_instance_uid, t.study.c.study_instance_uid)
-        .join(t.series, t.series.c.id == _j.c.series_id)
-        .join(t.study, t.study.c.id == t.series.c.study_id)
-        .where(_j.c.id == job_id)
-        .with_for_update(of=_j)
-    ).one_or_none()
-
-
 def _holder(tx: Connection, row: Row[Any]) -> str:
     which = _a.c.job_id == row.id, _a.c.n == row.attempt
     holder: str = tx.execute(select(_a.c.executor_id).where(*which)).scalar_one()
@@ -287,7 +277,7 @@ def read_job(tx: Connection, job_id: str) -> tuple[Job, str]:
     NotFoundError
         When there is none of that id.
     """
-    row = _load(tx, job_id)
+    row = lock_job(tx, job_id)
     if row is None:
         raise NotFoundError(f"there is no job {job_id}")
     digest = tx.scalar(select(_a.c.model_digest).where(_a.c.job_id == row.id, _a.c.n == row.attempt))

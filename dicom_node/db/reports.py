@@ -18,6 +18,7 @@ from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.deliveries import DeliveryQueue, create_deliveries
 from dicom_node.db.inputs import read_inputs
+from dicom_node.db.locking import lock_job
 from dicom_node.db.results import write_results
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.delivery import ResultObject
@@ -56,7 +57,7 @@ def claim_report(tx: Connection, job_id: str) -> FailedJob | None:
         None when there is nothing to do: it was made, canceled or given up. That is what happens here to a report
         whose attempts are used up.
     """
-    row = _load(tx, job_id)
+    row = lock_job(tx, job_id)
     if row is None or row.state != JobState.FAILED.value or row.report != _DUE:
         return None
     if row.report_attempt >= MOST_TRIES:
@@ -119,17 +120,6 @@ def _give_up(tx: Connection, series_id: str, job_id: str, reason: str) -> None:
 
 def _held(failed: FailedJob) -> tuple[Any, ...]:
     return _j.c.id == failed.job.id, _j.c.report == _DUE, _j.c.report_attempt == failed.tried
-
-
-def _load(tx: Connection, job_id: str) -> Row[Any] | None:
-    """Read a job with its UIDs, and keep other writers from it until the transaction ends."""
-    return tx.execute(
-        select(_j, t.series.c.series_instance_uid, t.study.c.study_instance_uid)
-        .join(t.series, t.series.c.id == _j.c.series_id)
-        .join(t.study, t.study.c.id == t.series.c.study_id)
-        .where(_j.c.id == job_id)
-        .with_for_update(of=_j)
-    ).one_or_none()
 
 
 def _whole(tx: Connection, one: JobInput) -> JobInput:

@@ -34,7 +34,6 @@ from dicom_node.results.overlay import build_overlay
 from dicom_node.results.pdf import build_pdf
 from dicom_node.results.pm import build_pm
 from dicom_node.results.proof import prove_fractional, prove_labelmap, prove_places, prove_pm, prove_seg
-from dicom_node.results.proof_sr import prove_viewer_sr
 from dicom_node.results.registration import build_deformation, build_registration
 from dicom_node.results.registration_proof import prove_deformation, prove_registration
 from dicom_node.results.rejection import build_rejection
@@ -45,6 +44,7 @@ from dicom_node.results.source import SourceVolume
 from dicom_node.results.sr import build_sr
 from dicom_node.results.unanalysed import build_unanalysed, listed_of
 from dicom_node.results.viewer_sr import build_viewer_sr
+from dicom_node.results.viewer_sr_proof import prove_viewer_sr
 from dicom_node.results.words import mapped, placed
 from dicom_node.spool import Spool
 

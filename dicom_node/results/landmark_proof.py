@@ -7,14 +7,12 @@ from io import BytesIO
 import numpy as np
 from numpy.typing import NDArray
 from pydicom import dcmread
-from pydicom.dataset import Dataset
 
 from dicom_node.domain.finding import Landmark
 from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis
-from dicom_node.results.proof import MM, VOXELS
+from dicom_node.results.proof import MM, VOXELS, measured
 
-_MEASUREMENTS, _TRACKING_UID = "126010", "112040"
 _HALF = 0.5
 
 
@@ -35,7 +33,9 @@ def prove_landmarks(data: bytes, analysis: Analysis) -> None:
         not every point of the model is there, and once.
     """
     left = {point.tracking_uid: point for point in analysis.findings.points}
-    for uid, item in _points(dcmread(BytesIO(data))):
+    for uid, item in measured(dcmread(BytesIO(data))):
+        if item.ValueType != "SCOORD3D":
+            continue
         point = left.pop(uid, None)
         if point is None or str(item.GraphicType) != "POINT" or len(item.GraphicData) != 3:
             raise ResultError("the report draws something in the patient that is no point of the model")
@@ -44,20 +44,6 @@ def prove_landmarks(data: bytes, analysis: Analysis) -> None:
         _prove_place(np.array(item.GraphicData, float), point, analysis)
     if left:
         raise ResultError(f"the report lacks {len(left)} of the points that the model named")
-
-
-def _points(sr: Dataset) -> list[tuple[str, Dataset]]:
-    measurements = next(item for item in sr.ContentSequence if _concept(item) == _MEASUREMENTS)
-    return [
-        (next(str(item.UID) for item in group.ContentSequence if _concept(item) == _TRACKING_UID), drawn)
-        for group in measurements.ContentSequence
-        for drawn in group.ContentSequence
-        if drawn.ValueType == "SCOORD3D"
-    ]
-
-
-def _concept(item: Dataset) -> str:
-    return str(item.ConceptNameCodeSequence[0].CodeValue)
 
 
 def _prove_place(place_mm: NDArray[np.float64], point: Landmark, analysis: Analysis) -> None:

@@ -22,6 +22,7 @@ from dicom_node.results.pm import map_part
 
 # A slice may lie a quarter of a step or of a pixel, or 0.1 mm, from its place on the grid (domain/geometry.py).
 VOXELS, MM = 0.3, 0.15
+_IMAGING_MEASUREMENTS, _TRACKING_UID = "126010", "112040"
 _OWN_PLACE = ("PlaneOrientationSequence", "PixelMeasuresSequence")  # of a frame that is not like the others
 
 
@@ -134,6 +135,20 @@ def slices_by_name(analysis: Analysis) -> dict[tuple[str, int], int]:
 def named_by(reference: Dataset) -> tuple[str, int]:
     """Which image a reference names: SOP Instance UID and frame, 0 for an instance as a whole."""
     return str(reference.ReferencedSOPInstanceUID), int(reference.get("ReferencedFrameNumber") or 0)
+
+
+def measured(sr: Dataset) -> Iterator[tuple[str, Dataset]]:
+    """Yield each item of a report's measurement groups (PS3.16 TID 1501), with the finding that it is about."""
+    imaging = next(item for item in sr.ContentSequence if concept(item) == _IMAGING_MEASUREMENTS)
+    for group in imaging.ContentSequence:
+        uid = next(str(item.UID) for item in group.ContentSequence if concept(item) == _TRACKING_UID)
+        for item in group.ContentSequence:
+            yield uid, item
+
+
+def concept(item: Dataset) -> str:
+    """Code value of the concept that an item of a report is about."""
+    return str(item.ConceptNameCodeSequence[0].CodeValue)
 
 
 def prove_places(data: bytes, analysis: Analysis) -> None:

@@ -20,8 +20,8 @@ from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.header import Origin, file_bytes
 from dicom_node.results.landmark_proof import prove_landmarks
-from dicom_node.results.proof_sr import prove_viewer_sr
 from dicom_node.results.text import as_text, report_lines
+from dicom_node.results.viewer_sr_proof import prove_viewer_sr
 from dicom_node.spool import Spool
 from dicom_node.work.findings import findings_from
 from tests.unit.results.case import EQUIPMENT, LEFT, ORGAN, RIGHT, Built, Case, built_of, card_with, make_case

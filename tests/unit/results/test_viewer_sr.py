@@ -19,8 +19,8 @@ from dicom_node.domain.model import OutputKind
 from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis
 from dicom_node.results.header import Origin, file_bytes
-from dicom_node.results.proof_sr import prove_viewer_sr
 from dicom_node.results.viewer_sr import TRACKED_BY, build_viewer_sr
+from dicom_node.results.viewer_sr_proof import prove_viewer_sr
 from dicom_node.spool import Spool
 from dicom_node.work.findings import findings_from
 from tests.unit.results.case import (

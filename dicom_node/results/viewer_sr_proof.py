@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from io import BytesIO
 
 import numpy as np
@@ -15,9 +14,9 @@ from skimage.draw import polygon2mask
 from dicom_node.domain.finding import Landmark, Point, Segment
 from dicom_node.errors import ResultError
 from dicom_node.results.analysis import Analysis
-from dicom_node.results.proof import MM, VOXELS, named_by, slices_by_name
+from dicom_node.results.proof import MM, VOXELS, concept, measured, named_by, slices_by_name
 
-_TRACKING_UID, _IMAGE_REGION, _LONG_AXIS, _SHORT_AXIS = "112040", "111030", "103339001", "103340004"
+_IMAGE_REGION, _LONG_AXIS, _SHORT_AXIS = "111030", "103339001", "103340004"
 _ROUNDED_MM = 0.15  # what a coordinate of 32 bits and a length in tenths of a millimetre may be off
 
 Points = NDArray[np.float64]
@@ -42,7 +41,9 @@ def prove_viewer_sr(data: bytes, analysis: Analysis) -> None:
     segments = {segment.tracking_uid: segment for segment in analysis.findings.present}
     named = {point.tracking_uid: point for point in analysis.findings.points}
     slices = slices_by_name(analysis)
-    for uid, item in _drawings(dcmread(BytesIO(data))):
+    for uid, item in measured(dcmread(BytesIO(data))):
+        if item.ValueType not in ("NUM", "SCOORD"):
+            continue
         segment, points = segments.get(uid), np.array(_scoord(item).GraphicData, float).reshape(-1, 2) - 0.5
         k = slices.get(named_by(_scoord(item).ContentSequence[0].ReferencedSOPSequence[0]))
         if k is not None and uid in named:
@@ -50,29 +51,15 @@ def prove_viewer_sr(data: bytes, analysis: Analysis) -> None:
             continue
         if segment is None or k is None:
             raise ResultError("the report for viewers draws something that was not found, or on no image of the source")
-        if _concept(item) == _IMAGE_REGION:
+        if concept(item) == _IMAGE_REGION:
             _prove_outline(points, analysis, segment, k)
         else:
             _prove_axis(_in_patient(points, analysis.origin.slices[k]), item, segment)
 
 
-def _drawings(sr: Dataset) -> Iterator[tuple[str, Dataset]]:
-    """Yield each region, and each number with its coordinates, with the finding that it is about."""
-    measurements = next(item for item in sr.ContentSequence if _concept(item) == "126010")
-    for group in measurements.ContentSequence:
-        uid = next(str(item.UID) for item in group.ContentSequence if _concept(item) == _TRACKING_UID)
-        for item in group.ContentSequence:
-            if item.ValueType in ("NUM", "SCOORD"):
-                yield uid, item
-
-
 def _scoord(item: Dataset) -> Dataset:
     found: Dataset = item if item.ValueType == "SCOORD" else item.ContentSequence[0]
     return found
-
-
-def _concept(item: Dataset) -> str:
-    return str(item.ConceptNameCodeSequence[0].CodeValue)
 
 
 def _in_patient(points: Points, header: Dataset) -> Points:
@@ -90,7 +77,7 @@ def _prove_axis(ends: Points, item: Dataset, segment: Segment) -> None:
         _SHORT_AXIS: segment.axes.short_ends_mm,
     }
     given = float(item.MeasuredValueSequence[0].NumericValue)
-    if np.abs(ends - np.array(expected[_concept(item)])).max() > _ROUNDED_MM:
+    if np.abs(ends - np.array(expected[concept(item)])).max() > _ROUNDED_MM:
         raise ResultError(f"the report for viewers draws an axis of {segment.label} elsewhere than it was measured")
     if abs(float(np.linalg.norm(ends[1] - ends[0])) - given) > _ROUNDED_MM:
         raise ResultError(f"the report for viewers draws an axis of {segment.label} that is not {given} mm long")
