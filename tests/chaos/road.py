@@ -17,17 +17,16 @@ from pathlib import Path
 
 from pydicom import Dataset, dcmread
 from pydicom.uid import ExplicitVRLittleEndian, generate_uid
-from sqlalchemy import Engine, func, select
+from sqlalchemy import Engine, select
 
 from dicom_node.db import tables as t
 from dicom_node.db.engine import open_engine
 from dicom_node.deliver.dimse import FileSent, send_files
-from dicom_node.domain.job import ReportState
 from dicom_node.errors import DeliveryError
 from dicom_node.settings import load_settings
 from tests.acceptance.test_spine import results_in
 from tests.chaos.ledger import Ledger, Tail, count_stored
-from tests.node import RunningNode, wait_for
+from tests.node import RunningNode, ended, wait_for
 from tests.peers.orthanc import Orthanc
 
 VICTIMS = ("receive", "work", "model child", "deliver", "supervisor", "assemble")
@@ -166,24 +165,6 @@ def wait_until_ended(engine: Engine, sent: Dataset, node: RunningNode) -> str:
     """Wait until the road of a series is over; the state of its job."""
     uid = str(sent.SeriesInstanceUID)
     return wait_for(lambda: ended(engine, uid), 150, lambda: node.log.read_text()[-6000:])
-
-
-def ended(engine: Engine, series_uid: str) -> str:
-    """The state of the newest job of a series whose results are where they belong; empty while there is more to do."""
-    newest = (
-        select(t.job.c.id, t.job.c.state, t.job.c.report)
-        .join(t.series)
-        .where(t.series.c.series_instance_uid == series_uid)
-        .order_by(t.job.c.created_at.desc())
-    )
-    with engine.begin() as tx:
-        job = tx.execute(newest).first()
-        if job is None or job.state in ("scheduled", "in progress") or job.report == ReportState.DUE:
-            return ""
-        waiting = select(func.count()).where(
-            t.delivery.c.job_id == job.id, t.delivery.c.state.in_(("waiting", "sending"))
-        )
-        return "" if tx.scalar(waiting) else str(job.state)
 
 
 def kill(victim: str, node: RunningNode) -> None:
