@@ -45,7 +45,9 @@ def sign_in(
         account = accounts.find_account(tx, name.strip().lower())
     if any(count >= most for count, most in zip(failed, (MOST_BOTH, MOST_NAME, MOST_ADDRESS), strict=True)):
         minutes = int(WINDOW_S // 60)
-        raise HTTPException(429, f"Too many failed sign-ins. Wait {minutes} minutes.", {"retry-after": str(WINDOW_S)})
+        raise HTTPException(
+            429, f"Too many failed sign-ins. Wait {minutes} minutes.", {"retry-after": f"{WINDOW_S:.0f}"}
+        )
     known = account if account and account.active else None
     if not verify_password(known.password_hash if known else None, password) or known is None:
         with desk.writing() as tx:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from io import BytesIO
@@ -30,6 +31,8 @@ from dicom_node.pixels import one_frame
 
 router = APIRouter(prefix="/dicom-web", include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
 
+_FRAMES = re.compile(r"[1-9][0-9]{0,5}(,[1-9][0-9]{0,5})*")
+_WINDOW = re.compile(r"(-?[0-9]{1,9}(?:\.[0-9]{0,9})?),([0-9]{1,9}(?:\.[0-9]{0,9})?)(?:,.*)?")
 _CHUNK = 1024 * 1024
 _MOST_INLINE = 64 * 1024  # bytes of one value in metadata
 # What a frame is called by its transfer syntax (PS3.18 table 8.7.3-5); others are decoded.
@@ -79,9 +82,9 @@ def frames(request: Request, study: str, series: str, instance: str, numbers: st
     """Give frames, counted from 1: as they are stored where the client takes that, else decoded."""
     desk = desk_of(request)
     (one,) = _find(request, study, series, instance)
-    wanted = [int(n) for n in numbers.split(",") if n.isdecimal() and len(n) < 7]
-    if not wanted or 0 in wanted:
+    if not _FRAMES.fullmatch(numbers):
         raise HTTPException(400, "Frames are numbers from 1, with commas between.")
+    wanted = [int(n) for n in numbers.split(",")]
     how = accepted(request, "application/octet-stream")
     media = _MEDIA.get(one.transfer_syntax_uid)
     ds = _read(desk, one)
@@ -91,8 +94,8 @@ def frames(request: Request, study: str, series: str, instance: str, numbers: st
         kind = "application/octet-stream" if how.octets else media
         told = f"{kind}; transfer-syntax={one.transfer_syntax_uid}"
         total = int(ds.get("NumberOfFrames") or 1)
-        parts = ((told, get_frame(ds.PixelData, n - 1, number_of_frames=total)) for n in wanted)
-        return _multipart(parts, kind)
+        found = {n: _stored(ds, n - 1, total) for n in set(wanted)}  # before the answer begins
+        return _multipart(((told, found[n]) for n in wanted), kind)
     for n in wanted:
         _check(partial(check_frame, ds, n - 1))
     told = f"application/octet-stream; transfer-syntax={ExplicitVRLittleEndian}"
@@ -103,10 +106,16 @@ def frames(request: Request, study: str, series: str, instance: str, numbers: st
 @router.get("/studies/{study}/series/{series}/instances/{instance}/thumbnail")
 def rendered(request: Request, study: str, series: str, instance: str, window: str = "") -> Response:
     """Draw the first frame as PNG; `window` is "centre,width" as in PS3.18 8.3.5.1.4."""
+    asked = _window(window) if window else None
     (one,) = _find(request, study, series, instance)
-    numbers = [float(n) for n in window.split(",")[:2] if n.replace(".", "", 1).lstrip("-").isdecimal()]
-    asked = (numbers[0], numbers[1]) if len(numbers) == 2 and numbers[1] > 0 else None
     return Response(slice_png(desk_of(request).spool, one.path, asked), media_type="image/png")
+
+
+def _window(text: str) -> tuple[float, float]:
+    found = _WINDOW.fullmatch(text)
+    if found is None or float(found[2]) == 0:
+        raise HTTPException(400, "A window is its centre and its width, which is above 0, with a comma between.")
+    return float(found[1]), float(found[2])
 
 
 def _find(request: Request, study: str, series: str, instance: str) -> list[StoredObject]:
@@ -137,6 +146,13 @@ def _file(desk: Desk, one: StoredObject, how: Accepted) -> bytes:
     except Exception as error:
         raise SpoolError(f"The pixels cannot be decoded: {type(error).__name__}.") from error
     return out.getvalue()
+
+
+def _stored(ds: Dataset, index: int, total: int) -> bytes:
+    try:
+        return get_frame(ds.PixelData, index, number_of_frames=total)
+    except Exception as error:  # whatever the parser says of broken bytes
+        raise SpoolError(f"The frame cannot be read: {type(error).__name__}.") from error
 
 
 def _check(look: Callable[[], None]) -> None:

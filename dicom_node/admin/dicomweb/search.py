@@ -138,7 +138,7 @@ def _window(request: Request) -> tuple[int, int]:
 def _answer(found: list[Dataset], ignored: list[str]) -> Response:
     answer: Response = DicomJSON([ds.to_json_dict() for ds in found]) if found else Response(status_code=204)
     if ignored:
-        names = ", ".join(name for name in ignored if name.isalnum())
+        names = ", ".join(name for name in ignored if name.isascii() and name.isalnum())
         answer.headers["warning"] = f'299 dicom-node "These attributes are not matched: {names}"'
     return answer
 
@@ -174,6 +174,7 @@ def _only(read: Dataset, keywords: Iterable[str]) -> Dataset:
         try:
             if keyword in read:
                 kept[keyword] = read[keyword]
-        except (ValueError, TypeError, NotImplementedError):
-            continue
+                kept[keyword].to_json_dict(None, 0)
+        except Exception:  # noqa: BLE001 - whatever is wrong with one element must not cost the search
+            kept.pop(keyword, None)
     return kept

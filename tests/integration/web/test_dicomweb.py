@@ -104,6 +104,7 @@ def test_what_is_not_matched_is_said_and_what_makes_no_sense_refused(viewer: Tes
     answer = viewer.get(f"{WEB}/studies", params={"PatientName": "X*"})
     assert answer.headers["warning"].startswith('299 dicom-node "These attributes are not matched: PatientName"')
     assert viewer.get(f"{WEB}/studies?limit=-1").status_code == 400
+    assert viewer.get(f"{WEB}/studies", params={"检查": "X"}).headers["warning"].endswith('not matched: "'), "no header"
     for path in ("/studies/1.2", "/studies/1.2/metadata", "/studies/1.2/series/1/instances/1/frames/1"):
         assert viewer.get(f"{WEB}{path}").status_code == 404
     assert viewer.get(f"{WEB}/studies/1.2").headers["content-type"] == "application/problem+json"
@@ -171,10 +172,12 @@ def test_frames_are_the_stored_code_stream_or_plain_values(
     for n, (_, data) in zip((2, 31), parts(viewer.get(f"{path}/frames/2,31", headers={"accept": octets})), strict=True):
         bits = np.unpackbits(np.frombuffer(data, np.uint8), bitorder="little")
         assert np.array_equal(bits.reshape(masks[n - 1].shape), masks[n - 1])
-    for wrong, status in (("0", 400), ("a", 400), ("2", 404), ("99999", 404)):
+    for wrong, status in (("0", 400), ("a", 400), ("1,a", 400), ("2", 404), ("99999", 404)):
         assert viewer.get(f"{base}/frames/{wrong}").status_code == status
     picture = Image.open(BytesIO(viewer.get(f"{base}/rendered", params={"window": "40,400"}).content))
     assert picture.size == (512, 512)
+    for wrong in ("--40,400", "40", "40,-1", "40,1e2", "40," + 400 * "9", "bone"):
+        assert viewer.get(f"{base}/rendered", params={"window": wrong}).status_code == 400, wrong
 
 
 def test_a_file_that_is_gone_is_a_410_and_costs_no_search(node: WebNode, chest_part: list[Any]) -> None:
@@ -184,6 +187,27 @@ def test_a_file_that_is_gone_is_a_410_and_costs_no_search(node: WebNode, chest_p
     viewer = node.client(node.token("vera", Right.VIEW))
     (found,) = search(viewer, "/studies")
     assert viewer.get(f"{WEB}/studies/{found.StudyInstanceUID}/metadata").status_code == 410
+
+
+def test_an_element_that_cannot_be_read_costs_itself_and_a_broken_frame_is_told(node: WebNode, tmp_path: Path) -> None:
+    ds = dcmread(str(get_testdata_file("693_J2KI.dcm")))
+    ds.PixelData = encapsulate([get_frame(ds.PixelData, 0, number_of_frames=1)])
+    ds.save_as(tmp_path / "odd.dcm")
+    node.receive([tmp_path / "odd.dcm"])
+    (stored,) = node.spool.root.rglob("*.dcm")
+    content = stored.read_bytes()
+    rows = bytes.fromhex("28001000") + b"US" + bytes.fromhex("0200")
+    at, pixels = content.index(rows), content.rindex(bytes.fromhex("e07f1000")) + 12
+    torn = content[:at] + rows[:-2] + bytes.fromhex("0300000200") + content[at + 10 : pixels]
+    stored.write_bytes(torn + bytes.fromhex("feffdde000000000"))  # three bytes are no number, and no frame is left
+    viewer = node.client(node.token("vera", Right.VIEW))
+    (found,) = search(viewer, "/instances")
+    assert found.Columns == ds.Columns
+    assert "Rows" not in found
+    base = f"{WEB}/studies/{ds.StudyInstanceUID}/series/{ds.SeriesInstanceUID}/instances/{ds.SOPInstanceUID}"
+    octets = {"accept": "multipart/related; type=application/octet-stream; transfer-syntax=*"}
+    answer = viewer.get(f"{base}/frames/1", headers=octets)
+    assert (answer.status_code, "cannot be" in answer.text) == (410, True), answer.text
 
 
 def test_an_image_that_claims_to_be_huge_is_refused_before_it_is_decoded(node: WebNode, tmp_path: Path) -> None:

@@ -112,7 +112,7 @@ def test_guessing_is_slowed_down_and_tells_nobody_which_names_exist(node: WebNod
         stranger.post("/login", data={"name": "vera", "password": "wrong"})
     locked = stranger.post("/login", data={"name": "vera", "password": PASSWORD})
     assert locked.status_code == 429
-    assert "retry-after" in locked.headers
+    assert locked.headers["retry-after"] == "900", "whole seconds (RFC 9110 10.2.3)"
     assert stranger.post("/login", data={"name": "otto", "password": PASSWORD}).status_code == 303, "others get in"
     with transaction(node.engine) as tx:
         tx.execute(update(t.login_failure).values(at=utc_now() - timedelta(seconds=signin.WINDOW_S + 1)))
