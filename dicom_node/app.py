@@ -117,7 +117,7 @@ def database_state(settings: Settings) -> str:
     try:
         if migrate.current(engine) is None:
             return fresh
-        check_database(engine, settings)
+        migrate.check_database(engine, settings)
         return f"{shown}, version {migrate.head()}"
     finally:
         engine.dispose()
@@ -254,29 +254,11 @@ _ROLES: dict[str, Callable[[Settings, Engine, Spool, int, threading.Event], None
 }
 
 
-def check_database(engine: Engine, settings: Settings) -> None:
-    """Prove that the database answers and has the tables of this program.
-
-    Raises
-    ------
-    ConfigurationError
-        When its tables are older or newer.
-    sqlalchemy.exc.SQLAlchemyError
-        When it does not answer.
-    """
-    found = migrate.current(engine)
-    if found != migrate.head():
-        raise ConfigurationError(
-            f"{settings.file}: database.url: the tables are at version {found or 'none'}, "
-            f"this program needs {migrate.head()}; run `dicom-node db upgrade`"
-        )
-
-
 def _await_database(engine: Engine, settings: Settings, stop: threading.Event, *, wait: bool) -> None:
     """Go on once the database answers and has our tables; a receiver goes on at once and answers 0xA700 until then."""
     while not stop.is_set():
         try:
-            check_database(engine, settings)
+            migrate.check_database(engine, settings)
             return
         except SQLAlchemyError as error:
             _log.warning("the database does not answer: %s", one_line(error))

@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node.catalog import rule_problems
 from dicom_node.db import migrate
-from dicom_node.db.engine import transaction
+from dicom_node.db.engine import reading
 from dicom_node.db.numbers import Numbers, read_numbers
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
@@ -86,7 +86,7 @@ def _database(engine: Engine) -> tuple[Check, Numbers | None]:
         if (found := migrate.current(engine)) != migrate.head():
             text = f"its tables are at version {found or 'none'}, this program needs {migrate.head()}"
             return Check("database", State.DOWN, text), None
-        with transaction(engine) as tx:
+        with reading(engine) as tx:
             numbers = read_numbers(tx)
     except SQLAlchemyError as error:
         return Check("database", State.DOWN, f"it does not answer ({type(error).__name__})"), None

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from sqlalchemy import Engine
 
 from dicom_node.db import chain
-from dicom_node.db.engine import is_away, transaction
+from dicom_node.db.engine import is_away, reading, transaction
 from dicom_node.db.maintenance import refresh_statistics
 from dicom_node.db.nodes import this_host
 from dicom_node.db.sweeps import note_end
@@ -87,7 +87,7 @@ class Maintainer:
 
     def tell_head(self) -> None:
         """Write the head of the chain where the database cannot change it."""
-        with transaction(self._engine) as tx:
+        with reading(self._engine) as tx:
             head = chain.head(tx)
         _log.info("audit chain: head %s", head)
 

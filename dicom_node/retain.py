@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 
 from dicom_node.db import retention as db
 from dicom_node.db.announcements import forget_announcements
-from dicom_node.db.engine import transaction, utc_now
+from dicom_node.db.engine import reading, transaction, utc_now
 from dicom_node.db.retention import Amount, Kind
 from dicom_node.db.retrievals import forget_batches
 from dicom_node.db.sweeps import held, note_end
@@ -86,7 +86,7 @@ class Retention:
     def plan(self) -> Plan:
         """Tell what a sweep would delete by age; nothing is changed."""
         days = self._days()
-        with transaction(self._engine) as tx:
+        with reading(self._engine) as tx:
             images = {kind: db.count_images(tx, kind, before) for kind, before in days.items() if before}
             before = _ago(self._settings.results_days)
             results = db.count_results(tx, before) if before else Amount(0, 0, 0, None)
@@ -157,7 +157,7 @@ class Retention:
         """Delete series after series; yields after each."""
         seen: set[str] = set()
         while True:
-            with transaction(self._engine) as tx:
+            with reading(self._engine) as tx:
                 due = [one for one in db.due_images(tx, kind, before, AT_ONCE) if one not in seen]
             if not due:
                 return
@@ -174,7 +174,7 @@ class Retention:
     def _results(self, before: datetime | None, reason: str, done: Done) -> Iterator[None]:
         seen: set[str] = set()
         while True:
-            with transaction(self._engine) as tx:
+            with reading(self._engine) as tx:
                 due = [one for one in db.due_results(tx, before, AT_ONCE) if one not in seen]
             if not due:
                 return
@@ -205,7 +205,7 @@ class Retention:
     def _wanted(self, job_ids: Sequence[str]) -> set[str]:
         found: set[str] = set()
         for start in range(0, len(job_ids), AT_ONCE):
-            with transaction(self._engine) as tx:
+            with reading(self._engine) as tx:
                 found |= db.jobs_with_results(tx, job_ids[start : start + AT_ONCE])
         return found
 

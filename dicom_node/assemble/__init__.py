@@ -25,7 +25,7 @@ from dicom_node.assemble.asking import Asker, Count
 from dicom_node.catalog import Catalog
 from dicom_node.db.announcements import compare_announcements
 from dicom_node.db.audit import record
-from dicom_node.db.engine import transaction, utc_now
+from dicom_node.db.engine import reading, transaction, utc_now
 from dicom_node.db.instances import paths_known
 from dicom_node.db.jobs import JobQueue
 from dicom_node.db.origin import came_again, take_again
@@ -126,7 +126,7 @@ class Assembler:
         return closed
 
     def _decide_overdue(self) -> None:
-        with transaction(self._engine) as tx:
+        with reading(self._engine) as tx:
             waits = due_waits(tx, utc_now())
         for wait in waits:
             self._try(f"the wait of study {wait.study_id} for rule {wait.rule}", self._decide, wait.study_id, wait.rule)
@@ -166,7 +166,7 @@ class Assembler:
 
         def known(paths: Sequence[str]) -> set[str]:
             some = [paths[start : start + _PATHS_AT_ONCE] for start in range(0, len(paths), _PATHS_AT_ONCE)]
-            with transaction(self._engine) as tx:
+            with reading(self._engine) as tx:
                 return {path for few in some for path in paths_known(tx, few)}
 
         self._spool.sweep_incoming()

@@ -58,7 +58,7 @@ def list_(
     from dicom_node.db.audit import AuditFilter, list_events
 
     which = AuditFilter(events, actor, job, series, study, moment(since) if since else None, limit)
-    with database(read_settings(settings_file)) as tx:
+    with database(read_settings(settings_file), to_read=True) as tx:
         found = [dict(row._mapping) for row in list_events(tx, which)]
     if as_json:
         click.echo(json.dumps(found, default=as_json_text, indent=1))
@@ -79,9 +79,9 @@ def verify(settings_file: Path, expect: str | None) -> None:
     Names the first place where that is not so, and ends with exit status 1. What a chain alone cannot show is that its
     end was cut off or redone: compare with a head noted earlier (--expect), best outside of this machine.
     """
-    from dicom_node.app import check_database
     from dicom_node.db.chain import verify as prove
     from dicom_node.db.engine import open_engine
+    from dicom_node.db.migrate import check_database
 
     settings = read_settings(settings_file)
     engine = open_engine(settings.database.url, pool_size=1)

@@ -36,7 +36,6 @@ class Command(click.Command):
         self.params.append(
             click.Option(["--debug"], is_flag=True, expose_value=False, is_eager=True, help="Show tracebacks.")
         )
-        self._debug = self.params[-1]
 
     def make_context(self, info_name: str | None, args: list[str], *rest: Any, **extra: Any) -> click.Context:
         """Note ``--debug`` before anything can fail."""
@@ -92,15 +91,18 @@ def console(*, stderr: bool = False) -> Console:
 
 
 @contextmanager
-def database(settings: Settings) -> Iterator[Connection]:
-    """One transaction on the database of these settings, whose tables must be those of this program."""
-    from dicom_node.app import check_database
-    from dicom_node.db.engine import open_engine, transaction
+def database(settings: Settings, *, to_read: bool = False) -> Iterator[Connection]:
+    """One transaction on the database of these settings, whose tables must be those of this program.
+
+    `to_read`: nothing is written, and no process that writes waits or is waited for.
+    """
+    from dicom_node.db.engine import open_engine, reading, transaction
+    from dicom_node.db.migrate import check_database
 
     engine = open_engine(settings.database.url, pool_size=1)
     try:
         check_database(engine, settings)
-        with transaction(engine) as tx:
+        with (reading if to_read else transaction)(engine) as tx:
             yield tx
     finally:
         engine.dispose()

@@ -48,12 +48,13 @@ def compare(
     from dicom_node.compare.compare import compare as compare_models
     from dicom_node.compare.compare import draw_worst
     from dicom_node.db.engine import open_engine, reading
+    from dicom_node.db.migrate import check_database
     from dicom_node.db.pairs import studies_apart
 
     settings = read_settings(settings_file)
     engine, spool = open_engine(settings.database.url, pool_size=2), app.open_spool(settings)
     try:
-        app.check_database(engine, settings)
+        check_database(engine, settings)
         start = moment(since) if since else None
         found = list(compare_models(engine, spool, first, second, since=start, limit=limit))
         with reading(engine) as tx:

@@ -34,7 +34,7 @@ def who_has(settings_file: Path, identifier: str, as_json: bool) -> None:
     from dicom_node.errors import NotFoundError
 
     settings = read_settings(settings_file)
-    with database(settings) as tx:
+    with database(settings, to_read=True) as tx:
         series = find_series(tx, identifier.strip())
         found = list_holders(tx, series)
     if not found:

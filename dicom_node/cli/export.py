@@ -49,6 +49,7 @@ def export(
     """
     from dicom_node import app
     from dicom_node.db.engine import open_engine
+    from dicom_node.db.migrate import check_database
     from dicom_node.errors import ConflictError
     from dicom_node.export import Dates, Keep, Wanted, export_report
 
@@ -58,7 +59,7 @@ def export(
     wanted = Wanted(not no_headers, pixels, results, frozenset(Keep(one) for one in retain), Dates(dates))
     engine = open_engine(settings.database.url, pool_size=1)
     try:
-        app.check_database(engine, settings)
+        check_database(engine, settings)
         done = export_report(engine, identifier, out, settings, app.open_spool(settings), wanted, actor=actor())
     finally:
         engine.dispose()

@@ -40,6 +40,7 @@ def import_(
     """
     from dicom_node import app
     from dicom_node.db.engine import open_engine
+    from dicom_node.db.migrate import check_database
     from dicom_node.domain.uids import AETitle
     from dicom_node.intake.importing import import_paths
 
@@ -53,7 +54,7 @@ def import_(
     engine = open_engine(settings.database.url)
     stop = app.stop_on_signals()
     try:
-        app.check_database(engine, settings)
+        check_database(engine, settings)
         with _Progress() as progress:
             done = import_paths(
                 list(paths),

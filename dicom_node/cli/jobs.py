@@ -48,7 +48,7 @@ def jobs(settings_file: Path, since: str | None, as_json: bool, limit: int, **na
 
     given = {name: text for name, text in names.items() if text}
     which = JobFilter(since=moment(since) if since else None, limit=limit, **given)
-    with database(read_settings(settings_file)) as tx:
+    with database(read_settings(settings_file), to_read=True) as tx:
         found = list_jobs(tx, which)
     if as_json:
         click.echo(json.dumps(found, default=as_json_text, indent=1))
@@ -74,7 +74,7 @@ def explain(settings_file: Path, identifier: str, as_json: bool) -> None:
     from dicom_node.explain import clock_time
     from dicom_node.explain import explain as tell
 
-    with database(read_settings(settings_file)) as tx:
+    with database(read_settings(settings_file), to_read=True) as tx:
         stories = tell(tx, identifier)
     if as_json:
         click.echo(json.dumps([asdict(story) for story in stories], default=as_json_text, indent=1))

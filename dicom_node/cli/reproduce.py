@@ -24,12 +24,13 @@ def reproduce(settings_file: Path, job: str, out: Path | None) -> None:
     from dicom_node import app
     from dicom_node.catalog import load_catalog
     from dicom_node.db.engine import open_engine
+    from dicom_node.db.migrate import check_database
     from dicom_node.work.reproduce import reproduce as make_again
 
     settings = read_settings(settings_file)
     engine, spool = open_engine(settings.database.url, pool_size=1), app.open_spool(settings)
     try:
-        app.check_database(engine, settings)
+        check_database(engine, settings)
         with tempfile.TemporaryDirectory(prefix="dicom-node-") as scratch:
             remade = make_again(engine, settings, load_catalog(settings), spool, job, out or Path(scratch))
     finally:

@@ -25,6 +25,7 @@ def retain(settings_file: Path, dry_run: bool) -> None:
     """
     from dicom_node import app
     from dicom_node.db.engine import open_engine
+    from dicom_node.db.migrate import check_database
     from dicom_node.engine import Enqueuer
     from dicom_node.retain import Retention
 
@@ -32,7 +33,7 @@ def retain(settings_file: Path, dry_run: bool) -> None:
     engine = open_engine(settings.database.url, pool_size=2)
     enqueuer = Enqueuer(engine)
     try:
-        app.check_database(engine, settings)
+        check_database(engine, settings)
         spool = app.open_spool(settings)
         spool.prepare()
         retention = Retention(settings.retain, engine, enqueuer, spool, f"command {os.getpid()}")

@@ -88,7 +88,7 @@ def list_(settings_file: Path, *, as_json: bool) -> None:
 
     from dicom_node.db import retrievals
 
-    with database(read_settings(settings_file)) as tx:
+    with database(read_settings(settings_file), to_read=True) as tx:
         found = retrievals.list_batches(tx)
     if as_json:
         click.echo(json.dumps(found, default=as_json_text, indent=1))
@@ -113,7 +113,7 @@ def show(settings_file: Path, batch: str, *, as_json: bool) -> None:
 
     from dicom_node.db import retrievals
 
-    with database(read_settings(settings_file)) as tx:
+    with database(read_settings(settings_file), to_read=True) as tx:
         items = retrievals.list_items(tx, retrievals.find_batch(tx, batch).id)
     if as_json:
         click.echo(json.dumps([dict(one._mapping) for one in items], default=as_json_text, indent=1))

@@ -91,9 +91,9 @@ def reader(settings_file: Path, role: str, ask_password: bool) -> None:
     Needs a database user that may make roles. What the views show is in docs/database.md; it includes patient IDs and
     accession numbers.
     """
-    from dicom_node.app import check_database
     from dicom_node.db import views
     from dicom_node.db.engine import open_engine, transaction
+    from dicom_node.db.migrate import check_database
 
     settings = read_settings(settings_file)
     password = click.prompt("Password", hide_input=True, confirmation_prompt=True) if ask_password else None

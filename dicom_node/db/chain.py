@@ -23,7 +23,7 @@ from typing import Any
 from sqlalchemy import Connection, Engine, Row, bindparam, func, select, text, update
 
 from dicom_node.db import tables as t
-from dicom_node.db.engine import transaction
+from dicom_node.db.engine import reading
 
 START = "0" * 64
 AT_ONCE = 1000
@@ -114,7 +114,7 @@ def verify(engine: Engine, expected: Head | None = None) -> Verified:
         last = Head(row.chain_no, row.chain_hash)
     if broken is None and expected is not None and expected.no > last.no:
         broken = f"the chain ends at {last.no}, and {expected.no} is expected: events were removed from its end"
-    with transaction(engine) as tx:
+    with reading(engine) as tx:
         tail = tx.execute(select(func.count(), func.min(_e.at)).where(_e.chain_no.is_(None))).one()
     return Verified(last, broken, tail[0], tail[1])
 
@@ -125,7 +125,7 @@ def _chained(engine: Engine) -> Iterator[Row[Any]]:
     while True:
         some = select(*_ROW, _e.chain_no, _e.chain_hash).order_by(_e.chain_no).limit(5 * AT_ONCE)
         some = some.where(_e.chain_no.is_not(None) if after is None else _e.chain_no > after)
-        with transaction(engine) as tx:
+        with reading(engine) as tx:
             rows: Sequence[Any] = tx.execute(some).all()
         yield from rows
         if len(rows) < 5 * AT_ONCE:

@@ -17,7 +17,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Engine, inspect, text
 
 import dicom_node
-from dicom_node.db.engine import open_engine
+from dicom_node.db.engine import open_engine, reading
+from dicom_node.errors import ConfigurationError
+from dicom_node.settings import Settings
 
 _LOCK = 0x6469636F6D  # "dicom": any constant, as long as every node asks for the same
 
@@ -49,10 +51,28 @@ def head() -> str:
 
 def current(engine: Engine) -> str | None:
     """The revision of the database, None where it was never migrated."""
-    with engine.begin() as connection:
+    with reading(engine) as connection:
         if not inspect(connection).has_table("alembic_version"):
             return None
         return MigrationContext.configure(connection).get_current_revision()
+
+
+def check_database(engine: Engine, settings: Settings) -> None:
+    """Prove that the database answers and has the tables of this program.
+
+    Raises
+    ------
+    ConfigurationError
+        When its tables are older or newer.
+    sqlalchemy.exc.SQLAlchemyError
+        When it does not answer.
+    """
+    found = current(engine)
+    if found != head():
+        raise ConfigurationError(
+            f"{settings.file}: database.url: the tables are at version {found or 'none'}, "
+            f"this program needs {head()}; run `dicom-node db upgrade`"
+        )
 
 
 @contextmanager

@@ -21,7 +21,7 @@ from dicom_node.db.deliveries import (
     finish_retry,
     waiting_elsewhere,
 )
-from dicom_node.db.engine import commit, transaction, utc_now
+from dicom_node.db.engine import commit, reading, utc_now
 from dicom_node.db.profiles import read_profile
 from dicom_node.db.proofs import close_unwanted
 from dicom_node.deliver import SENDERS
@@ -152,7 +152,7 @@ class Deliverer:
             every(committer.look, self._settings.deliver.verify_sweep_s, stop)
 
     def _report_orphans(self) -> None:
-        with transaction(self._engine) as tx:
+        with reading(self._engine) as tx:
             elsewhere = waiting_elsewhere(tx, list(self._catalog.destinations))
         for name, count in elsewhere.items():
             log.warning("%d deliveries wait for the destination %s, which the settings do not name", count, name)

@@ -11,6 +11,7 @@ from uuid import uuid4
 from dbos import DBOS, DBOSClient, DBOSPortableJSONSerializer, EnqueueOptions
 from sqlalchemy import Connection, Engine, TableClause, column, func, select, table
 
+from dicom_node.db.engine import reading
 from dicom_node.db.reconcile import Unfinished
 
 JOBS = "jobs"
@@ -79,7 +80,7 @@ class Enqueuer:
         t = _status_table(self._engine)
         before_ms = int(ended_before.timestamp() * 1000)
         old = select(t.c.workflow_uuid).where(t.c.status.in_(ENDED), t.c.updated_at < before_ms).limit(limit)
-        with self._engine.begin() as tx:
+        with reading(self._engine) as tx:
             runs = list(tx.scalars(old))
         if runs:
             self._client.delete_workflows(runs)
@@ -89,7 +90,7 @@ class Enqueuer:
         """How many runs `forget` would forget."""
         t = _status_table(self._engine)
         old = (t.c.status.in_(ENDED), t.c.updated_at < int(ended_before.timestamp() * 1000))
-        with self._engine.begin() as tx:
+        with reading(self._engine) as tx:
             return int(tx.scalar(select(func.count()).select_from(t).where(*old)) or 0)
 
     def register_queue(self, name: str, concurrency: int, poll_s: float) -> None:
@@ -119,7 +120,7 @@ def runs(engine: Engine, *states: str) -> list[tuple[str, str | None]]:
     """Read (run id, executor id) from the engine's own table: lean, because the backlog may be long."""
     t = _status_table(engine)
     query = select(t.c.workflow_uuid, t.c.executor_id).where(t.c.status.in_(states))
-    with engine.begin() as tx:
+    with reading(engine) as tx:
         return [(run, executor_id) for run, executor_id in tx.execute(query)]
 
 

@@ -14,7 +14,7 @@ from dbos import DBOS, DBOSConfig, DBOSPortableJSONSerializer
 from sqlalchemy import Connection, Engine
 
 from dicom_node import __version__
-from dicom_node.db.engine import commit
+from dicom_node.db.engine import commit, reading
 from dicom_node.db.nodes import register_node, stop_node, this_host
 from dicom_node.db.pauses import paused
 from dicom_node.db.reconcile import give_back, unfinished
@@ -155,7 +155,7 @@ class Executor:
 
     def _heed_pauses(self) -> None:
         """Tell the engine to hand out nothing of a queue that a person has paused; it looks before each poll."""
-        with self._engine.begin() as tx:
+        with reading(self._engine) as tx:
             held = paused(tx)
         for name, concurrency in self._queues.items():
             offered = 0 if name in held else concurrency
@@ -186,7 +186,7 @@ class Executor:
 
     def _reconcile(self) -> None:
         """Enqueue anew what is unfinished and unknown to the engine. Read in this order, or what is new looks lost."""
-        with self._engine.begin() as tx:
+        with reading(self._engine) as tx:
             candidates = unfinished(tx)
         if not candidates:
             return

@@ -22,7 +22,7 @@ from sqlalchemy import Connection, Engine, Row
 from dicom_node import __version__
 from dicom_node.db import story
 from dicom_node.db.audit import record
-from dicom_node.db.engine import transaction
+from dicom_node.db.engine import reading, transaction
 from dicom_node.db.instances import paths_of_series
 from dicom_node.db.story import SeriesRows
 from dicom_node.domain.audit import AuditEvent, Event
@@ -117,7 +117,7 @@ def export_report(
     ExportError
         When something of the patient would be in it all the same; nothing is written then.
     """
-    with transaction(engine) as tx:
+    with reading(engine) as tx:
         known = [_know(tx, series_id) for series_id in story.find_series(tx, text.strip())] if text.strip() else []
     if not known:
         raise NotFoundError(f"nothing is known of {text!r}")

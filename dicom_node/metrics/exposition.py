@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from dicom_node import __version__
-from dicom_node.db.engine import transaction
+from dicom_node.db.engine import reading
 from dicom_node.db.numbers import Numbers, read_numbers
 from dicom_node.metrics.gpu import read_gpus
 from dicom_node.metrics.tail import Tail
@@ -46,7 +46,7 @@ class Metrics:
         """Look at everything and write it down; `CONTENT_TYPE` says how. A database that is away shows as such."""
         with self._lock:
             try:
-                with transaction(self._engine) as tx:
+                with reading(self._engine) as tx:
                     self._gauges.numbers = read_numbers(tx)
                     self._tail.follow(tx, self._gauges.numbers.now)
             except SQLAlchemyError:

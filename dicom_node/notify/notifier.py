@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from dicom_node.db import outbox
 from dicom_node.db.audit import read_chained
 from dicom_node.db.chain import head
-from dicom_node.db.engine import transaction, utc_now
+from dicom_node.db.engine import reading, transaction, utc_now
 from dicom_node.db.outbox import Notification
 from dicom_node.db.sweeps import advance, held, note_end, start_at
 from dicom_node.domain.job import retry_delay_s
@@ -60,7 +60,7 @@ class Notifier:
             with transaction(self._engine) as tx:
                 for new in of_backlog(tx, utc_now(), self._settings.rules, self._node):
                     outbox.put(tx, new)
-            with transaction(self._engine) as tx:
+            with reading(self._engine) as tx:
                 waiting = outbox.due(tx, utc_now(), AT_ONCE)
             for one in waiting:
                 self._send(one)

@@ -19,7 +19,7 @@ from sqlalchemy import Engine
 
 from dicom_node.db.audit import read_chained
 from dicom_node.db.chain import head
-from dicom_node.db.engine import transaction
+from dicom_node.db.engine import reading, transaction
 from dicom_node.db.sweeps import advance, held, note_end, start_at
 from dicom_node.notify.dicom_audit import SUCCESS, Reporter, audit_message
 from dicom_node.settings import Audit
@@ -62,7 +62,7 @@ class AuditSyslog:
         return done
 
     def _send_some(self, send: Send, position: int) -> int | None:
-        with transaction(self._engine) as tx:
+        with reading(self._engine) as tx:
             rows = read_chained(tx, position, AT_ONCE)
         for row in rows:
             if (message := audit_message(row, self._reporter)) is not None:

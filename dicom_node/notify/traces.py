@@ -15,7 +15,7 @@ import dicom_node
 from dicom_node.db import story
 from dicom_node.db.audit import read_told
 from dicom_node.db.chain import head
-from dicom_node.db.engine import transaction
+from dicom_node.db.engine import reading, transaction
 from dicom_node.db.sweeps import advance, held, note_end, start_at
 from dicom_node.notify.spans import TOLD, Span, span_id, spans_of, trace_id
 from dicom_node.settings import Trace
@@ -61,7 +61,7 @@ class Traces:
         done = 0
         with held(self._engine, SWEEP, self._holder, LEASE_S) as position:
             while position is not None:
-                with transaction(self._engine) as tx:
+                with reading(self._engine) as tx:
                     events = read_told(tx, position, AT_ONCE)
                     spans = [span for one in _series_of(tx, events) for span in one]
                 if not events or (spans and not self._sent(spans)):

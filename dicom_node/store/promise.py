@@ -13,7 +13,7 @@ from pydicom.dataset import Dataset
 from sqlalchemy import Engine
 
 from dicom_node.db.commitments import Request, find_kept
-from dicom_node.db.engine import transaction
+from dicom_node.db.engine import reading
 from dicom_node.spool import Spool
 
 PROCESSING_FAILURE, NO_SUCH_INSTANCE, CLASS_INSTANCE_CONFLICT = 0x0110, 0x0112, 0x0119  # PS3.3 C.14.1.1
@@ -30,7 +30,7 @@ def failures(request: Request, engine: Engine, spool: Spool) -> dict[str, int]:
     dict of str to int
         Those that we cannot commit ourselves to, by SOP Instance UID, each with its Failure Reason.
     """
-    with transaction(engine) as tx:
+    with reading(engine) as tx:
         kept = find_kept(tx, [uid for _, uid in request.objects])
     found = {}
     for sop_class, uid in request.objects:

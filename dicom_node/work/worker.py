@@ -13,7 +13,7 @@ from sqlalchemy import Connection, Engine
 from ai.process import ModelProcess
 from dicom_node.card import model_digest
 from dicom_node.catalog import Catalog
-from dicom_node.db.engine import commit, is_away, transaction
+from dicom_node.db.engine import commit, is_away, reading
 from dicom_node.db.jobs import (
     JobQueue,
     attempt_is_current,
@@ -275,7 +275,7 @@ class _Wanted:
             return False
         self._asked_at = now
         try:
-            with transaction(self._engine) as tx:
+            with reading(self._engine) as tx:
                 return not attempt_is_current(tx, self._job)
         except Exception as error:
             if not is_away(error):
