@@ -119,6 +119,8 @@ def test_commands_on_a_database_of_another_version_say_what_to_do(home: Path) ->
     [
         (["jobs", "--state", "lost"], 2, "is not one of"),
         (["jobs", "--since", "yesterday"], 2, "24h"),
+        (["jobs", "--since", "9999999999d"], 2, "24h"),  # before the first of all days
+        (["jobs", "--since", "\N{SUPERSCRIPT TWO}d"], 2, "24h"),
         (["jobs", "--since", "24h", "--state", "failed"], 0, "no such jobs"),
         (["explain", "A1"], 1, "nothing is known of 'A1'"),
         (["retry", "0000"], 1, "there is no job 0000"),
