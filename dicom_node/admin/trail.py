@@ -35,6 +35,11 @@ class Lately:
                 self._seen.popitem(last=False)
         return now - before >= _SAME_FOR_S
 
+    def forget(self, *what: str) -> None:
+        """Take back that it was written down: it could not be."""
+        with self._lock:
+            self._seen.pop(what, None)
+
 
 def viewed(
     request: Request, what: str, *, series_id: str | None = None, job_id: str | None = None, **told: Any
@@ -67,5 +72,9 @@ def given_out(
     actor = visitor_of(request).actor
     if lately.is_new(actor, what, uid):
         told = {"what": what, "uid": uid}
-        with desk_of(request).writing() as tx:
-            record(tx, AuditEvent(Event.SENT_OUT, series_id=series_id, job_id=job_id, actor=actor, detail=told))
+        try:
+            with desk_of(request).writing() as tx:
+                record(tx, AuditEvent(Event.SENT_OUT, series_id=series_id, job_id=job_id, actor=actor, detail=told))
+        except BaseException:
+            lately.forget(actor, what, uid)
+            raise

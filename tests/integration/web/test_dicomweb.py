@@ -17,11 +17,15 @@ from pydicom import Dataset, dcmread
 from pydicom.data import get_testdata_file
 from pydicom.encaps import encapsulate, get_frame
 from pydicom.uid import ExplicitVRLittleEndian, JPEGLSLossless, generate_uid
+from sqlalchemy import text
 from starlette.testclient import TestClient
 
+from dicom_node.db.audit import AuditFilter, list_events
 from dicom_node.db.browse import results_of, slices_of
 from dicom_node.db.engine import reading
+from dicom_node.domain.audit import Event
 from dicom_node.domain.people import Right
+from tests.ct import small_ct
 from tests.integration.web.node import WebNode
 
 Filled = tuple[WebNode, dict[str, str]]
@@ -187,6 +191,21 @@ def test_a_file_that_is_gone_is_a_410_and_costs_no_search(node: WebNode, chest_p
     viewer = node.client(node.token("vera", Right.VIEW))
     (found,) = search(viewer, "/studies")
     assert viewer.get(f"{WEB}/studies/{found.StudyInstanceUID}/metadata").status_code == 410
+
+
+def test_nothing_is_given_out_that_could_not_be_written_down(node: WebNode, tmp_path: Path) -> None:
+    paths = small_ct(tmp_path / "ct", slices=3)
+    node.receive(paths)
+    study = dcmread(paths[0], stop_before_pixels=True).StudyInstanceUID
+    viewer = node.client(node.token("vera", Right.VIEW), raise_server_exceptions=False)
+    with node.engine.begin() as tx:
+        tx.execute(text("CREATE TRIGGER full BEFORE INSERT ON audit_event BEGIN SELECT RAISE(ABORT, 'full'); END"))
+    assert viewer.get(f"{WEB}/studies/{study}/metadata").status_code == 500
+    with node.engine.begin() as tx:
+        tx.execute(text("DROP TRIGGER full"))
+    assert viewer.get(f"{WEB}/studies/{study}/metadata").status_code == 200
+    with reading(node.engine) as tx:
+        assert [one.detail["uid"] for one in list_events(tx, AuditFilter((Event.SENT_OUT.value,)))] == [study]
 
 
 def test_an_element_that_cannot_be_read_costs_itself_and_a_broken_frame_is_told(node: WebNode, tmp_path: Path) -> None:
