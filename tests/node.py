@@ -16,7 +16,7 @@ from typing import Any, TypeVar
 from sqlalchemy import Engine, func, select
 
 from dicom_node.db import tables as t
-from dicom_node.db.engine import open_engine
+from dicom_node.db.engine import open_engine, reading
 from dicom_node.domain.job import ReportState
 from dicom_node.settings import load_settings
 
@@ -196,7 +196,7 @@ def ended(engine: Engine, series_uid: str) -> str:
         .where(t.series.c.series_instance_uid == series_uid)
         .order_by(t.job.c.created_at.desc())
     )
-    with engine.begin() as tx:
+    with reading(engine) as tx:
         job = tx.execute(newest).first()
         if job is None or job.state in ("scheduled", "in progress") or job.report == ReportState.DUE:
             return ""

@@ -9,7 +9,6 @@ Exit status 0 only when the PACS really holds every object that the node made.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import shutil
 import signal
@@ -31,7 +30,10 @@ from pacs import AE_TITLE, PACS, Held, free_port, start_pacs
 from picture import draw
 from report import lines
 
+from dicom_node.db.engine import open_engine, reading
+from dicom_node.db.listing import JobFilter, list_jobs
 from dicom_node.deliver.dimse import send_files
+from dicom_node.settings import load_settings
 
 DATA = Path(__file__).parent / "data" / "lidc_idri_0314"
 SCANNER = "DEMOCT"
@@ -157,12 +159,11 @@ def wait(folder: Path, series_uid: str) -> dict[str, Any] | None:
     """Follow the job of a series until it and its deliveries are done; None when the time is over."""
     with progress() as bars:
         task = bars.add_task("waiting until the series is quiet", total=None)
+        engine = open_engine(load_settings(folder / "node" / "settings.toml").database.url, pool_size=1)
         end = time.monotonic() + LONGEST_S
         while time.monotonic() < end:
-            answer = subprocess.run(
-                [*command(folder, "jobs"), "--series", series_uid, "--json"], capture_output=True, check=False
-            )
-            found = json.loads(answer.stdout or b"[]")
+            with reading(engine) as tx:  # as `dicom-node jobs` asks, which takes a core from the model to start
+                found = list_jobs(tx, JobFilter(series=series_uid))
             if found:
                 job: dict[str, Any] = found[0]
                 open_deliveries = [d for d in job["deliveries"] if d["state"] in ("waiting", "sending")]

@@ -17,34 +17,41 @@ from tests.ct import small_ct
 from tests.node import RunningNode, wait_for
 from tests.peers.orthanc import Orthanc
 
-
-@pytest.fixture
-def pacs(tmp_path: Path) -> Iterator[Orthanc]:
-    server = Orthanc(tmp_path / "orthanc").start()
-    yield server
-    server.stop()
+pytestmark = pytest.mark.timeout(600)
 
 
-@pytest.fixture
-def node(pacs: Orthanc, tmp_path: Path) -> Iterator[RunningNode]:
-    running = RunningNode(tmp_path / "home", pacs.dicom_port, pacs.ae, quiet_s=1.0).start()
+@pytest.fixture(scope="module")
+def node(orthanc_module: Orthanc, tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningNode]:
+    home = tmp_path_factory.mktemp("node") / "home"
+    running = RunningNode(home, orthanc_module.dicom_port, orthanc_module.ae, quiet_s=1.0).start()
     yield running
     running.stop()
 
 
-@pytest.mark.timeout(240)
+@pytest.fixture
+def pacs(orthanc_module: Orthanc) -> Orthanc:
+    """The PACS of all these tests, with nothing in it."""
+    orthanc_module.clear()
+    return orthanc_module
+
+
 def test_a_pacs_that_is_down_gets_its_results_when_it_is_back(node: RunningNode, pacs: Orthanc, tmp_path: Path) -> None:
     pacs.stop()
-    uid = send(node, small_ct(tmp_path / "ct", slices=30))
+    try:
+        uid = send(node, small_ct(tmp_path / "ct", slices=30))
 
-    def waits() -> bool:
-        found = node.jobs(uid)
-        return bool(found) and found[0]["state"] == "completed" and any(d["attempt"] for d in found[0]["deliveries"])
+        def waits() -> bool:
+            found = node.jobs(uid)
+            return (
+                bool(found) and found[0]["state"] == "completed" and any(d["attempt"] for d in found[0]["deliveries"])
+            )
 
-    wait_for(waits, 120, lambda: node.log.read_text()[-4000:])
-    assert "not yet delivered to pacs" in node.ask("explain", uid)
-    assert "no connection" in node.ask("explain", uid)
-    pacs.start()
+        wait_for(waits, 240, lambda: node.log.read_text()[-4000:])
+        story = node.ask("explain", uid)
+        assert "not yet delivered to pacs" in story
+        assert "no connection" in story
+    finally:
+        pacs.start()
 
     job = node.finished(uid)
 
@@ -53,7 +60,6 @@ def test_a_pacs_that_is_down_gets_its_results_when_it_is_back(node: RunningNode,
     assert "Result delivered to pacs" in node.ask("explain", uid)
 
 
-@pytest.mark.timeout(240)
 def test_every_faulty_series_ends_with_its_reason(node: RunningNode, pacs: Orthanc, tmp_path: Path) -> None:
     gap = send(node, small_ct(tmp_path / "gap", slices=30, change=without_slice_12))
     scout = send(node, small_ct(tmp_path / "scout", slices=30, change=with_a_localizer))
@@ -82,7 +88,6 @@ def test_every_faulty_series_ends_with_its_reason(node: RunningNode, pacs: Ortha
     assert len(at_pacs) == len(completed["results"]) + 2, "a result, or the report that there is none"
 
 
-@pytest.mark.timeout(120)
 def test_an_unknown_caller_is_turned_away_and_explain_says_what_to_do(node: RunningNode, tmp_path: Path) -> None:
     files = small_ct(tmp_path / "ct", slices=3)
 
@@ -92,7 +97,6 @@ def test_an_unknown_caller_is_turned_away_and_explain_says_what_to_do(node: Runn
     assert "receive.peers" in wait_for(lambda: node.ask("explain", "STRANGER"), 60)
 
 
-@pytest.mark.timeout(120)
 def test_a_full_disk_makes_the_peer_keep_what_it_has(pacs: Orthanc, tmp_path: Path) -> None:
     more_than_any_disk_mib = 2**40
     node = RunningNode(tmp_path / "full", pacs.dicom_port, pacs.ae, reserve_mib=more_than_any_disk_mib).start()

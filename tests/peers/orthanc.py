@@ -124,6 +124,12 @@ class Orthanc:
         with urlopen(Request(f"{self.url}{found['Path']}", method="DELETE")):
             pass
 
+    def clear(self) -> None:
+        """Have it forget everything that it holds."""
+        for patient in self.get("/patients"):
+            with urlopen(Request(f"{self.url}/patients/{patient}", method="DELETE")):
+                pass
+
     def held(self) -> list[str]:
         """The SOP Instance UIDs that it holds."""
         return sorted(self.get(f"/instances/{one}/tags?simplify")["SOPInstanceUID"] for one in self.instances())

@@ -52,7 +52,7 @@ class Site:
         self.processes.append(process)
         return process
 
-    def wait(self, met: Callable[[], object], timeout_s: float = 60.0) -> None:
+    def wait(self, met: Callable[[], object], timeout_s: float = 200.0) -> None:
         """Wait until something is the case."""
         end = time.monotonic() + timeout_s
         while not met():
