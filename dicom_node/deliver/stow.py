@@ -111,10 +111,10 @@ def _judge(web: Service, destination: StowDestination, answer: urllib3.BaseHTTPR
     said = said if isinstance(said, dict) else {}
     for item in _items(said, _REFERENCED):
         if _first(item, _SOP_INSTANCE) == sop_instance_uid:
-            return Sent(int(_first(item, _WARNING_REASON) or 0x0000))
+            return Sent(_reason(item, _WARNING_REASON, STORED_WITH_WARNINGS))
     for item in (*_items(said, _FAILED), *_items(said, _OTHER)):
         if _first(item, _SOP_INSTANCE) in (sop_instance_uid, None):
-            return judge(destination.name, int(_first(item, _FAILURE_REASON) or 0x0110))
+            return judge(destination.name, _reason(item, _FAILURE_REASON, 0x0110) or 0x0110)
     if answer.status == 409:
         raise web.refused(answer, "a store")
     return Sent(0x0000 if answer.status == 200 else STORED_WITH_WARNINGS)
@@ -176,13 +176,22 @@ def _json(answer: urllib3.BaseHTTPResponse) -> Any:
 def _items(ds: dict[str, Any], tag: str) -> list[dict[str, Any]]:
     element = ds.get(tag)
     values = element.get("Value") if isinstance(element, dict) else None
-    return [item for item in values or () if isinstance(item, dict)]
+    return [item for item in values if isinstance(item, dict)] if isinstance(values, list) else []
 
 
 def _first(ds: dict[str, Any], tag: str) -> Any:
     element = ds.get(tag)
     values = element.get("Value") if isinstance(element, dict) else None
-    return values[0] if values else None
+    return values[0] if isinstance(values, list) and values else None
+
+
+def _reason(ds: dict[str, Any], tag: str, unreadable: int) -> int:
+    """Give the status that an element holds: 0 where there is none, `unreadable` where it is no number."""
+    told = _first(ds, tag)
+    try:
+        return int(told or 0)
+    except (TypeError, ValueError):
+        return unreadable
 
 
 def _series(proof: Proof) -> tuple[str, str]:

@@ -107,7 +107,7 @@ def sr(tmp_path: Path) -> tuple[Path, Delivery]:
     return path, delivery_of(path, write_object(path, Comprehensive3DSRStorage))
 
 
-def item(uid: str, tag: str = "", reason: int = 0) -> dict[str, Any]:
+def item(uid: str, tag: str = "", reason: int | str = 0) -> dict[str, Any]:
     found: dict[str, Any] = {"00081155": {"vr": "UI", "Value": [uid]}}
     return found | ({tag: {"vr": "US", "Value": [reason]}} if tag else {})
 
@@ -123,7 +123,9 @@ def sequence(tag: str, *items: dict[str, Any]) -> dict[str, Any]:
         (200, lambda uid: sequence("00081199", item(uid)), 0x0000),
         (200, lambda uid: b"<NativeDicomModel/>", 0x0000),
         (202, lambda uid: sequence("00081199", item(uid, "00081196", 0xB007)), 0xB007),
+        (202, lambda uid: sequence("00081199", item(uid, "00081196", "coerced")), 0xB000),
         (202, lambda uid: None, 0xB000),
+        (200, lambda uid: {"00081199": {"vr": "SQ", "Value": {"00081155": uid}}}, 0x0000),
         (409, lambda uid: sequence("00081198", item(uid, "00081197", 0x0111)), 0x0111),
     ],
 )
@@ -150,6 +152,7 @@ def test_stored_is_what_the_server_says_of_the_instance(
             "0xA900 (data set does not match",
         ),
         (409, lambda uid: sequence("0008119A", {"00081197": {"vr": "US", "Value": [0xC000]}}), False, "0xC000"),
+        (409, lambda uid: sequence("00081198", item(uid, "00081197", "no room")), False, "0x0110"),
         (409, lambda uid: None, False, "409 Conflict"),
         (400, lambda uid: b"no boundary", False, "400 Bad Request: no boundary"),
         (401, lambda uid: None, True, "401 Unauthorized; are user name, password or token right?"),
