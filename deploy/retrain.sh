@@ -3,7 +3,7 @@
 #
 #   deploy/retrain.sh MODEL DATA OUT [DEVICE]
 #
-# MODEL   lung_ct (12 minutes on 2 CPU cores) or chest_ct (a GPU, or START and three hours of 2 CPU cores)
+# MODEL   lung_ct (12 minutes on 2 CPU cores) or chest_ct (a GPU, or START and two hours of 2 CPU cores)
 # DATA    folder that holds chest_ct/ and ct_other/, the scans that the model cards name
 # OUT     folder for scans, weights, reports and the new bundle, OUT/MODEL
 # DEVICE  cpu, cuda (the default), cuda:1 ...
@@ -29,10 +29,10 @@ fi
 
 [ -f "$out/backgrounds.npz" ] || "$python" -m ai chest backgrounds --data "$data" \
     --cases boost-breast cptac-c3l00189 -o "$out/backgrounds.npz"
-"$python" -m ai chest draw --set train --phantoms "${PHANTOMS:-87}" --nodules 12 \
-    --backgrounds "$out/backgrounds.npz" --inserted "${INSERTED:-36}" --workers "${WORKERS:-2}" --device "$device" -o "$out/train"
+"$python" -m ai chest draw --set train --phantoms "${PHANTOMS:-47}" --nodules 12 \
+    --backgrounds "$out/backgrounds.npz" --inserted "${INSERTED:-18}" --workers "${WORKERS:-2}" --device "$device" -o "$out/train"
 if [ -n "${START:-}" ]; then
-    how="--start $START --rate 0.0006 --batch 2 --size 64 --steps ${STEPS:-3200}"
+    how="--start $START --rate 0.0008 --batch 2 --size 64 --steps ${STEPS:-3000}"
 else
     how="--steps ${STEPS:-2800}"
 fi

@@ -106,7 +106,7 @@ def test_a_field_passes_through_the_process_unless_it_is_too_fine_to_be_sent(
     images = {"fixed": fixed, "moving": moved(fixed, SHIFT_MM)}
     with ModelProcess(finds_shift(tmp_path / "in_a_process")) as process:
         answer = process.predict(images, timeout_s=100).registration
-        monkeypatch.setattr("ai.process.MOST_VECTORS", 1000)
+        monkeypatch.setattr("ai.reply.MOST_VECTORS", 1000)
         with pytest.raises(ModelInvalidOutput, match="at most 1,000 are sent: let the bundle answer on a coarser grid"):
             process.predict(images, timeout_s=100)
 
