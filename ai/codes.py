@@ -91,6 +91,12 @@ def toml_text(value: str) -> str:
     return json.dumps(value, ensure_ascii=False)
 
 
+def label_of(output: str, most: int = 64) -> str:
+    """Give the label that people read for an output: spaces, a large first letter, GTVp and 4CH as they are."""
+    words = output.replace("_", " ").strip()
+    return (words[:1].upper() + words[1:])[:most]
+
+
 def _words(text: str) -> list[str]:
     return re.findall(r"[a-z]+|[0-9]+", text.lower())
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ai.codes import UNKNOWN, codes_of, toml_code, toml_text
+from ai.codes import UNKNOWN, codes_of, label_of, toml_code, toml_text
 from ai.train.run import Record
 
 _COLOURS = ([230, 110, 80], [80, 150, 230], [240, 200, 80], [120, 200, 120], [180, 120, 210], [240, 140, 190])
@@ -60,7 +60,7 @@ def _segment(output: str, colour: list[int], *, ct: bool, one_by_one: bool) -> l
     lines = [
         "[[detections]]" if one_by_one else "[[segments]]",
         f"output = {toml_text(output)}",
-        f"label = {toml_text(output[:1].upper() + output[1:64])}",
+        f"label = {toml_text(label_of(output))}",
         f"category = {toml_code(category)}",
         f"type = {toml_code(kind)}",
     ]

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 
-from ai.codes import UNKNOWN, codes_of, toml_code, toml_text
+from ai.codes import UNKNOWN, codes_of, label_of, toml_code, toml_text
 from ai.interface import Gives, Output, images_among, role_of
 from ai.quantities import quantity_of
 from ai.understand import Understanding
@@ -75,11 +75,11 @@ def _other(output: Output) -> list[str]:
     for name in output.names:
         if output.gives is Gives.DETECTION:
             category, kind, _ = codes_of(name)
-            lines += ["", "[[detections]]", f"output = {toml_text(name)}", f"label = {toml_text(_label(name)[:56])}"]
+            lines += ["", "[[detections]]", f"output = {toml_text(name)}", f"label = {toml_text(label_of(name, 56))}"]
             lines += [f"category = {toml_code(category)}", f"type = {toml_code(kind)}", "measurements = []"]
         elif output.gives is Gives.POINTS:
             category, kind, laterality = codes_of(name)
-            lines += ["", "[[points]]", f"output = {toml_text(name)}", f"label = {toml_text(_label(name)[:52])}"]
+            lines += ["", "[[points]]", f"output = {toml_text(name)}", f"label = {toml_text(label_of(name, 52))}"]
             lines += [f"category = {toml_code(category)}", f"type = {toml_code(kind)}"]
             lines += [f"laterality = {toml_code(laterality)}"] if laterality is not None else []
         elif output.gives is Gives.REGRESSION:
@@ -93,7 +93,7 @@ def _maps(output: Output, modality: str) -> list[str]:
     lines: list[str] = []
     for name in output.names:
         quantity, unit = quantity_of(name, output.form, modality)
-        lines += ["", "[[maps]]", f"output = {toml_text(name)}", f"label = {toml_text(_label(name)[:64])}"]
+        lines += ["", "[[maps]]", f"output = {toml_text(name)}", f"label = {toml_text(label_of(name))}"]
         lines += [f"quantity = {toml_code(quantity)}", f"unit = {toml_code(unit)}"]
         lines += ["window = [40, 400]"] if unit["value"] == "[hnsf'U]" else []
         lines += [
@@ -107,10 +107,6 @@ def _registration(roles: tuple[str, ...]) -> list[str]:
     fixed = role_of(roles, "fixed", "target", "reference") or UNKNOWN
     moving = role_of(roles, "moving", "source", "floating") or UNKNOWN
     return ["", "[registration]", f"fixed = {toml_text(fixed)}", f"moving = {toml_text(moving)}"]
-
-
-def _label(name: str) -> str:
-    return name.replace("_", " ").strip().capitalize()
 
 
 def still_unknown(card: Mapping[str, object]) -> list[str]:
@@ -140,7 +136,7 @@ def _segment(label: str, number: int, *, is_ct: bool) -> list[str]:
     lines = [
         "[[segments]]",
         f"output = {toml_text(label)}",
-        f"label = {toml_text(_label(label)[:64])}",
+        f"label = {toml_text(label_of(label))}",
         f"category = {toml_code(category)}",
         f"type = {toml_code(kind)}",
     ]

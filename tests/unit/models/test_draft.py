@@ -25,7 +25,7 @@ def test_a_model_of_points_gets_a_table_for_each(tmp_path: Path) -> None:
     first, second = card["points"]
     assert (first["output"], first["label"], first["type"]["meaning"]) == ("kidney_right", "Kidney right", "Kidney")
     assert first["laterality"]["meaning"] == "Right"
-    assert (second["output"], second["label"]) == ("mitral septal 4CH", "Mitral septal 4ch")
+    assert (second["output"], second["label"]) == ("mitral septal 4CH", "Mitral septal 4CH")
     assert "points.1.type.value" in still_unknown(card)
     assert known.results == ("SR: what was found, measured, in codes",)
     assert len(Card.model_validate(card).points) == 2
