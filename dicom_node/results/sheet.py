@@ -51,17 +51,16 @@ def paragraph(text: str, width: int, size: int = 15, fill: Color = TEXT) -> Imag
     return block
 
 
-def pair(name: str, value: str, width: int, swatch: Color | None = None, size: int = 15) -> Image.Image:
-    """A name on the left and its value on the right; the name is shortened where both do not fit."""
-    block = Image.new("RGB", (width, round(size * 1.45)), BACKGROUND)
-    pen, face = ImageDraw.Draw(block), font(size)
-    value, x = plain(value), 0
-    if swatch is not None:
-        pen.rectangle((0, 3, 11, 14), fill=swatch)
-        x = 20
-    room = width - x - face.getlength(value) - 12
-    pen.text((x, 0), shortened(plain(name), room, face), MUTED, face)
-    pen.text((width - face.getlength(value), 0), value, TEXT, face)
+def pair(name: str, value: str, width: int, size: int = 15) -> Image.Image:
+    """A name on the left and its value on the right; the name takes more lines where both do not fit on one."""
+    face, value = font(size), plain(value)
+    wide = face.getlength(value)
+    lines = _broken(plain(name), round(width - wide - 12), face)
+    block = Image.new("RGB", (width, round(size * (1.2 * len(lines) + 0.25))), BACKGROUND)
+    pen = ImageDraw.Draw(block)
+    for n, line in enumerate(lines):
+        pen.text((0, round(n * size * 1.2)), line, MUTED, face)
+    pen.text((width - wide, 0), value, TEXT, face)
     return block
 
 

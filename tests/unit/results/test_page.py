@@ -17,7 +17,7 @@ from dicom_node.results.capture import png
 from dicom_node.results.header import Origin
 from dicom_node.results.page import draw_page
 from dicom_node.results.planes import AXIAL, CORONAL, SAGITTAL, Raster, covered
-from dicom_node.results.sheet import AMBER, font, paragraph, plain
+from dicom_node.results.sheet import AMBER, MUTED, font, pair, paragraph, plain
 from dicom_node.results.words import NOT_FOR_DIAGNOSIS
 from dicom_node.spool import Spool
 from tests.unit.results.case import (
@@ -112,6 +112,12 @@ def test_a_mask_is_drawn_where_it_lies_in_the_patient_however_the_source_was_cut
     ]
     assert (columns.min() - 30, columns.max() - 30) == across
     assert (rows.min() - 30, rows.max() - 30) == down
+
+
+def test_a_name_that_does_not_fit_beside_its_value_goes_on_below() -> None:
+    block = np.asarray(pair("15th percentile attenuation coefficient", "-900 HU", 268))
+    assert holds(block, "15th percentile attenuation", 15, MUTED)
+    assert holds(block, "coefficient", 15, MUTED)
 
 
 def test_text_is_spelled_in_the_letters_that_the_font_has() -> None:
