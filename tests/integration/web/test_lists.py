@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html import unescape
 from typing import Any
 
@@ -15,6 +16,8 @@ from dicom_node.admin.pages import queue
 from dicom_node.db import tables as t
 from dicom_node.db.engine import transaction, utc_now
 from dicom_node.db.profiles import write_profile
+from dicom_node.domain.finding import Code
+from dicom_node.domain.model import MapCard
 from dicom_node.domain.people import Right
 from dicom_node.domain.profile import EXPLICIT, OFFERS, Profile
 from tests.integration.web.node import RULE, WebNode
@@ -22,6 +25,12 @@ from tests.integration.web.test_api import walk
 from tests.integration.web.test_dicomweb import search
 from tests.integration.web.test_pages import text
 
+DENOISED = MapCard(
+    "denoised",
+    "Denoised CT",
+    Code("112031", "DCM", "Attenuation Coefficient"),
+    Code("[hnsf'U]", "UCUM", "Hounsfield unit"),
+)
 TABLES = {"/jobs": t.job, "/series": t.series, "/results": t.result, "/deliveries": t.delivery}
 
 
@@ -141,7 +150,7 @@ def test_a_replay_and_a_test_of_the_rules_agree_with_routing(admin: TestClient) 
     assert [r["held"] for r in match["reasons"]] == [False, True]
 
 
-def test_pages_that_count_are_answered(listed: WebNode) -> None:
+def test_pages_that_count_are_answered(listed: WebNode, monkeypatch: pytest.MonkeyPatch) -> None:
     ann = listed.signed_in("ann")
     told = {
         path: text(ann.get(path).text) for path in ("/", "/system", "/models", "/rules", "/destinations", "/people")
@@ -150,6 +159,12 @@ def test_pages_that_count_are_answered(listed: WebNode) -> None:
     assert "2 deliveries have failed for good" in told["/system"]
     assert "vera" in told["/people"]
     assert "Nodule one by one, from score" in text(ann.get("/models/chest_ct").text)
+    monkeypatch.setitem(
+        listed.catalog.models,  # shared with the pages
+        "chest_ct",
+        replace(listed.catalog.models["chest_ct"], segments=(), detections=(), maps=(DENOISED,)),
+    )
+    assert "Denoised CT Attenuation Coefficient 112031, DCM Hounsfield unit" in text(ann.get("/models/chest_ct").text)
     for found, name in (("A-first", "A-first"), ("P_few", "A-few"), ("ffff", "Nothing is known")):
         assert name in text(ann.get("/find", params={"q": found}, follow_redirects=True).text)
     assert re.search(r'^dicom_node_jobs_open\{.*"in progress".*} 1.0$', ann.get("/metrics").text, re.MULTILINE)
