@@ -117,7 +117,7 @@ def send_files(
 ) -> list[FileSent]:
     """Send files as they are, proposing exactly the SOP classes and transfer syntaxes they have.
 
-    One association, or one for each 128 such pairs.
+    One association, or one for each 128 such pairs; where one is lost, the rest goes on another, if it took any.
 
     Parameters
     ----------
@@ -175,22 +175,44 @@ def _send_group(
     files: list[tuple[Path, UID, UID]],
     tell: Callable[[FileSent], None],
 ) -> None:
+    rest, lost = files, ""
+    while rest:
+        try:
+            done, lost = _send_some(peer, pairs, rest, tell)
+        except DeliveryError as error:
+            if len(rest) == len(files):
+                raise
+            done, lost = 0, str(error)
+        if not done:  # nothing at all on this association: another would end like it
+            break
+        rest = rest[done:]
+    for path, *_ in rest:
+        tell(FileSent(path, None, lost if path is rest[0][0] else f"not sent: {lost}"))
+
+
+def _send_some(
+    peer: DimseDestination,
+    pairs: list[tuple[UID, UID]],
+    files: list[tuple[Path, UID, UID]],
+    tell: Callable[[FileSent], None],
+) -> tuple[int, str]:
+    """Send on one association until it is lost; how many files are told of, and what became of it."""
     with associated(peer, [build_context(sop_class, syntax) for sop_class, syntax in pairs]) as conversation:
         accepted = {(cx.abstract_syntax, cx.transfer_syntax[0]) for cx in conversation.assoc.accepted_contexts}
-        broken = ""
         for n, (path, sop_class, syntax) in enumerate(files):
-            if broken:
-                tell(FileSent(path, None, broken))
-            elif (sop_class, syntax) not in accepted:
+            if (sop_class, syntax) not in accepted:
                 tell(FileSent(path, None, f"the peer does not take {sop_class.name} in {syntax.name}"))
+                continue
+            try:
+                answer = _judge(peer, _store(conversation, path, path.stat().st_size, n % 65535 + 1))
+            except DeliveryError as error:
+                if error.status is None and error.retry:
+                    return n, str(error)
+                tell(FileSent(path, error.status, str(error)))
             else:
-                try:
-                    answer = _judge(peer, _store(conversation, path, path.stat().st_size, n % 65535 + 1))
-                    is_duplicate = answer.status == DUPLICATE_SOP_INSTANCE
-                    tell(FileSent(path, answer.status, f"not taken: {answer.comment}" if is_duplicate else ""))
-                except DeliveryError as error:
-                    tell(FileSent(path, error.status, str(error)))
-                    broken = f"not sent: {error}" if error.status is None and error.retry else ""
+                is_duplicate = answer.status == DUPLICATE_SOP_INSTANCE
+                tell(FileSent(path, answer.status, f"not taken: {answer.comment}" if is_duplicate else ""))
+    return len(files), ""
 
 
 def _contexts(sop_class_uid: str, own: UID) -> list[PresentationContext]:

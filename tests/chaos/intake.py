@@ -84,7 +84,7 @@ def run_intake(
     try:
         for role in roles:
             role.start()
-        wait_for(lambda: all(role.is_up() for role in roles), 60)
+        wait_for(lambda: all(role.is_up() for role in roles), 180)
         for sender in senders:
             sender.start()
         for point in range(points):
@@ -109,7 +109,7 @@ def _kill(roles: list[Role], chance: random.Random, ledger: Ledger) -> None:
     receivers = [role for role in roles if role.name.startswith("receive")]
     kind = chance.choices(["one", "all", "assembler"], [8, 1, 1])[0]
     chosen = {"one": [chance.choice(receivers)], "all": receivers, "assembler": [roles[-1]]}[kind]
-    wait_for(lambda: all(role.is_up() for role in chosen), 60, every_s=0.02)
+    wait_for(lambda: all(role.is_up() for role in chosen), 180, every_s=0.02)
     time.sleep(chance.uniform(0.0, 0.4))
     for role in chosen:
         assert role.process is not None

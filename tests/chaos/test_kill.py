@@ -32,7 +32,7 @@ def node(orthanc_module: Orthanc, tmp_path: Path, database_url: str) -> Iterator
     running.stop()
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 def test_kill_9_of_the_intake_loses_nothing_that_was_acknowledged(tmp_path: Path, database_url: str) -> None:
     ledger = run_intake(tmp_path / "home", database_url, INTAKE_POINTS, SEED)
     assert ledger.problems == []

@@ -224,8 +224,9 @@ def test_send_files_reports_each_file_and_sends_what_the_peer_takes(scp: MakeScp
     assert {syntax for _, syntax, _ in peer.received} == {ExplicitVRLittleEndian, RLELossless}
 
 
-def test_send_files_goes_on_after_a_refused_file_and_stops_when_the_association_is_gone(
-    scp: MakeScp, tmp_path: Path
+@pytest.mark.parametrize("ever_after", [False, True])
+def test_send_files_goes_on_after_a_refused_file_and_a_lost_association_while_the_peer_takes_any(
+    scp: MakeScp, tmp_path: Path, ever_after: bool
 ) -> None:
     paths = [tmp_path / f"{n}.dcm" for n in range(4)]
     for path in paths:
@@ -233,12 +234,17 @@ def test_send_files_goes_on_after_a_refused_file_and_stops_when_the_association_
     calls = iter(range(10))
     peer = scp(
         statuses=[0xC000, 0x0000],
-        before_answer=lambda event: event.assoc.abort() if next(calls) == 2 else None,
+        before_answer=lambda event: event.assoc.abort() if (n := next(calls)) == 2 or (n > 2 and ever_after) else None,
     )
-    refused, stored, lost, unsent = send_files(paths, "127.0.0.1", peer.port, "PACS", "ME")
-    assert (refused.status, stored.status, lost.status, unsent.status) == (0xC000, 0x0000, None, None)
-    assert "aborted" in lost.problem
-    assert unsent.problem.startswith("not sent")
+    refused, stored, third, fourth = send_files(paths, "127.0.0.1", peer.port, "PACS", "ME")
+    assert (refused.status, stored.status) == (0xC000, 0x0000)
+    if ever_after:
+        assert (third.status, fourth.status) == (None, None)
+        assert "aborted" in third.problem
+        assert fourth.problem.startswith("not sent")
+    else:
+        assert (third.status, fourth.status) == (0x0000, 0x0000)
+    assert [sent.path for sent in (refused, stored, third, fourth)] == paths
 
 
 def test_send_says_apart_what_the_peer_did_not_take_because_it_holds_the_uid(scp: MakeScp, tmp_path: Path) -> None:
