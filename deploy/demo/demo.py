@@ -15,6 +15,7 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -157,9 +158,11 @@ def start_node(folder: Path, pacs: PACS) -> tuple[subprocess.Popen[bytes], int]:
 
 def wait(folder: Path, series_uid: str) -> dict[str, Any] | None:
     """Follow the job of a series until it and its deliveries are done; None when the time is over."""
-    with progress() as bars:
+    engine = open_engine(load_settings(folder / "node" / "settings.toml").database.url, pool_size=1)
+    with ExitStack() as stack:
+        stack.callback(engine.dispose)
+        bars = stack.enter_context(progress())
         task = bars.add_task("waiting until the series is quiet", total=None)
-        engine = open_engine(load_settings(folder / "node" / "settings.toml").database.url, pool_size=1)
         end = time.monotonic() + LONGEST_S
         while time.monotonic() < end:
             with reading(engine) as tx:  # as `dicom-node jobs` asks, which takes a core from the model to start
