@@ -19,9 +19,9 @@ from dicom_node.domain.model import OutputKind
 from dicom_node.errors import NotFoundError
 from dicom_node.explain.answer import answer
 from dicom_node.explain.events import event_lines, remedy
-from dicom_node.explain.words import bare, clock_time, count, found, left_out, status_text
+from dicom_node.explain.words import bare, clock_time, count, found, left_out, status_text, zone_name
 
-__all__ = ["Line", "Story", "clock_time", "explain", "found", "left_out", "tell"]
+__all__ = ["Line", "Story", "bare", "clock_time", "count", "explain", "found", "left_out", "tell", "zone_name"]
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from sqlalchemy import Connection, Row
 from dicom_node.db import story
 from dicom_node.db.engine import utc_now
 from dicom_node.db.pauses import paused
+from dicom_node.domain.audit import Event
 from dicom_node.domain.choice import STAND_INS
 from dicom_node.domain.completeness import why_lacking
 from dicom_node.domain.delivery import DeliveryState
@@ -49,7 +50,8 @@ def _job_answer(tx: Connection, job: Row[Any], rows: story.SeriesRows) -> str:
         told = _told(tx, job, [d for d in rows.deliveries if d.job_id == job.id])
         return f"No result of {job.model}: {bare(job.error or 'the job failed')}{again}. {told}".rstrip()
     if job.state == JobState.CANCELED:
-        return f"No result of {job.model}: the job was canceled; do `dicom-node retry {name}` to run it after all."
+        again = _gone(rows.series) or f"do `dicom-node retry {name}` to run it after all"
+        return f"No result of {job.model}: the job was canceled{_by_whom(job, rows)}; {again}."
     if job.state == JobState.IN_PROGRESS:
         return f"No result of {job.model} yet: attempt {job.attempt} of {job.max_attempts} runs."
     if job.state == JobState.SCHEDULED:
@@ -63,12 +65,27 @@ def _job_answer(tx: Connection, job: Row[Any], rows: story.SeriesRows) -> str:
     return _delivery_answer(tx, job, [d for d in rows.deliveries if d.job_id == job.id])
 
 
+def _by_whom(job: Row[Any], rows: story.SeriesRows) -> str:
+    """Say who canceled a job, and when; nothing where the audit trail does not say."""
+    for event in rows.events:
+        if event.event == Event.JOB_CANCELED and event.job_id == job.id:
+            return f" at {clock_time(event.at)} by {event.actor}"
+    return ""
+
+
 def _another_rule(series: Row[Any]) -> str:
     """Say what to do about a series that no rule wanted; nothing about our own result that came back."""
     if not (series.no_job_reason or "").startswith(("no rule matched", "there is no rule")):
         return ""
     uid = series.accession_number or series.series_instance_uid
-    return f"; if one should have, change it and do `dicom-node route {uid}`"
+    return f"; if one should have, change it and {_gone(series) or f'do `dicom-node route {uid}`'}"
+
+
+def _gone(series: Row[Any]) -> str:
+    """Say what helps where retention took the images, so that nothing can run on them; empty while they are here."""
+    if series.images_deleted_at is None:
+        return ""
+    return f"send the series again: its images were deleted at {clock_time(series.images_deleted_at)}"
 
 
 def _after_failure(job: Row[Any], series: Row[Any]) -> str:
@@ -79,8 +96,12 @@ def _after_failure(job: Row[Any], series: Row[Any]) -> str:
         return f"; change the card, start the node again and do `dicom-node route {uid}`"
     if not job.slices:
         return "; send the series again as a whole and it is looked at anew: what was missing is taken in"
+    gone = _gone(series)
     if job.failure == Failure.NOT_ELIGIBLE:
-        return "; a retry would end alike: send a series that fits, or do `dicom-node retry --model` with another model"
+        other = "" if gone else ", or do `dicom-node retry --model` with another model"
+        return f"; a retry would end alike: send a series that fits{other}"
+    if gone:
+        return f"; when the cause is gone, {gone}"
     return f"; do `dicom-node retry {job.id[:8]}` when the cause is gone"
 
 

@@ -23,8 +23,14 @@ def status_text(status: int) -> str:
 
 
 def clock_time(at: datetime) -> str:
-    """Say a time on the clock of this machine."""
-    return f"{at.astimezone():%Y-%m-%d %H:%M:%S}"
+    """Say a time on the clock of this machine, and in which zone that is: ``2026-11-24 10:04:16 CET``."""
+    return f"{at.astimezone():%Y-%m-%d %H:%M:%S} {zone_name(at)}"
+
+
+def zone_name(at: datetime) -> str:
+    """Name the zone of this machine's clock at a time; where it has no letters, its distance: ``UTC-03:00``."""
+    local = at.astimezone()
+    return name if (name := f"{local:%Z}").isalpha() else f"UTC{local.isoformat()[-6:]}"
 
 
 def count(number: int, thing: str) -> str:

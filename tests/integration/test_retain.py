@@ -131,6 +131,10 @@ def test_each_kind_goes_after_its_own_time_and_never_before_it_is_delivered(node
     assert [(d["instances"], d["series"]) for d in told] == [(3, unmatched), (8, delivered), (8, failed)]
     assert len(events(node, "results deleted")) == 2
     assert "8 instances deleted, " in node.told(delivered)
+    for uid in (failed, unmatched):  # neither `retry` nor `route` can be done any more
+        last = node.told(uid).splitlines()[-1]
+        assert "send the series again: its images were deleted at " in last
+        assert "dicom-node r" not in last
 
     with transaction(node.engine) as tx, pytest.raises(ConflictError, match="the images were deleted"):
         retry(tx, done, node.catalog, node.spool, 3, node.enqueuer)
