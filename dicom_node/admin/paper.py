@@ -16,6 +16,7 @@ import dicom_node
 from dicom_node.admin.desk import desk_of
 from dicom_node.db.engine import utc_now
 from dicom_node.domain.people import Visitor
+from dicom_node.explain import zone_name
 from dicom_node.viewer import PREFIX, installed
 
 _NOTHING = Markup('<span class="dim">&ndash;</span>')
@@ -69,6 +70,7 @@ def page(request: Request, template: str, status: int = 200, /, **values: Any) -
         "version": dicom_node.__version__,
         "path": request.url.path,
         "now": utc_now(),
+        "zone": zone_name(utc_now()),
         "viewer": PREFIX if installed(desk.settings.web.ohif) else "",
     }
     return HTMLResponse(_ENVIRONMENT.get_template(template).render(**{**told, **values}), status)

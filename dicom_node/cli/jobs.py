@@ -55,7 +55,9 @@ def jobs(settings_file: Path, since: str | None, as_json: bool, limit: int, **na
     elif found:
         console().print(_table(found))
     else:
-        click.echo("no such jobs", err=True)
+        asked = next(filter(None, (given.get(name) for name in ("accession", "series", "study", "patient"))), "")
+        hint = f"; `dicom-node explain {asked}` says what came of it" if asked else ""
+        click.echo(f"no such jobs{hint}", err=True)
 
 
 @click.command(
@@ -83,9 +85,9 @@ def explain(settings_file: Path, identifier: str, as_json: bool) -> None:
         click.echo(("\n" if number else "") + click.style(story.title, bold=True))
         for line in story.lines:
             first, *more = line.text.splitlines()
-            click.echo(f"{clock_time(line.at)}  {first}")
+            click.echo(f"{(at := clock_time(line.at))}  {first}")
             for text in more:
-                click.echo(f"{'':19}    {text}")
+                click.echo(f"{'':{len(at)}}    {text}")
         click.echo(click.style(story.answer, bold=True))
 
 
@@ -252,9 +254,15 @@ def _table(found: list[dict[str, Any]]) -> Any:
             job["accession_number"],
             job["series_description"] or job["series_instance_uid"],
             deliveries,
-            job["error"] or _outcome(job["results"]),
+            job["error"] or _stuck(job["deliveries"]) or _outcome(job["results"]),
         )
     return table
+
+
+def _stuck(deliveries: list[dict[str, Any]]) -> str:
+    """Say why a result is not where it belongs; empty when it is, or was not tried yet."""
+    errors = (d["last_error"] for d in deliveries if d["state"] in ("waiting", "failed"))
+    return next(filter(None, errors), "")
 
 
 def _outcome(results: list[dict[str, Any]]) -> str:

@@ -64,6 +64,12 @@ def list_series(tx: Connection, *, limit: int, after: After | None = None, **equ
     return _page(tx, query, columns, equal, _s.first_received_at, _s.id, after, limit)
 
 
+def list_without_job(tx: Connection, *, limit: int, after: After | None = None) -> Rows:
+    """Read the complete series that there is no job for, with their study, those closed last first."""
+    query = select(t.series, *_IDENTITY).join(t.study, _y.id == _s.study_id).where(_s.no_job_reason.is_not(None))
+    return _page(tx, query, {}, {}, _s.closed_at, _s.id, after, limit)
+
+
 def list_results(tx: Connection, *, limit: int, after: After | None = None, **equal: Any) -> Rows:
     """Read result objects with job, study and source series, newest first; as `list_series`."""
     columns = {

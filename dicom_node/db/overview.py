@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select, text
 
 from dicom_node.db import tables as t
+from dicom_node.domain.audit import Event
 from dicom_node.domain.delivery import DeliveryState
 from dicom_node.domain.job import JobState
 
@@ -31,6 +32,7 @@ class Counts:
     failed: int
     unsent: int
     undeliverable: int
+    without_job: int
     oldest_scheduled: datetime | None
     oldest_unsent: datetime | None
 
@@ -41,6 +43,27 @@ class Memory:
 
     main_mib: int
     gpu_mib: int
+
+
+@dataclass(frozen=True, slots=True)
+class Late:
+    """What a destination has not taken yet although it was tried: how many objects, why, and when it is tried again."""
+
+    objects: int
+    last_error: str
+    next_attempt_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class TurnedAway:
+    """A peer whose associations were rejected, for one reason."""
+
+    calling_ae: str
+    called_ae: str
+    peer_address: str
+    reason: str
+    times: int
+    last_at: datetime
 
 
 def ping(tx: Connection) -> None:
@@ -65,6 +88,12 @@ def counts(tx: Connection, since: datetime) -> Counts:
         failed=ended.get(JobState.FAILED.value, 0),
         unsent=sum(deliveries.get(state, 0) for state in _UNSENT),
         undeliverable=deliveries.get(DeliveryState.FAILED.value, 0),
+        without_job=int(
+            tx.scalar(
+                select(func.count()).select_from(t.series).where(_s.no_job_reason.is_not(None), _s.closed_at >= since)
+            )
+            or 0
+        ),
         oldest_scheduled=tx.scalar(select(func.min(_j.created_at)).where(_j.state == JobState.SCHEDULED.value)),
         # state by state: of several at once PostgreSQL looks through all deliveries, the oldest first
         oldest_unsent=min(
@@ -78,6 +107,35 @@ def receiving(tx: Connection, limit: int = 20) -> Sequence[Row[Any]]:
     columns = (t.series, t.study.c.accession_number, t.study.c.study_instance_uid)
     joined = select(*columns).join(t.study, t.study.c.id == _s.study_id)
     return tx.execute(joined.where(_s.state == "receiving").order_by(_s.last_received_at.desc()).limit(limit)).all()
+
+
+def late(tx: Connection) -> dict[str, Late]:
+    """Find the destinations at which something waits that was tried already, by name; those that are paused, too."""
+    waiting = _d.state == DeliveryState.WAITING.value
+    tried = select(_d.last_error, _d.next_attempt_at).where(
+        waiting, _d.last_error.is_not(None), _d.next_attempt_at.is_not(None)
+    )
+    found = {}
+    counted = select(_d.destination, func.count()).where(waiting).group_by(_d.destination).order_by(_d.destination)
+    for name, objects in tx.execute(counted).all():
+        row = tx.execute(tried.where(_d.destination == name).order_by(_d.next_attempt_at).limit(1)).first()
+        if row is not None:
+            found[name] = Late(objects, row.last_error, row.next_attempt_at)
+    return found
+
+
+def turned_away(tx: Connection, since: datetime, limit: int) -> list[TurnedAway]:
+    """Read whose associations were rejected since a time, who came last first; of the newest thousand."""
+    e = t.audit_event.c
+    asked = select(e.at, e.detail).where(e.event == Event.ASSOCIATION_REJECTED.value, e.at >= since)
+    grouped: dict[tuple[str, ...], list[datetime]] = {}
+    for row in tx.execute(asked.order_by(e.at.desc()).limit(1000)):
+        who = tuple(str(row.detail.get(key) or "") for key in ("from", "to", "address", "reason"))
+        grouped.setdefault(who, []).append(row.at)
+    return [
+        TurnedAway(calling, called, address, reason, len(times), times[0])
+        for (calling, called, address, reason), times in list(grouped.items())[:limit]
+    ]
 
 
 def usual_s(tx: Connection, model: str) -> float | None:

@@ -122,6 +122,7 @@ def test_commands_on_a_database_of_another_version_say_what_to_do(home: Path) ->
         (["jobs", "--since", "9999999999d"], 2, "24h"),  # before the first of all days
         (["jobs", "--since", "\N{SUPERSCRIPT TWO}d"], 2, "24h"),
         (["jobs", "--since", "24h", "--state", "failed"], 0, "no such jobs"),
+        (["jobs", "--accession", "A1"], 0, "`dicom-node explain A1` says what came of it"),
         (["explain", "A1"], 1, "nothing is known of 'A1'"),
         (["retry", "0000"], 1, "there is no job 0000"),
         (["cancel", "0000"], 1, "there is no job 0000"),

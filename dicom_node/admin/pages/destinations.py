@@ -28,7 +28,7 @@ def destinations(request: Request) -> Response:
     desk = desk_of(request)
     with desk.reading() as tx:
         held, answers, profiles = paused(tx), echoes(tx), read_profiles(tx)
-        counted = overview.by_destination(tx, utc_now() - WEEK)
+        counted, late = overview.by_destination(tx, utc_now() - WEEK), overview.late(tx)
         failed = {
             name: browse.list_deliveries(tx, limit=5, destination=name, state="failed")
             for name, numbers in counted.items()
@@ -45,6 +45,7 @@ def destinations(request: Request) -> Response:
         echoes=answers,
         profiles=profiles,
         failed=failed,
+        late=late,
         instead_of=instead_of,
         paused={name: held[queue_of(name)] for name in desk.catalog.destinations if queue_of(name) in held},
     )

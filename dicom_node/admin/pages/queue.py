@@ -17,10 +17,10 @@ from dicom_node.admin.guard import needs
 from dicom_node.admin.paper import page
 from dicom_node.admin.progress import progress_of
 from dicom_node.admin.trail import viewed
-from dicom_node.db import overview
+from dicom_node.admin.worries import worries
+from dicom_node.db import browse, overview
 from dicom_node.db.engine import utc_now
 from dicom_node.db.listing import JobFilter, list_jobs
-from dicom_node.db.pauses import paused
 from dicom_node.domain.job import JobState
 from dicom_node.domain.people import Right
 
@@ -33,6 +33,8 @@ _GROUPS = {
     "completed": (JobState.COMPLETED.value,),
     "canceled": (JobState.CANCELED.value,),
 }
+
+WITHOUT_JOB = "without"  # no state of a job: the series that there is none for
 
 router = APIRouter(include_in_schema=False, dependencies=[Depends(needs(Right.VIEW))])
 
@@ -58,7 +60,7 @@ def wanted(
     after: Annotated[str, Query(max_length=400)] = "",
 ) -> Wanted:
     """Read the filter from the query; `after` is where the page before ended."""
-    return Wanted(show if show in _GROUPS else "", model, after)
+    return Wanted(show if show in (*_GROUPS, WITHOUT_JOB) else "", model, after)
 
 
 @router.get("/")
@@ -80,6 +82,15 @@ def rows(request: Request, view: Annotated[Wanted, Depends(wanted)]) -> Response
 
 
 def _read(tx: Connection, desk: Desk, view: Wanted) -> dict[str, Any]:
+    counts = overview.counts(tx, utc_now() - DAY)
+    always = {
+        "view": view,
+        "counts": counts,
+        "worries": worries(tx, desk, counts),
+        "models": sorted(desk.catalog.models),
+    }
+    if view.show == WITHOUT_JOB:
+        return always | _read_without_job(tx, view)
     after = read_cursor(view.after, datetime, int, str) if view.after else None
     goes_on = (after[0], after[1], after[2]) if after else None
     found = list_jobs(tx, JobFilter(states=_GROUPS[view.show], model=view.model, after=goes_on, limit=_PAGE + 1))
@@ -88,14 +99,18 @@ def _read(tx: Connection, desk: Desk, view: Wanted) -> dict[str, Any]:
     if not after:  # what runs stands above what waits, and that above what is over; each newest first
         order = {JobState.IN_PROGRESS.value: 0, JobState.SCHEDULED.value: 1}
         jobs = sorted(jobs, key=lambda job: order.get(job["state"], 2))
-    return {
+    return always | {
         "jobs": jobs,
+        "without_job": (),
         "more": cursor_of(last["created_at"], last["run_no"], last["id"]) if last else "",
-        "view": view,
         "progress": progress_of(tx, jobs),
-        "counts": overview.counts(tx, utc_now() - DAY),
         "receiving": overview.receiving(tx, 8) if not after and view.show in ("", "open") else (),
-        "paused": paused(tx),
-        "models": sorted(desk.catalog.models),
-        "alive": {row.role for row in overview.processes(tx, utc_now()) if row.state == "alive"},
     }
+
+
+def _read_without_job(tx: Connection, view: Wanted) -> dict[str, Any]:
+    after = browse.After(*read_cursor(view.after, datetime, str)) if view.after else None
+    found = browse.list_without_job(tx, limit=_PAGE + 1, after=after)
+    last = found[_PAGE - 1] if len(found) > _PAGE else None
+    more = cursor_of(last.closed_at, last.id) if last else ""
+    return {"jobs": (), "without_job": found[:_PAGE], "more": more, "progress": {}, "receiving": ()}

@@ -136,6 +136,8 @@ class WebNode:
                 assert delivery is not None
                 if isinstance(outcome, Sent):
                     deliveries.finish_delivered(tx, delivery, outcome, self.enqueuer)
+                elif outcome.retry:
+                    deliveries.finish_retry(tx, delivery, outcome, 3600.0, self.enqueuer)
                 else:
                     deliveries.finish_failed(tx, delivery, outcome, self.enqueuer)
 

@@ -126,11 +126,15 @@ def test_rules_are_tried_and_replayed(page: Page, filled: Filled, request: pytes
     assert "does not match" in page.inner_text("#tried")
 
 
-def test_every_page_fits_a_phone(page: Page, filled: Filled, request: pytest.FixtureRequest) -> None:
+@pytest.mark.parametrize("width", [900, 390])
+def test_every_page_fits_half_a_screen_and_a_phone(
+    page: Page, filled: Filled, width: int, request: pytest.FixtureRequest
+) -> None:
     _, made = filled
-    page.set_viewport_size({"width": 390, "height": 800})
+    page.set_viewport_size({"width": width, "height": 800})
     for path in (
         f"/jobs/{made['completed']}",
+        "/?show=without",
         "/models",
         "/rules",
         "/destinations",
@@ -142,7 +146,8 @@ def test_every_page_fits_a_phone(page: Page, filled: Filled, request: pytest.Fix
         page.goto(path)
         wide = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
         assert wide <= 0, f"{path} is {wide} px wider than the screen"
-    picture(page, "phone", request)
+    if width < 500:
+        picture(page, "phone", request)
 
 
 def test_an_identifier_is_copied_whole(page: Page, filled: Filled) -> None:

@@ -101,6 +101,22 @@ def test_the_queue_goes_on_page_by_page(listed: WebNode, show: str, monkeypatch:
     assert vera.get("/?after=nonsense").status_code == 400
 
 
+def test_series_without_a_job_are_listed_with_the_reason(listed: WebNode, monkeypatch: pytest.MonkeyPatch) -> None:
+    vera = listed.signed_in("vera")
+    assert "2 without a job today" in text(vera.get("/").text)
+    monkeypatch.setattr(queue, "_PAGE", 1)
+    first = vera.get("/?show=without").text
+    assert "A-few" in text(first)
+    assert "no rule matched: rule chest_ct did not match: slices at least 10: no, 3" in text(first)
+    assert "A-mr" not in text(first), "the one that was closed before"
+    older = re.search(r'href="([^"]+)" rel="next"', first)
+    assert older
+    second = vera.get(unescape(older[1])).text
+    assert "Modality is CT: no, MR" in text(second)
+    assert 'rel="next"' not in second
+    assert vera.get("/?show=without&after=nonsense").status_code == 400
+
+
 def test_the_audit_page_goes_on_where_it_ended(listed: WebNode, admin: TestClient) -> None:
     every = [row["id"] for row in walk(admin, "/audit", limit=500, event="series routed")]
     by_one = [row["id"] for row in walk(admin, "/audit", limit=1, event="series routed")]

@@ -11,15 +11,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from PIL import Image
 from pydicom import Dataset, dcmread
 from pydicom._dicom_dict import DicomDictionary
 from sqlalchemy import select, update
 
 from dicom_node import operate
+from dicom_node.admin.site import build_site
+from dicom_node.cli import cli
 from dicom_node.db import tables as t
+from dicom_node.db.audit import record
 from dicom_node.db.browse import results_of, slices_of
 from dicom_node.db.engine import reading, transaction
+from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.errors import DeliveryError
 from dicom_node.explain import explain
 from dicom_node.picture import WINDOWS, read_overlay
 from dicom_node.volume import load_volume
@@ -99,6 +105,7 @@ def test_whatever_is_at_hand_leads_to_the_story_that_explain_tells(filled: Fille
 def test_what_is_not_there_is_said_kindly(filled: Filled) -> None:
     browser = filled[0].signed_in("vera")
     missing = browser.get("/find", params={"q": INERT})
+    assert "Nothing found for" in missing.text
     assert "Nothing is known of" in missing.text
     assert INERT not in missing.text
     for path in ("/jobs/ffffffff", "/series/1", "/studies/1.2", "/models/none", "/nowhere"):
@@ -213,6 +220,9 @@ def test_buttons_retry_cancel_resend_and_pause_as_the_commands_do(node: WebNode,
     assert otto.post(f"/jobs/{job['id']}/retry", data=data).status_code == 409, "it has not ended"
     canceled = otto.post(f"/jobs/{job['id']}/cancel", data=data)
     assert canceled.headers["location"] == f"/jobs/{job['id']}?done=canceled"
+    with transaction(node.engine) as tx:
+        (story,) = explain(tx, job["id"])
+    assert re.search(r"the job was canceled at .* by user otto; do `dicom-node retry", story.answer)
     again = otto.post(f"/jobs/{job['id']}/retry", data=data)
     newest = node.jobs()[0]
     assert again.headers["location"] == f"/jobs/{newest['id']}?done=scheduled"
@@ -230,6 +240,44 @@ def test_buttons_retry_cancel_resend_and_pause_as_the_commands_do(node: WebNode,
     assert otto.post("/queues/elsewhere/pause", data=data).status_code == 404
     assert otto.post("/queues/jobs/resume", data=data).status_code == 303
     assert {actor for actor, _ in events(node, "operator asked for a retry")} == {"user otto"}
+
+
+def test_the_first_page_says_what_somebody_should_look_at(node: WebNode, tmp_path: Path) -> None:
+    node.breathe()
+    node.receive(small_ct(tmp_path / "ct", rows=16, columns=16))
+    (job,) = node.jobs()
+    vera = node.signed_in("vera")
+    assert "not delivered yet" not in vera.get("/").text
+    node.complete(job["id"])
+    down = "no connection to pacs (PACS at 127.0.0.1:9): refused or unreachable"
+    node.send(job["id"], DeliveryError(down, retry=True))
+    with transaction(node.engine) as tx:
+        peer = {"from": "CT9", "to": "AINODE", "address": "10.0.0.9", "reason": "calling AE title CT9 is not known"}
+        for _ in range(2):
+            record(tx, AuditEvent(Event.ASSOCIATION_REJECTED, detail=peer))
+
+    queue, system = text(vera.get("/").text), text(vera.get("/system").text)
+
+    for page in (queue, system):
+        assert f"2 objects for pacs are not delivered yet: {down}; next try at " in page
+    assert queue.count(down) == 2, "above, and at its job"
+    assert down in text(vera.get("/destinations").text)
+    assert "CT9 AINODE 10.0.0.9 calling AE title CT9 is not known 2 " in system
+    done = CliRunner().invoke(cli, ["jobs", "--settings", str(node.settings.file)], env={"COLUMNS": "400"})
+    assert down in done.output
+
+
+def test_the_first_page_says_that_the_disk_fills(node: WebNode) -> None:
+    node.breathe()
+    more_than_any_disk_mib = 2**40
+    assert "0xA700" not in node.signed_in("vera").get("/").text
+    retain = node.settings.retain.model_copy(update={"free_mib": more_than_any_disk_mib})
+    node.site = build_site(node.desk(node.settings.model_copy(update={"retain": retain})))
+    for path in ("/", "/system"):
+        page = text(node.signed_in("vera").get(path).text)
+        assert f"below retain.free_mib = {more_than_any_disk_mib}: the oldest images and results go" in page
+    node.spool.reserve_mib = more_than_any_disk_mib
+    assert "images are refused with 0xA700; make room" in text(node.signed_in("vera").get("/").text)
 
 
 def test_another_model_runs_beside_the_first_and_takes_nothing_back(node: WebNode, tmp_path: Path) -> None:
