@@ -5,7 +5,8 @@ Each leaves an audit event.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from typing import Any
 
 from sqlalchemy import Connection, Row
@@ -13,7 +14,7 @@ from sqlalchemy import Connection, Row
 from dicom_node.catalog import Catalog
 from dicom_node.db import deliveries, interventions, pauses, retrievals, story
 from dicom_node.db.inputs import read_inputs
-from dicom_node.db.series import read_closed, reopen_series
+from dicom_node.db.series import ClosedSeries, read_closed, reopen_series
 from dicom_node.domain.model import ModelCard
 from dicom_node.domain.night import Hours
 from dicom_node.domain.retrieval import MOST_ITEMS, Kind, problem_of
@@ -29,11 +30,37 @@ from dicom_node.spool import Spool
 WAYS = {"dimse": ("move", "get"), "stow": ("wado",)}
 
 
+# By our id of a series: the series as it was examined, and what was found
+Looked = Mapping[str, tuple[ClosedSeries, Verdict]]
+
+
+def look(reading: Callable[[], AbstractContextManager[Connection]], job: str, spool: Spool) -> Looked:
+    """Examine the series of a job anew, for `retry` and `rerun`.
+
+    Files are read here, while no transaction is open: one that writes keeps every receiver of a SQLite from answering.
+
+    Parameters
+    ----------
+    reading : callable
+        Opens a transaction that only reads.
+    job : str
+        The job's id, or the first characters of it.
+
+    Raises
+    ------
+    NotFoundError, ConflictError
+        When there is no such job, or several.
+    """
+    with reading() as tx:
+        there = [read_closed(tx, series_id) for series_id in interventions.series_of_job(tx, job)]
+    return {series.id: (series, examine_closed(series, spool.path)) for series in there if series is not None}
+
+
 def retry(
     tx: Connection,
     job: str,
+    looked: Looked,
     catalog: Catalog,
-    spool: Spool,
     max_attempts: int,
     enqueuer: Enqueuer,
     *,
@@ -45,8 +72,8 @@ def retry(
     ----------
     job : str
         The job's id, or the first characters of it.
-    spool : Spool
-        Where the images are.
+    looked : Looked
+        What `look` found just before.
     max_attempts : int
         Of the new run.
 
@@ -58,7 +85,7 @@ def retry(
     Raises
     ------
     NotFoundError, ConflictError
-        When there is no such job, or its state or its series forbids another run.
+        When there is no such job, its state or its series forbids another run, or something came since `look`.
     ConfigurationError
         When the node no longer has the model.
     """
@@ -67,7 +94,7 @@ def retry(
     if card is None:
         known = ", ".join(sorted(catalog.models)) or "none"
         raise ConfigurationError(f"job {row.id} needs the model {row.model}, which this node no longer has ({known})")
-    choose = _chooser(tx, card, spool)
+    choose = _chooser(tx, card, looked)
     return interventions.run_again(tx, row, card.version, choose, max_attempts, enqueuer, actor=actor)
 
 
@@ -102,8 +129,8 @@ def rerun(
     tx: Connection,
     job: str,
     model: str,
+    looked: Looked,
     catalog: Catalog,
-    spool: Spool,
     max_attempts: int,
     enqueuer: Enqueuer,
     *,
@@ -122,7 +149,8 @@ def rerun(
     Raises
     ------
     NotFoundError, ConflictError
-        When there is no such job or model, the series forbids another run, or the model takes other series.
+        When there is no such job or model, the series forbids another run, the model takes other series, or something
+        came since `look`.
     """
     row = interventions.find_job(tx, job)
     card = catalog.models.get(model)
@@ -132,18 +160,21 @@ def rerun(
     if model == row.model:
         raise ConflictError(f"job {row.id} is one of {model} already: retry it")
     _refuse_other_roles(tx, row, card)
-    choose = _chooser(tx, card, spool)
+    choose = _chooser(tx, card, looked)
     return interventions.run_other(tx, row, card.name, card.version, choose, max_attempts, enqueuer, actor=actor)
 
 
-def _chooser(tx: Connection, card: ModelCard, spool: Spool) -> Callable[[str], Verdict]:
+def _chooser(tx: Connection, card: ModelCard, looked: Looked) -> Callable[[str], Verdict]:
     """Give what says which slices of a series a model takes."""
 
     def choose(series_id: str) -> Verdict:
         series = read_closed(tx, series_id)
         if series is None:
             raise ConflictError(f"no image of series {series_id} is here any more")
-        return chosen(examine_closed(series, spool.path), card.volume)
+        before, verdict = looked.get(series_id, (None, None))
+        if before is None or verdict is None or not series.is_as(before):
+            raise ConflictError(f"something of series {series_id} came while it was looked at; try again")
+        return chosen(verdict, card.volume)
 
     return choose
 

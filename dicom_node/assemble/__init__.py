@@ -11,7 +11,7 @@ import logging
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import asdict, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime, timedelta
 from threading import Event as StopEvent
 from threading import Thread
@@ -45,10 +45,11 @@ from dicom_node.db.studies import due_waits, lock_study_of, wait_for_series_anew
 from dicom_node.db.unstored import find_unstored
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.header import texts
+from dicom_node.domain.rule import Values
 from dicom_node.domain.study import Verdict
 from dicom_node.examination import examine_closed, examine_stored
 from dicom_node.loop import HostClock, run_every
-from dicom_node.route import StudyDesk, decide_overdue, route_again, route_series
+from dicom_node.route import StudyDesk, decide_overdue, read_attributes, route_again, route_series
 from dicom_node.rulebook import SETTLED_S, Rulebook
 from dicom_node.settings import Settings
 from dicom_node.spool import Spool
@@ -64,7 +65,7 @@ _PATHS_AT_ONCE = 1000
 
 
 class Assembler:
-    """Closes series that are due, one transaction each.
+    """Closes series that are due, one transaction each; their files are read before it.
 
     `counts` are those who may be asked how many instances a series has, by the name that sources have for them.
     `clock` tells when somebody sets the clock of the machine.
@@ -194,26 +195,48 @@ class Assembler:
             with transaction(self._engine) as tx:
                 postpone_series(tx, series_id, early.until, early.reason)
             return False
+        except _ChangedError:  # the next sweep looks at it as it is then
+            return False
 
     def _close_now(self, series_id: str) -> bool:
+        catalog = self._rulebook.catalog
+        seen = self._look(series_id, catalog, lambda series: examine_stored(series.instances, self._spool.path))
+        if seen is None:
+            return False
         with transaction(self._engine) as tx:
             lock_study_of(tx, series_id)  # before the series, as everybody does who decides about a study
             series = close_series(tx, series_id, utc_now())
             if series is None:
                 return False
-            if _is_ours(tx, series):
+            if not series.holds_as(seen.series):
+                raise _ChangedError
+            if seen.verdict is None:
                 _keep_unprocessed(tx, series)
             else:
-                verdict = _refuse_unstored(tx, series, self._examine(series))
+                verdict = _refuse_unstored(tx, series, self._refuse_lacking(series, seen.verdict))
                 write_verdict(tx, series.id, verdict)
                 _record_closing(tx, series, verdict)
-                self._route(tx, series, verdict)
+                attempts = self._settings.work.max_attempts
+                route_series(tx, series, verdict, seen.attributes, catalog, self._enqueuer, max_attempts=attempts)
         logger.info("series %s closed, revision %d: %s", series.id, series.revision, series.close_reason)
         return True
 
-    def _examine(self, series: ClosedSeries) -> Verdict:
-        """Find the volume of a series; refuse one that is not whole, unless its source wants that analysed, too."""
-        verdict = examine_stored(series.instances, self._spool.path)
+    def _look(self, series_id: str, catalog: Catalog, examine: Callable[[ClosedSeries], Verdict]) -> _Seen | None:
+        """Read all that is read of the files of a series, before the transaction that decides about it.
+
+        A transaction that writes keeps every receiver of a SQLite from answering, and a disk may be slow, or away.
+        """
+        with reading(self._engine) as tx:
+            series = read_closed(tx, series_id)
+            if series is None:
+                return None
+            if _is_ours(tx, series):
+                return _Seen(series)
+        verdict = examine(series)
+        return _Seen(series, verdict, read_attributes(series, verdict, catalog.rules, self._spool))
+
+    def _refuse_lacking(self, series: ClosedSeries, verdict: Verdict) -> Verdict:
+        """Refuse a series that is not whole, unless its source wants that analysed, too."""
         if series.lacking is None:
             if verdict.lacks_slices and not series.expected_count:
                 _wait_for_slices(series, verdict)
@@ -225,21 +248,34 @@ class Assembler:
 
     def _ask_again(self, series_id: str) -> bool:
         """Ask the rules about a series that came again, called by another AE title than before."""
+        catalog = self._rulebook.catalog
+        seen = self._look(series_id, catalog, lambda series: examine_closed(series, self._spool.path))
         with transaction(self._engine) as tx:
             lock_study_of(tx, series_id)
-            series, origin = read_closed(tx, series_id), take_again(tx, series_id)
-            if series is None or origin is None or _is_ours(tx, series):
+            series = read_closed(tx, series_id)
+            if seen is not None and series is not None and not series.is_as(seen.series):
+                return False  # the next sweep looks at it as it is then
+            origin = take_again(tx, series_id)
+            if seen is None or series is None or origin is None or seen.verdict is None:
                 return False
             series = replace(series, origin=origin)
-            verdict = examine_closed(series, self._spool.path)
             attempts = self._settings.work.max_attempts
-            route_again(tx, series, verdict, self._rulebook.catalog, self._enqueuer, self._spool, max_attempts=attempts)
+            route_again(tx, series, seen.verdict, seen.attributes, catalog, self._enqueuer, max_attempts=attempts)
         logger.info("series %s came again: the rules were asked", series.id)
         return True
 
-    def _route(self, tx: Connection, series: ClosedSeries, verdict: Verdict) -> None:
-        attempts = self._settings.work.max_attempts
-        route_series(tx, series, verdict, self._rulebook.catalog, self._enqueuer, self._spool, max_attempts=attempts)
+
+@dataclass(frozen=True, slots=True)
+class _Seen:
+    """What the files of a series said; of a result of ours, which nobody examines, the verdict is None."""
+
+    series: ClosedSeries
+    verdict: Verdict | None = None
+    attributes: Mapping[str, Values] = field(default_factory=dict)
+
+
+class _ChangedError(Exception):
+    """A series is not what it was when its files were read."""
 
 
 class _TooEarlyError(Exception):

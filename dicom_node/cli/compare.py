@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -99,8 +100,7 @@ def promote(settings_file: Path, challenger: str, champion: str, yes: bool) -> N
     settings = read_settings(settings_file)
     if not yes:
         click.confirm(f"Send results of {challenger} in the place of those of {champion}?", abort=True)
-    with database(settings) as tx:
-        changed = promote_model(tx, settings, challenger, champion, actor=actor())
+    changed = promote_model(partial(database, settings), settings, challenger, champion, actor=actor())
     for name, model in changed.items():
         click.echo(f"rule {name}: {model}")
 

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -136,13 +137,13 @@ def retry(settings_file: Path, job: str, model: str) -> None:
     from dicom_node.catalog import load_catalog
 
     settings = read_settings(settings_file)
-    catalog, spool = load_catalog(settings), app.open_spool(settings)
+    catalog, attempts = load_catalog(settings), settings.work.max_attempts
+    looked = operate.look(partial(database, settings, to_read=True), job, app.open_spool(settings))
     with database(settings) as tx, _enqueuer(tx) as enqueuer:
-        attempts = settings.work.max_attempts
         if model:
-            new = operate.rerun(tx, job, model, catalog, spool, attempts, enqueuer, actor=actor())
+            new = operate.rerun(tx, job, model, looked, catalog, attempts, enqueuer, actor=actor())
         else:
-            new = operate.retry(tx, job, catalog, spool, attempts, enqueuer, actor=actor())
+            new = operate.retry(tx, job, looked, catalog, attempts, enqueuer, actor=actor())
     click.echo(f"job {new} is scheduled")
 
 
@@ -207,8 +208,9 @@ def pause(settings_file: Path, queue: str, reason: str) -> None:
     from dicom_node.catalog import load_catalog
 
     settings = read_settings(settings_file)
+    catalog = load_catalog(settings)
     with database(settings) as tx:
-        operate.pause(tx, queue, load_catalog(settings), reason=reason, actor=actor())
+        operate.pause(tx, queue, catalog, reason=reason, actor=actor())
     click.echo(f"queue {queue} is paused")
 
 
@@ -221,8 +223,9 @@ def resume(settings_file: Path, queue: str) -> None:
     from dicom_node.catalog import load_catalog
 
     settings = read_settings(settings_file)
+    catalog = load_catalog(settings)
     with database(settings) as tx:
-        operate.resume(tx, queue, load_catalog(settings), actor=actor())
+        operate.resume(tx, queue, catalog, actor=actor())
     click.echo(f"queue {queue} goes on")
 
 

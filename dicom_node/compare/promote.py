@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import re
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
 from sqlalchemy import Connection
@@ -17,8 +19,20 @@ from dicom_node.settings import Settings
 _MODEL = re.compile(r"""^(\s*model\s*=\s*)(["'])([^"']*)\2""", re.MULTILINE)
 
 
-def promote(tx: Connection, settings: Settings, challenger: str, champion: str, *, actor: str) -> dict[str, str]:
+def promote(
+    writing: Callable[[], AbstractContextManager[Connection]],
+    settings: Settings,
+    challenger: str,
+    champion: str,
+    *,
+    actor: str,
+) -> dict[str, str]:
     """Swap two models in every rule that names one of them: what ran as a shadow is sent, and the other is the shadow.
+
+    Parameters
+    ----------
+    writing : callable
+        Opens a transaction for the audit event. It begins when the files are written: a slow disk holds up no receiver.
 
     Returns
     -------
@@ -31,7 +45,7 @@ def promote(tx: Connection, settings: Settings, challenger: str, champion: str, 
         When the node has no such model.
     ConflictError
         When no rule names the champion, or a rule file cannot be written or would be wrong afterwards; then no file is
-        changed.
+        changed, and none is when the database does not take the event.
     ConfigurationError
         When the rules are wrong already.
     """
@@ -58,12 +72,15 @@ def promote(tx: Connection, settings: Settings, challenger: str, champion: str, 
         problems = rule_problems(settings)
         if problems:
             raise ConflictError("; ".join(problems))
-    except (OSError, ConflictError) as error:
+        with writing() as tx:
+            detail = {"model": challenger, "instead of": champion, "rules": now}
+            record(tx, AuditEvent(Event.MODEL_PROMOTED, actor=actor, detail=detail))
+    except Exception as error:
         for file, text in before.items():
             _replace(file, text)
-        raise ConflictError(f"the rules stay as they were: {error}") from error
-    detail = {"model": challenger, "instead of": champion, "rules": now}
-    record(tx, AuditEvent(Event.MODEL_PROMOTED, actor=actor, detail=detail))
+        if isinstance(error, (OSError, ConflictError)):
+            raise ConflictError(f"the rules stay as they were: {error}") from error
+        raise
     return now
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
-from sqlalchemy import Connection, Row, func, insert, select, update
+from sqlalchemy import Connection, Row, Select, func, insert, select, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
@@ -46,13 +46,13 @@ def find_job(tx: Connection, text: str) -> Row[Any]:
     ConflictError
         When several do.
     """
-    starts = starts_with(t.job.c.id, text)
-    found = tx.execute(select(t.job).where(starts).limit(2).with_for_update()).all() if text.strip() else []
-    if not found:
-        raise NotFoundError(f"there is no job {text}; `dicom-node jobs` lists them")
-    if len(found) > 1:
-        raise ConflictError(f"several jobs start with {text}; give more of the id")
-    return found[0]
+    return _only(tx, select(t.job).with_for_update(), text)
+
+
+def series_of_job(tx: Connection, text: str) -> list[str]:
+    """Name the series that a job works on, by our ids; `text` as `find_job` takes it, which it raises the errors of."""
+    job = _only(tx, select(t.job), text)
+    return [one.series_id for one in read_inputs(tx, job.id)] or [job.series_id]
 
 
 def run_again(
@@ -130,6 +130,15 @@ def run_other(
         AuditEvent(Event.JOB_SCHEDULED, series_id=job.series_id, job_id=new, actor=actor, detail=detail),
     )
     return new
+
+
+def _only(tx: Connection, jobs: Select[Any], text: str) -> Row[Any]:
+    found = tx.execute(jobs.where(starts_with(t.job.c.id, text)).limit(2)).all() if text.strip() else []
+    if not found:
+        raise NotFoundError(f"there is no job {text}; `dicom-node jobs` lists them")
+    if len(found) > 1:
+        raise ConflictError(f"several jobs start with {text}; give more of the id")
+    return found[0]
 
 
 def _insert_run(

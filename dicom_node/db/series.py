@@ -60,6 +60,14 @@ class ClosedSeries:
     patient_until: datetime | None = None
     study_id: str = ""
 
+    def holds_as(self, other: ClosedSeries) -> bool:
+        """Whether it has the same files; none is ever changed, so whoever read them of one has read them of both."""
+        return [one.path for one in self.instances] == [one.path for one in other.instances]
+
+    def is_as(self, other: ClosedSeries) -> bool:
+        """Whether examination says the same of both."""
+        return self.holds_as(other) and (self.refusal, self.lacking) == (other.refusal, other.lacking)
+
 
 def due_series(tx: Connection, now: datetime) -> list[str]:
     """List the series that count as complete, the one that has waited longest first.

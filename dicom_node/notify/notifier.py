@@ -1,8 +1,8 @@
 """Follows the audit trail, writes what is to be told into the outbox, and sends it.
 
-Both under one lease, so one process does it for all. An event and its notifications are taken in one transaction: none
-is lost and none is written twice. Sending is at least once: a process that dies after the receiver took a notification
-and before it is noted sends it again, under the same id.
+Both under one lease, so one process does it for all. What an event makes to be told is written in the transaction that
+notes it as taken: none is lost and none is written twice. Sending is at least once: a process that dies after the
+receiver took a notification and before it is noted sends it again, under the same id.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from dicom_node.db.sweeps import advance, held, note_end, start_at
 from dicom_node.domain.job import retry_delay_s
 from dicom_node.errors import NotificationError
 from dicom_node.notify.mail import send_mail
-from dicom_node.notify.occasions import of_backlog, of_event
+from dicom_node.notify.occasions import in_words, of_backlog, of_event
 from dicom_node.notify.webhook import send_webhook
 from dicom_node.settings import Notify, NotifyChannel
 from dicom_node.spool import Spool
@@ -68,15 +68,19 @@ class Notifier:
                 note_end(tx, SWEEP)
 
     def _write_some(self, position: int) -> int | None:
-        with transaction(self._engine) as tx:
+        with reading(self._engine) as tx:
             rows = read_chained(tx, position, AT_ONCE)
-            if not rows or not advance(tx, SWEEP, self._holder, rows[-1].chain_no):
+            noted = [one for row in rows if (one := of_event(tx, row, self._settings.rules)) is not None]
+        if not rows:
+            return None
+        told = [new for one in noted for new in in_words(one, self._node, self._spool)]  # reports are files
+        last: int = rows[-1].chain_no
+        with transaction(self._engine) as tx:
+            if not advance(tx, SWEEP, self._holder, last):
                 return None
-            for row in rows:
-                for new in of_event(tx, row, self._settings.rules, self._node, self._spool):
-                    outbox.put(tx, new)
-            last: int = rows[-1].chain_no
-            return last
+            for new in told:
+                outbox.put(tx, new)
+        return last
 
     def _send(self, one: Notification) -> None:
         error = self._try(one)

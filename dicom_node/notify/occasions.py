@@ -8,12 +8,14 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from datetime import datetime
 from string import Template
 from typing import Any
 
 from sqlalchemy import Connection, Row
 
+from dicom_node.db.browse import results_of
 from dicom_node.db.outbox import NewNotification, oldest_due_job, segments_of
 from dicom_node.domain.audit import Event
 from dicom_node.notify.report import NAME as REPORT
@@ -41,31 +43,53 @@ PATIENT = "Patient ID $patient_id, accession number $accession, study $study.\n"
 Rules = Mapping[str, NotifyRule]
 
 
-def of_event(tx: Connection, row: Row[Any], rules: Rules, node: str, spool: Spool) -> Iterator[NewNotification]:
-    """Write what an event makes to be told, for each rule and channel that wants it.
+@dataclass(frozen=True, slots=True)
+class Occasion:
+    """An event that somebody wants to be told of.
 
-    Parameters
+    Attributes
     ----------
     row : sqlalchemy.Row
         As `db.audit.read_chained` reads it.
-    spool : Spool
-        Where reports are.
+    rules : mapping of str to NotifyRule
+        Those that want it.
+    segments : list of dict
+        What the job marked, where it is told of a finding.
+    report : str
+        Where the job's report is in the spool, if a rule asks for it and there is one.
     """
+
+    row: Row[Any]
+    rules: Rules
+    segments: list[dict[str, Any]]
+    report: str
+
+
+def of_event(tx: Connection, row: Row[Any], rules: Rules) -> Occasion | None:
+    """Read what the rules say of an event, and what is known of it; None when nobody wants to be told."""
     on = _occasion(row)
     if on is None or (on == "finding" and not row.destinations):  # a shadow's findings are nobody's to act on
-        return
+        return None
     wanted = {name: rule for name, rule in rules.items() if rule.on == on and _is_about(rule, row)}
     if not wanted:
-        return
+        return None
     segments = segments_of(tx, row.job_id) if on == "finding" else []
-    for name, rule in wanted.items():
-        found = [one for one in segments if str(one.get("label", "")).casefold().startswith(rule.label.casefold())]
-        if on == "finding" and not found:
+    report = results_of(tx, row.job_id).get("sr") if any(map(wants_report, wanted.values())) else None
+    return Occasion(row, wanted, segments, report.path if report is not None else "")
+
+
+def in_words(one: Occasion, node: str, spool: Spool) -> Iterator[NewNotification]:
+    """Write what is to be told, for each rule and channel that wants it. Files are read: no transaction may be open."""
+    for name, rule in one.rules.items():
+        found = [
+            each for each in one.segments if str(each.get("label", "")).casefold().startswith(rule.label.casefold())
+        ]
+        if rule.on == "finding" and not found:
             continue
-        values = _values(row, found, node)
+        values = _values(one.row, found, node)
         if wants_report(rule):
-            values[REPORT] = report_text(tx, row.job_id, spool, patient=rule.patient)
-        yield from _for_channels(name, rule, f"event {row.id}", values, row.series_id, row.job_id)
+            values[REPORT] = report_text(one.report, spool, patient=rule.patient)
+        yield from _for_channels(name, rule, f"event {one.row.id}", values, one.row.series_id, one.row.job_id)
 
 
 def of_backlog(tx: Connection, now: datetime, rules: Rules, node: str) -> Iterator[NewNotification]:

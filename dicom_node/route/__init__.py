@@ -1,10 +1,12 @@
 """Routing: a complete series x the rules -> jobs, or the reason why there is none.
 
-Runs inside the transaction that closes the series, so that a closed series always has its jobs or its reason.
+Runs inside the transaction that closes the series, so that a closed series always has its jobs or its reason. What
+rules ask for of a file is read before it: `read_attributes`.
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -18,13 +20,19 @@ from dicom_node.db.routing import NewJob, insert_job, jobs_of_model, supersede_j
 from dicom_node.db.series import ClosedSeries, StoredInstance, write_no_job_reason
 from dicom_node.domain.audit import AuditEvent, Event
 from dicom_node.domain.candidate import Candidate
-from dicom_node.domain.rule import Match, Rule, match_rule
+from dicom_node.domain.rule import Match, Rule, Values, match_rule
 from dicom_node.domain.study import Verdict, chosen
 from dicom_node.domain.uids import job_id
-from dicom_node.route.ask import ask_rules, ask_rules_of_file, ask_rules_of_header, first_slice, values_of
+from dicom_node.route.ask import (
+    ask_rules,
+    ask_rules_of_file,
+    ask_rules_of_header,
+    first_slice,
+    read_attributes,
+    values_of,
+)
 from dicom_node.route.schedule import asked_priority, destinations_of, schedule, told_by
-from dicom_node.route.study import ACQUIRED, StudyDesk, candidates_of, decide_overdue, route_study, route_study_again
-from dicom_node.spool import Spool
+from dicom_node.route.study import StudyDesk, candidates_of, decide_overdue, route_study, route_study_again
 
 __all__ = [
     "StudyDesk",
@@ -32,6 +40,7 @@ __all__ = [
     "ask_rules_of_file",
     "ask_rules_of_header",
     "decide_overdue",
+    "read_attributes",
     "route_again",
     "route_series",
 ]
@@ -41,9 +50,9 @@ def route_series(
     tx: Connection,
     series: ClosedSeries,
     verdict: Verdict,
+    attributes: Mapping[str, Values],
     catalog: Catalog,
     enqueuer: JobQueue,
-    spool: Spool,
     *,
     max_attempts: int,
 ) -> None:
@@ -51,10 +60,11 @@ def route_series(
 
     Rules that want the same model make one job, which goes to the destinations of them all. A refused series gets its
     jobs too, failed from the start, and a report of each: somebody asked for a result and has to learn that there is
-    none. Rules that want several series are asked with what else of the study is here.
+    none. Rules that want several series are asked with what else of the study is here. `attributes` are those that
+    `read_attributes` read for the same rules.
     """
     first = first_slice(series, verdict)
-    matches, wanted, fits = _wanted(series, verdict, first, catalog, spool)
+    matches, wanted, fits = _wanted(series, verdict, first, attributes, catalog)
     taken = {model: chosen(verdict, catalog.models[model].volume) for model in wanted}
     jobs = [
         _new_job(series, taken[model], rules, catalog.models[model].version, first, max_attempts)
@@ -72,9 +82,9 @@ def route_again(
     tx: Connection,
     series: ClosedSeries,
     verdict: Verdict,
+    attributes: Mapping[str, Values],
     catalog: Catalog,
     enqueuer: JobQueue,
-    spool: Spool,
     *,
     max_attempts: int,
 ) -> None:
@@ -84,7 +94,7 @@ def route_again(
     destinations. Nothing is taken back.
     """
     first = first_slice(series, verdict)
-    matches, wanted, fits = _wanted(series, verdict, first, catalog, spool)
+    matches, wanted, fits = _wanted(series, verdict, first, attributes, catalog)
     taken = {model: chosen(verdict, catalog.models[model].volume) for model in wanted}
     jobs = []
     for model, rules in wanted.items():
@@ -107,11 +117,14 @@ def route_again(
 
 
 def _wanted(
-    series: ClosedSeries, verdict: Verdict, first: StoredInstance, catalog: Catalog, spool: Spool
+    series: ClosedSeries,
+    verdict: Verdict,
+    first: StoredInstance,
+    attributes: Mapping[str, Values],
+    catalog: Catalog,
 ) -> tuple[list[Match], dict[str, list[Rule]], dict[str, list[Candidate]]]:
     """Ask every rule: what each says, the rules that want each model, and by rule the roles that the series fits."""
-    of_studies = any(rule.inputs for rule in catalog.rules)
-    values = values_of(series, verdict, first, catalog.rules, spool, ACQUIRED if of_studies else ())
+    values = values_of(series, verdict, catalog.rules, attributes)
     matches = [match_rule(rule, values) for rule in catalog.rules]
     wanted: dict[str, list[Rule]] = {}
     fits: dict[str, list[Candidate]] = {}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydicom import Dataset, dcmread
@@ -14,6 +14,7 @@ from dicom_node.db.series import ClosedSeries, StoredInstance
 from dicom_node.domain.rule import FACTS, Match, Rule, Scalar, Values, match_rule
 from dicom_node.domain.study import HEADER, Verdict
 from dicom_node.errors import SpoolError
+from dicom_node.route.study import ACQUIRED
 from dicom_node.spool import Spool
 
 logger = logging.getLogger(__name__)
@@ -22,7 +23,7 @@ logger = logging.getLogger(__name__)
 def ask_rules(series: ClosedSeries, verdict: Verdict, rules: Iterable[Rule], spool: Spool) -> list[Match]:
     """Compare a series with rules, as routing does; nothing comes of it."""
     asked = list(rules)
-    values = values_of(series, verdict, first_slice(series, verdict), asked, spool)
+    values = values_of(series, verdict, asked, read_attributes(series, verdict, asked, spool))
     return [match_rule(rule, values) for rule in asked]
 
 
@@ -59,22 +60,34 @@ def _of_data_set(ds: Dataset, keyword: str) -> Values:
 
 
 def values_of(
-    series: ClosedSeries,
-    verdict: Verdict,
-    first: StoredInstance,
-    rules: Iterable[Rule],
-    spool: Spool,
-    also: Collection[str] = (),
+    series: ClosedSeries, verdict: Verdict, rules: Iterable[Rule], attributes: Mapping[str, Values]
 ) -> dict[str, Values]:
-    """Everything that the rules ask for, of the first slice of the volume; and further attributes of it."""
-    keys = {*also, *(key for rule in rules if rule.enabled for key in rule.keys)}
+    """Everything that the rules ask for, of the first slice of the volume; `attributes` are those from its file."""
+    header = first_slice(series, verdict).header
     facts = {key: (verdict.facts[key],) for key in FACTS if key in verdict.facts}
     return {
-        **{key: _scalars(first.header.get(key)) for key in keys & {*HEADER}},
-        **_read(first, keys - {*HEADER} - {*FACTS}, spool),
+        **{key: _scalars(header.get(key)) for key in _keys(rules) & {*HEADER}},
+        **attributes,
         **facts,
         **series.origin,
     }
+
+
+def read_attributes(
+    series: ClosedSeries, verdict: Verdict, rules: Iterable[Rule], spool: Spool
+) -> Mapping[str, Values]:
+    """What the rules ask for of the first slice and its row does not keep, from its file.
+
+    Not to be called in a transaction that writes: the file may be slow to come, and every receiver would wait for it.
+    """
+    return _read(first_slice(series, verdict), _keys(rules) - {*HEADER} - {*FACTS}, spool)
+
+
+def _keys(rules: Iterable[Rule]) -> set[str]:
+    """Attributes and facts that rules ask for; of series that are to go together, when each was acquired, too."""
+    asked = list(rules)
+    of_studies = any(rule.inputs for rule in asked)
+    return {*(ACQUIRED if of_studies else ()), *(key for rule in asked if rule.enabled for key in rule.keys)}
 
 
 def _read(first: StoredInstance, keywords: set[str], spool: Spool) -> Mapping[str, Values]:

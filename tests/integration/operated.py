@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,11 @@ from pydicom.uid import ComprehensiveSRStorage, ExplicitVRLittleEndian, Segmenta
 from sqlalchemy import Connection, Engine
 
 from dicom_node import engine as job_engine
+from dicom_node import operate
 from dicom_node.assemble import Assembler
 from dicom_node.catalog import Catalog
 from dicom_node.db import deliveries, jobs, migrate
-from dicom_node.db.engine import open_engine, transaction
+from dicom_node.db.engine import open_engine, reading, transaction
 from dicom_node.db.listing import JobFilter, list_jobs
 from dicom_node.domain.delivery import Delivery, ResultObject, Sent
 from dicom_node.domain.job import Failure, Job, Succeeded, Trace
@@ -75,6 +77,18 @@ class Operated:
         job = self.claim(job_id)
         with transaction(self.engine) as tx:
             assert jobs.finish_failed(tx, job, error, Failure.FAILED, self.enqueuer)
+
+    def retry(self, job_id: str) -> str:
+        """A person has a job run again."""
+        looked = operate.look(partial(reading, self.engine), job_id, self.spool)
+        with transaction(self.engine) as tx:
+            return operate.retry(tx, job_id, looked, self.catalog, 3, self.enqueuer, actor="operator ann")
+
+    def rerun(self, job_id: str, model: str) -> str:
+        """A person has another model run on the series of a job."""
+        looked = operate.look(partial(reading, self.engine), job_id, self.spool)
+        with transaction(self.engine) as tx:
+            return operate.rerun(tx, job_id, model, looked, self.catalog, 3, self.enqueuer, actor="operator ann")
 
     def report(self, job_id: str) -> None:
         """A worker takes up the report of a failed job."""

@@ -11,6 +11,7 @@ import pytest
 from click.testing import CliRunner
 from PIL import Image
 from sqlalchemy import insert, select, update
+from sqlalchemy.exc import OperationalError
 
 from ai.digest import bundle_digest, weights_digest
 from dicom_node.catalog import Catalog
@@ -18,7 +19,7 @@ from dicom_node.cli import cli
 from dicom_node.compare.compare import COLOURS, compare
 from dicom_node.compare.promote import promote
 from dicom_node.db import tables as t
-from dicom_node.db.engine import transaction, utc_now
+from dicom_node.db.engine import open_engine, transaction, utc_now
 from dicom_node.errors import ConflictError, NotFoundError
 from dicom_node.explain import explain
 from dicom_node.settings import load_settings
@@ -166,18 +167,18 @@ def test_champion_and_challenger_change_places_in_the_rules(bench: Bench, tmp_pa
     live.write_text(LIVE)
     shadow.write_text(SHADOW)
     settings = load_settings(home / "settings.toml", {})
+    changed = promote(bench.engine.begin, settings, "chest_ct", "lung_ct", actor="operator ann")
+    assert changed == {"live": "chest_ct", "shadow": "lung_ct"}
     with bench.engine.begin() as tx:
-        assert promote(tx, settings, "chest_ct", "lung_ct", actor="operator ann") == {
-            "live": "chest_ct",
-            "shadow": "lung_ct",
-        }
         (event,) = tx.execute(select(t.audit_event).where(t.audit_event.c.event == "model promoted")).all()
     assert (event.actor, event.detail["model"], event.detail["instead of"]) == ("operator ann", "chest_ct", "lung_ct")
     assert live.read_text() == LIVE.replace("lung_ct", "chest_ct")
     assert shadow.read_text() == SHADOW.replace("chest_ct", "lung_ct")
-    with bench.engine.begin() as tx:
-        with pytest.raises(NotFoundError, match="no model chest_tc"):
-            promote(tx, settings, "chest_tc", "chest_ct", actor="ann")
-        with pytest.raises(ConflictError, match="no rule sends results of lung_ct"):
-            promote(tx, settings, "chest_ct", "lung_ct", actor="ann")
+    with pytest.raises(NotFoundError, match="no model chest_tc"):
+        promote(bench.engine.begin, settings, "chest_tc", "chest_ct", actor="ann")
+    with pytest.raises(ConflictError, match="no rule sends results of lung_ct"):
+        promote(bench.engine.begin, settings, "chest_ct", "lung_ct", actor="ann")
+    with pytest.raises(OperationalError):  # nothing was prepared there: no such table
+        promote(open_engine("sqlite://").begin, settings, "lung_ct", "chest_ct", actor="ann")
+    assert live.read_text() == LIVE.replace("lung_ct", "chest_ct"), "it cannot be told, so it is not done"
     assert sorted(path.name for path in (home / "rules").iterdir()) == ["live.toml", "shadow.toml"]

@@ -20,7 +20,6 @@ from dicom_node.db.jobs import claim_job
 from dicom_node.db.retention import Kind
 from dicom_node.domain.delivery import Sent
 from dicom_node.errors import ConflictError
-from dicom_node.operate import rerun, retry
 from tests.ct import small_ct
 from tests.integration.operated import CARD, Operated, operated
 from tests.integration.work.test_worker import name_channels
@@ -71,8 +70,7 @@ def test_a_job_is_claimed_with_every_series_in_its_role(node: Operated, tmp_path
 def test_another_run_has_the_same_inputs(node: Operated, tmp_path: Path) -> None:
     job_id, _, _ = pair(node, tmp_path)
     node.fail(job_id)
-    with transaction(node.engine) as tx:
-        again = retry(tx, job_id, node.catalog, node.spool, 3, node.enqueuer)
+    again = node.retry(job_id)
     assert [one.role for one in node.claim(again).inputs] == ["plain", "contrast"]
 
 
@@ -84,22 +82,20 @@ def test_another_model_runs_on_several_series_only_where_it_takes_the_same(node:
         bundle = write_bundle(tmp_path / name)
         name_channels(bundle, *roles or ("image",))
         models[name] = replace(CARD, name=name, bundle=bundle)
-    catalog = replace(node.catalog, models=models)
+    node.catalog = replace(node.catalog, models=models)
     (alone,) = (job["id"] for job in another_series(node, tmp_path))
 
+    new = node.rerun(job_id, "both")
+    several = r"works on several series \(plain, contrast\), and one takes one: a rule of its own has to choose them"
+    for job, model, said in (
+        (job_id, "one", several),
+        (job_id, "more", r"\(plain, contrast\), and more takes contrast, plain, late"),
+        (alone, "both", "works on one series, and both takes contrast, plain"),
+    ):
+        with pytest.raises(ConflictError, match=said):
+            node.rerun(job, model)
+    assert node.rerun(alone, "one")
     with transaction(node.engine) as tx:
-        new = rerun(tx, job_id, "both", catalog, node.spool, 3, node.enqueuer)
-        several = (
-            r"works on several series \(plain, contrast\), and one takes one: a rule of its own has to choose them"
-        )
-        for job, model, said in (
-            (job_id, "one", several),
-            (job_id, "more", r"\(plain, contrast\), and more takes contrast, plain, late"),
-            (alone, "both", "works on one series, and both takes contrast, plain"),
-        ):
-            with pytest.raises(ConflictError, match=said):
-                rerun(tx, job, model, catalog, node.spool, 3, node.enqueuer)
-        assert rerun(tx, alone, "one", catalog, node.spool, 3, node.enqueuer)
         inputs = {one.role: one for one in read_inputs(tx, new)}
 
     assert list(inputs) == ["plain", "contrast"]

@@ -29,11 +29,6 @@ def node(database_url: str, tmp_path: Path) -> Iterator[Operated]:
         yield made
 
 
-def retry(node: Operated, job: str) -> str:
-    with transaction(node.engine) as tx:
-        return operate.retry(tx, job, node.catalog, node.spool, 3, node.enqueuer, actor="operator ann")
-
-
 def cancel(node: Operated, job: str) -> tuple[str, bool, int]:
     with transaction(node.engine) as tx:
         return operate.cancel(tx, job, actor="operator ann")
@@ -58,7 +53,7 @@ def actors(node: Operated, event: str) -> list[str]:
 def test_retry_makes_a_new_run_that_leaves_the_old_one_as_it_is(node: Operated) -> None:
     (job,) = node.jobs()
     node.complete(job["id"])
-    new = retry(node, job["id"][:8])
+    new = node.retry(job["id"][:8])
     newest, old = node.jobs()
     assert (newest["id"], newest["run_no"], newest["state"], newest["supersedes"]) == (new, 2, "scheduled", job["id"])
     assert (old["id"], old["state"], len(old["results"])) == (job["id"], "completed", 2)
@@ -67,7 +62,7 @@ def test_retry_makes_a_new_run_that_leaves_the_old_one_as_it_is(node: Operated) 
     node.complete(new)
     uids = [r["sop_instance_uid"] for j in node.jobs() for r in j["results"]]
     assert len(set(uids)) == 4, "the new run's results have UIDs of their own"
-    assert retry(node, new) != new
+    assert node.retry(new) != new
 
 
 def test_retry_takes_the_model_as_it_is_now(node: Operated) -> None:
@@ -75,21 +70,21 @@ def test_retry_takes_the_model_as_it_is_now(node: Operated) -> None:
     cancel(node, job["id"])
     card = replace(node.catalog.models["lung"], version="2")
     node.catalog = replace(node.catalog, models={"lung": card})
-    retry(node, job["id"])
+    node.retry(job["id"])
     assert (node.jobs()[0]["model_version"], node.jobs()[0]["run_no"]) == ("2", 1)
 
 
 def test_retry_is_refused_while_the_job_may_still_end_by_itself(node: Operated) -> None:
     (job,) = node.jobs()
     with pytest.raises(ConflictError, match="is scheduled"):
-        retry(node, job["id"])
+        node.retry(job["id"])
     cancel(node, job["id"])
-    retry(node, job["id"])
+    node.retry(job["id"])
     with pytest.raises(ConflictError, match="already"):
-        retry(node, job["id"])
+        node.retry(job["id"])
     node.catalog = replace(node.catalog, models={})
     with pytest.raises(ConfigurationError, match="no longer has"):
-        retry(node, job["id"])
+        node.retry(job["id"])
 
 
 def test_retry_is_refused_where_it_cannot_help(node: Operated, tmp_path: Path) -> None:
@@ -99,7 +94,7 @@ def test_retry_is_refused_where_it_cannot_help(node: Operated, tmp_path: Path) -
     node.receive(small_ct(tmp_path / "gap", slices=8, change=gap))
     (refused,) = node.jobs(state="failed")
     with pytest.raises(ConflictError, match=r"cannot run: .*gap"):
-        retry(node, refused["id"])
+        node.retry(refused["id"])
 
     (job,) = node.jobs(state="scheduled")
     node.complete(job["id"])
@@ -109,7 +104,7 @@ def test_retry_is_refused_where_it_cannot_help(node: Operated, tmp_path: Path) -
     late.save_as(tmp_path / "late.dcm")
     node.receive([tmp_path / "late.dcm"])
     with pytest.raises(ConflictError, match="saw revision 1 of its series, which is at revision 2"):
-        retry(node, job["id"])
+        node.retry(job["id"])
 
 
 def test_cancel_takes_a_running_job_from_its_worker(node: Operated) -> None:
@@ -155,6 +150,6 @@ def test_resend_takes_up_a_delivery_that_failed(node: Operated) -> None:
 
 @pytest.mark.parametrize("text", ["", "%", "ffffffff-0000"])
 def test_an_unknown_job_is_an_error(node: Operated, text: str) -> None:
-    for act in (retry, cancel, resend):
+    for act in (Operated.retry, cancel, resend):
         with pytest.raises(NotFoundError):
             act(node, text)

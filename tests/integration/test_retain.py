@@ -23,7 +23,7 @@ from dicom_node.db.retention import Kind
 from dicom_node.domain.delivery import Sent
 from dicom_node.domain.job import JobState
 from dicom_node.errors import ConflictError, DeliveryError
-from dicom_node.operate import resend, retry
+from dicom_node.operate import resend
 from dicom_node.retain import Retention
 from dicom_node.settings import Retain
 from tests.ct import small_ct
@@ -136,8 +136,8 @@ def test_each_kind_goes_after_its_own_time_and_never_before_it_is_delivered(node
         assert "send the series again: its images were deleted at " in last
         assert "dicom-node r" not in last
 
-    with transaction(node.engine) as tx, pytest.raises(ConflictError, match="the images were deleted"):
-        retry(tx, done, node.catalog, node.spool, 3, node.enqueuer)
+    with pytest.raises(ConflictError, match="the images were deleted"):
+        node.retry(done)
     with transaction(node.engine) as tx, pytest.raises(ConflictError, match=r"the results .* were deleted"):
         resend(tx, done, node.enqueuer)
     node.receive(sorted((tmp_path / "delivered").iterdir()))
@@ -170,8 +170,7 @@ def test_rows_and_the_engines_rows_go_last_and_the_audit_trail_stays(node: Opera
     series = receive(node, tmp_path / "ct")
     job = complete(node, series)
     node.send(Sent(0x0000), Sent(0x0000))
-    with transaction(node.engine) as tx:
-        newer = retry(tx, job, node.catalog, node.spool, 3, node.enqueuer)  # points at the older one
+    newer = node.retry(job)  # points at the older one
     node.complete(newer)
     node.send(Sent(0x0000), Sent(0x0000))
     kept = receive(node, tmp_path / "kept")
@@ -294,7 +293,7 @@ def test_what_somebody_took_up_again_stays(node: Operated, tmp_path: Path) -> No
     age(node, 100)
     with transaction(node.engine) as tx:
         (series_id,) = retention.due_images(tx, Kind.DELIVERED, utc_now(), 10)
-        retry(tx, job, node.catalog, node.spool, 3, node.enqueuer)
+    node.retry(job)
     with transaction(node.engine) as tx:
         assert retention.delete_images(tx, series_id, Kind.DELIVERED, utc_now(), "") == []
     assert images_of(node, series) == 8

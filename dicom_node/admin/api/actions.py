@@ -37,13 +37,12 @@ Key = Annotated[
 @router.post("/jobs/{job}/retry", status_code=202, tags=["jobs"])
 def retry(request: Request, job: str, key: Key = "") -> shapes.Scheduled:
     """Run an ended job again, with the model as the node has it now."""
-    desk = desk_of(request)
-    attempts, actor = desk.settings.work.max_attempts, visitor_of(request).actor
+    desk, actor = desk_of(request), visitor_of(request).actor
+    catalog, attempts = desk.catalog, desk.settings.work.max_attempts
+    looked = operate.look(desk.reading, job, desk.spool)
 
     def act(tx: Connection) -> shapes.Scheduled:
-        return shapes.Scheduled(
-            job=operate.retry(tx, job, desk.catalog, desk.spool, attempts, desk.enqueuer, actor=actor)
-        )
+        return shapes.Scheduled(job=operate.retry(tx, job, looked, catalog, attempts, desk.enqueuer, actor=actor))
 
     return once(request, key, None, act, shapes.Scheduled)
 
@@ -51,11 +50,12 @@ def retry(request: Request, job: str, key: Key = "") -> shapes.Scheduled:
 @router.post("/jobs/{job}/rerun", status_code=202, tags=["jobs"])
 def rerun(request: Request, job: str, asked: shapes.Rerun, key: Key = "") -> shapes.Scheduled:
     """Run another model on the series of a job; results go where those of the job go."""
-    desk = desk_of(request)
-    attempts, actor = desk.settings.work.max_attempts, visitor_of(request).actor
+    desk, actor = desk_of(request), visitor_of(request).actor
+    catalog, attempts = desk.catalog, desk.settings.work.max_attempts
+    looked = operate.look(desk.reading, job, desk.spool)
 
     def act(tx: Connection) -> shapes.Scheduled:
-        new = operate.rerun(tx, job, asked.model, desk.catalog, desk.spool, attempts, desk.enqueuer, actor=actor)
+        new = operate.rerun(tx, job, asked.model, looked, catalog, attempts, desk.enqueuer, actor=actor)
         return shapes.Scheduled(job=new)
 
     return once(request, key, asked, act, shapes.Scheduled)
@@ -108,10 +108,10 @@ def echo(request: Request, name: str) -> shapes.Echo:
 def pause(request: Request, name: str, asked: shapes.Pause | None = None, key: Key = "") -> shapes.Queue:
     """Hold a queue: ``jobs``, or what is sent to a destination."""
     desk, actor = desk_of(request), visitor_of(request).actor
-    reason = asked.reason if asked else ""
+    catalog, reason = desk.catalog, asked.reason if asked else ""
 
     def act(tx: Connection) -> shapes.Queue:
-        operate.pause(tx, name, desk.catalog, reason=reason, actor=actor)
+        operate.pause(tx, name, catalog, reason=reason, actor=actor)
         return queue_as_it_is(tx, name)
 
     return once(request, key, asked, act, shapes.Queue)
@@ -120,10 +120,10 @@ def pause(request: Request, name: str, asked: shapes.Pause | None = None, key: K
 @router.post("/queues/{name}/resume", tags=["queues"])
 def resume(request: Request, name: str, key: Key = "") -> shapes.Queue:
     """Let a queue go on."""
-    desk, actor = desk_of(request), visitor_of(request).actor
+    catalog, actor = desk_of(request).catalog, visitor_of(request).actor
 
     def act(tx: Connection) -> shapes.Queue:
-        operate.resume(tx, name, desk.catalog, actor=actor)
+        operate.resume(tx, name, catalog, actor=actor)
         return queue_as_it_is(tx, name)
 
     return once(request, key, None, act, shapes.Queue)

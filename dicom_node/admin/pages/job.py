@@ -67,12 +67,11 @@ def job(request: Request, job_id: str, done: str = "") -> Response:
 @router.post("/jobs/{job_id}/retry", dependencies=[_may_operate])
 def retry(request: Request, job_id: str) -> Response:
     """Run it again."""
-    desk = desk_of(request)
+    desk, actor = desk_of(request), visitor_of(request).actor
+    catalog, attempts = desk.catalog, desk.settings.work.max_attempts
+    looked = operate.look(desk.reading, job_id, desk.spool)
     with desk.writing() as tx:
-        attempts = desk.settings.work.max_attempts
-        new = operate.retry(
-            tx, job_id, desk.catalog, desk.spool, attempts, desk.enqueuer, actor=visitor_of(request).actor
-        )
+        new = operate.retry(tx, job_id, looked, catalog, attempts, desk.enqueuer, actor=actor)
     return RedirectResponse(f"/jobs/{new}?done=scheduled", 303)
 
 
@@ -80,9 +79,10 @@ def retry(request: Request, job_id: str) -> Response:
 def rerun(request: Request, job_id: str, model: Annotated[str, Form(max_length=64)]) -> Response:
     """Run another model on its series."""
     desk, actor = desk_of(request), visitor_of(request).actor
+    catalog, attempts = desk.catalog, desk.settings.work.max_attempts
+    looked = operate.look(desk.reading, job_id, desk.spool)
     with desk.writing() as tx:
-        attempts = desk.settings.work.max_attempts
-        new = operate.rerun(tx, job_id, model, desk.catalog, desk.spool, attempts, desk.enqueuer, actor=actor)
+        new = operate.rerun(tx, job_id, model, looked, catalog, attempts, desk.enqueuer, actor=actor)
     return RedirectResponse(f"/jobs/{new}?done=scheduled", 303)
 
 

@@ -62,8 +62,9 @@ def system(request: Request) -> Response:
 def pause(request: Request, name: str, reason: Annotated[str, Form(max_length=200)] = "") -> Response:
     """Hold a queue."""
     desk = desk_of(request)
+    catalog = desk.catalog
     with desk.writing() as tx:
-        operate.pause(tx, name, desk.catalog, reason=reason.strip(), actor=visitor_of(request).actor)
+        operate.pause(tx, name, catalog, reason=reason.strip(), actor=visitor_of(request).actor)
     return RedirectResponse("/system", 303)
 
 
@@ -71,6 +72,7 @@ def pause(request: Request, name: str, reason: Annotated[str, Form(max_length=20
 def resume(request: Request, name: str) -> Response:
     """Let a queue go on."""
     desk = desk_of(request)
+    catalog = desk.catalog
     with desk.writing() as tx:
-        operate.resume(tx, name, desk.catalog, actor=visitor_of(request).actor)
+        operate.resume(tx, name, catalog, actor=visitor_of(request).actor)
     return RedirectResponse("/system", 303)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from pydicom.uid import generate_uid
 from dicom_node import operate
 from dicom_node.assemble import Assembler
 from dicom_node.catalog import Catalog
+from dicom_node.db.engine import reading
 from dicom_node.domain.rule import Rule
 from dicom_node.errors import ConflictError
 from dicom_node.explain import explain
@@ -102,14 +104,15 @@ def test_another_model_takes_the_volume_that_its_own_card_names(site: Site) -> N
     models = {name: replace(card(name), volume=volume) for name, volume in [*choices.items(), ("either", {})]}
     catalog = Catalog((), models, {})
 
+    looked = operate.look(partial(reading, site.engine), early.id, site.spool)
     with site.engine.begin() as tx:
-        other = operate.rerun(tx, early.id, "late", catalog, site.spool, 3, site.enqueuer)
+        other = operate.rerun(tx, early.id, "late", looked, catalog, 3, site.enqueuer)
         with pytest.raises(ConflictError, match="cannot run: Several volumes in one series: "):
-            operate.rerun(tx, early.id, "either", catalog, site.spool, 3, site.enqueuer)
+            operate.rerun(tx, early.id, "either", looked, catalog, 3, site.enqueuer)
         with pytest.raises(ConflictError, match="cannot run: Several volumes in one series: "):
-            operate.retry(tx, either.id, catalog, site.spool, 3, site.enqueuer)
+            operate.retry(tx, either.id, looked, catalog, 3, site.enqueuer)
         models["either"] = models["late"]  # its card says which since
-        again = operate.retry(tx, either.id, catalog, site.spool, 3, site.enqueuer)
+        again = operate.retry(tx, either.id, looked, catalog, 3, site.enqueuer)
 
     slices = {job.id: job.slices for job in site.jobs()}
     assert slices[other] == slices[again] == uids_of(paths[8:])

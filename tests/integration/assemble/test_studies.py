@@ -25,7 +25,6 @@ from dicom_node.db.retention import Kind
 from dicom_node.domain.model import Accepts
 from dicom_node.domain.rule import Condition, Operator, Role, Rule
 from dicom_node.errors import ConflictError
-from dicom_node.operate import retry
 from tests.integration.operated import CARD, Operated, operated
 from tests.mr import Study
 from tests.peers.validators import problems
@@ -246,8 +245,8 @@ def test_a_repeat_takes_the_place_of_what_it_repeats(node: Operated, study: Stud
     assert "No result of brats yet" in node.told(uid(repeat))
 
     taken = f"job {second.id} has taken the place of job {first.id}"
-    with pytest.raises(ConflictError, match=taken), transaction(node.engine) as tx:
-        retry(tx, first.id, node.catalog, node.spool, 3, node.enqueuer)
+    with pytest.raises(ConflictError, match=taken):
+        node.retry(first.id)
 
 
 def test_late_slices_of_any_input_make_a_new_job_and_stop_the_old(lite: Operated, study: Study) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import replace
+from functools import partial
 from html import unescape
 from html.parser import HTMLParser
 from io import BytesIO
@@ -284,9 +285,10 @@ def test_another_model_runs_beside_the_first_and_takes_nothing_back(node: WebNod
     node.receive(small_ct(tmp_path / "ct", rows=16, columns=16))
     (job,) = node.jobs()
     cards = {**node.catalog.models, "other": replace(node.catalog.models["lung_ct"], name="other")}
+    looked = operate.look(partial(reading, node.engine), job["id"], node.spool)
     with transaction(node.engine) as tx:
         catalog = replace(node.catalog, models=cards)
-        new = operate.rerun(tx, job["id"], "other", catalog, node.spool, 3, node.enqueuer, actor="user otto")
+        new = operate.rerun(tx, job["id"], "other", looked, catalog, 3, node.enqueuer, actor="user otto")
     assert {(j["model"], j["state"]) for j in node.jobs()} == {("lung_ct", "scheduled"), ("other", "scheduled")}
     with transaction(node.engine) as tx:
         row = tx.execute(select(t.job).where(t.job.c.id == new)).one()

@@ -20,7 +20,6 @@ from sqlalchemy import select
 from dicom_node.assemble import Assembler
 from dicom_node.catalog import Catalog
 from dicom_node.db import tables as t
-from dicom_node.operate import retry
 from dicom_node.work.worker import Worker
 from tests.ct import small_ct
 from tests.integration.deliver.peer import Scp, destination
@@ -135,8 +134,7 @@ def test_late_images_are_superseded_and_rejected_once_whoever_is_killed_on_the_w
 def run_again(node: Operated, worker: Worker) -> str:
     """Have the newest job done once more, as an operator would."""
     newest = node.jobs()[0]["id"]
-    with node.engine.begin() as tx:
-        retry(tx, newest, node.catalog, node.spool, 3, node.enqueuer)
+    node.retry(newest)
     return work(node, worker)
 
 

@@ -194,8 +194,7 @@ def test_a_retry_takes_the_report_back_and_makes_new_objects(node: Operated, tmp
     job_id = receive(node, tmp_path / "ct")
     node.fail(job_id)
     node.report(job_id)
-    with transaction(node.engine) as tx:
-        new = operate.retry(tx, job_id, node.catalog, node.spool, 3, node.enqueuer)
+    new = node.retry(job_id)
     assert [d["state"] for d in node.jobs(job=job_id)[0]["deliveries"]] == ["canceled"]
     node.fail(new)
     node.report(new)
