@@ -102,7 +102,7 @@ class FileSent:
     @property
     def is_duplicate(self) -> bool:
         """Whether the peer did not take it, for it holds an instance of that UID: the same one, or another."""
-        return self.status == DUPLICATE_SOP_INSTANCE
+        return self.status == DUPLICATE_SOP_INSTANCE and bool(self.problem)
 
 
 def send_files(
@@ -118,6 +118,7 @@ def send_files(
     """Send files as they are, proposing exactly the SOP classes and transfer syntaxes they have.
 
     One association, or one for each 128 such pairs; where one is lost, the rest goes on another, if it took any.
+    docs/delivery.md says what a duplicate (0x0111) means then.
 
     Parameters
     ----------
@@ -148,71 +149,96 @@ def send_files(
         calling_ae=AETitle(calling),
         timeout_s=timeout_s,
     )
-    done: list[FileSent] = []
-
-    def tell(sent: FileSent) -> None:
-        done.append(sent)
-        if on_progress:
-            on_progress(sent)
-
+    sending = _Sending(peer, on_progress)
     pairs: dict[tuple[UID, UID], list[Path]] = {}
     for path in paths:
         try:
             meta = read_file_meta_info(path)
             pairs.setdefault((meta.MediaStorageSOPClassUID, meta.TransferSyntaxUID), []).append(path)
+            sending.uids[path] = str(meta.get("MediaStorageSOPInstanceUID", ""))
         except (InvalidDicomError, AttributeError, EOFError, OSError) as error:
-            tell(FileSent(path, None, f"not a DICOM file: {error}"))
+            sending.tell(FileSent(path, None, f"not a DICOM file: {error}"))
     for start in range(0, len(pairs), MOST_CONTEXTS):
         group = list(pairs)[start : start + MOST_CONTEXTS]
         kinds = {path: pair for pair in group for path in pairs[pair]}
-        _send_group(peer, group, [(path, *kinds[path]) for path in paths if path in kinds], tell)
-    return done
+        sending.send_group(group, [(path, *kinds[path]) for path in paths if path in kinds])
+    return sending.done
 
 
-def _send_group(
-    peer: DimseDestination,
-    pairs: list[tuple[UID, UID]],
-    files: list[tuple[Path, UID, UID]],
-    tell: Callable[[FileSent], None],
-) -> None:
-    rest, lost = files, ""
-    while rest:
-        try:
-            done, lost = _send_some(peer, pairs, rest, tell)
-        except DeliveryError as error:
-            if len(rest) == len(files):
-                raise
-            done, lost = 0, str(error)
-        if not done:  # nothing at all on this association: another would end like it
-            break
-        rest = rest[done:]
-    for path, *_ in rest:
-        tell(FileSent(path, None, lost if path is rest[0][0] else f"not sent: {lost}"))
+class _Sending:
+    """Files on their way to one peer, and what became of them so far."""
 
+    def __init__(self, peer: DimseDestination, on_progress: Callable[[FileSent], None] | None) -> None:
+        self.done: list[FileSent] = []
+        self.uids: dict[Path, str] = {}  # the SOP Instance UID of each file
+        self._peer = peer
+        self._on_progress = on_progress
+        self._unanswered: dict[Path, tuple[int, ...]] = {}  # sent whole: the state of the file, as `_state` gives it
 
-def _send_some(
-    peer: DimseDestination,
-    pairs: list[tuple[UID, UID]],
-    files: list[tuple[Path, UID, UID]],
-    tell: Callable[[FileSent], None],
-) -> tuple[int, str]:
-    """Send on one association until it is lost; how many files are told of, and what became of it."""
-    with associated(peer, [build_context(sop_class, syntax) for sop_class, syntax in pairs]) as conversation:
-        accepted = {(cx.abstract_syntax, cx.transfer_syntax[0]) for cx in conversation.assoc.accepted_contexts}
-        for n, (path, sop_class, syntax) in enumerate(files):
-            if (sop_class, syntax) not in accepted:
-                tell(FileSent(path, None, f"the peer does not take {sop_class.name} in {syntax.name}"))
-                continue
+    def tell(self, sent: FileSent) -> None:
+        """Note what became of a file."""
+        self.done.append(sent)
+        if self._on_progress:
+            self._on_progress(sent)
+
+    def send_group(self, pairs: list[tuple[UID, UID]], files: list[tuple[Path, UID, UID]]) -> None:
+        """Send files on one association after the other, as long as each takes any."""
+        rest, lost = files, ""
+        while rest:
             try:
-                answer = _judge(peer, _store(conversation, path, path.stat().st_size, n % 65535 + 1))
+                done, lost = self._send_some(pairs, rest)
             except DeliveryError as error:
-                if error.status is None and error.retry:
-                    return n, str(error)
-                tell(FileSent(path, error.status, str(error)))
-            else:
-                is_duplicate = answer.status == DUPLICATE_SOP_INSTANCE
-                tell(FileSent(path, answer.status, f"not taken: {answer.comment}" if is_duplicate else ""))
-    return len(files), ""
+                if len(rest) == len(files):
+                    raise
+                done, lost = 0, str(error)
+            if not done:  # nothing at all on this association: another would end like it
+                break
+            rest = rest[done:]
+        for path, *_ in rest:
+            self.tell(FileSent(path, None, lost if path is rest[0][0] else f"not sent: {lost}"))
+
+    def _send_some(self, pairs: list[tuple[UID, UID]], files: list[tuple[Path, UID, UID]]) -> tuple[int, str]:
+        """Send on one association until it is lost; how many files are told of, and what became of it."""
+        contexts = [build_context(sop_class, syntax) for sop_class, syntax in pairs]
+        with associated(self._peer, contexts) as conversation:
+            accepted = {(cx.abstract_syntax, cx.transfer_syntax[0]) for cx in conversation.assoc.accepted_contexts}
+            for n, (path, sop_class, syntax) in enumerate(files):
+                if (sop_class, syntax) not in accepted:
+                    self.tell(FileSent(path, None, f"the peer does not take {sop_class.name} in {syntax.name}"))
+                    continue
+                before, state = conversation.data_sets_sent, _state(path)
+                try:
+                    answer = _judge(self._peer, _store(conversation, path, path.stat().st_size, n % 65535 + 1))
+                except DeliveryError as error:
+                    if error.status is None and error.retry:
+                        if conversation.data_sets_sent > before:
+                            self._unanswered[path] = state
+                        return n, str(error)
+                    self.tell(FileSent(path, error.status, str(error)))
+                else:
+                    self.tell(FileSent(path, answer.status, self._not_taken(path, state, answer)))
+        return len(files), ""
+
+    def _not_taken(self, path: Path, state: tuple[int, ...], answer: Sent) -> str:
+        """Say that a peer did not take a file; empty when it has it, be it since we sent the same before."""
+        if answer.status != DUPLICATE_SOP_INSTANCE:
+            return ""
+        told = f"not taken: {answer.comment}"
+        if self._unanswered.get(path) != state or _state(path) != state:
+            return told
+        is_twin = list(self.uids.values()).count(self.uids[path]) > 1
+        if is_twin or any(one.is_duplicate for one in self.done):  # it had some of these before: perhaps this one, too
+            return f"{told}; it was sent twice, for the first answer was lost, and may be what the peer holds"
+        return ""
+
+
+def _state(path: Path) -> tuple[int, ...]:
+    """By what a file is known to be the same, and not to have been written since."""
+    try:
+        found = path.stat()
+    except OSError:
+        return ()
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _contexts(sop_class_uid: str, own: UID) -> list[PresentationContext]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from io import BytesIO
 from pathlib import Path
@@ -245,6 +246,96 @@ def test_send_files_goes_on_after_a_refused_file_and_a_lost_association_while_th
     else:
         assert (third.status, fourth.status) == (0x0000, 0x0000)
     assert [sent.path for sent in (refused, stored, third, fourth)] == paths
+
+
+Lose = Callable[[evt.Event, Path], object]
+
+
+def close(event: evt.Event, path: Path) -> None:
+    """Close the connection in place of an answer."""
+    event.assoc.abort()
+
+
+def change(event: evt.Event, path: Path) -> None:
+    """Another program writes the file anew, and the answer is lost."""
+    path.write_bytes(path.read_bytes() + bytes(2))
+    event.assoc.abort()
+
+
+@pytest.mark.parametrize(
+    ("lose", "held", "taken"),
+    [
+        pytest.param(close, (), True, id="what we had sent is what it holds"),
+        pytest.param(close, (0,), False, id="it held the first before, perhaps the second, too"),
+        pytest.param(change, (), False, id="other bytes than we had sent"),
+    ],
+)
+def test_a_duplicate_is_taken_where_the_answer_to_the_same_bytes_was_lost(
+    scp: MakeScp, tmp_path: Path, lose: Lose, held: tuple[int, ...], taken: bool
+) -> None:
+    paths = [tmp_path / f"{n}.dcm" for n in range(3)]
+    uids = [write_object(path, Comprehensive3DSRStorage).SOPInstanceUID for path in paths]
+    peer = scp(handlers=[(evt.EVT_C_STORE, Keeper({uids[n]: b"before" for n in held}, paths[1], lose).store)])
+
+    first, second, third = send_files(paths, "127.0.0.1", peer.port, "PACS", "ME")
+
+    assert (second.status, third.status, third.problem) == (0x0111, 0x0000, "")
+    assert (second.problem == "", second.is_duplicate) == (taken, not taken)
+    assert first.is_duplicate == bool(held)
+    if held:
+        assert second.problem.endswith("sent twice, for the first answer was lost, and may be what the peer holds")
+
+
+class Keeper:
+    """A peer that keeps the first of each SOP Instance UID; it loses its second answer."""
+
+    def __init__(self, held: dict[str, bytes], path: Path, lose: Lose = lambda event, path: None) -> None:
+        self.held = held
+        self._path, self._lose = path, lose
+        self._answers = 0
+
+    def store(self, event: evt.Event) -> int:
+        request: Any = event.request
+        uid = str(request.AffectedSOPInstanceUID)
+        is_new = uid not in self.held
+        self.held.setdefault(uid, request.DataSet.getvalue())
+        self._answers += 1
+        if self._answers == 2:
+            self._lose(event, self._path)
+        return 0x0000 if is_new else 0x0111
+
+
+def test_a_duplicate_is_not_taken_where_another_file_of_that_uid_was_sent(scp: MakeScp, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{n}.dcm" for n in range(2)]
+    ds = write_object(paths[0], Comprehensive3DSRStorage)
+    ds.PatientID = "T2"
+    ds.save_as(paths[1], enforce_file_format=True)
+    peer = scp(handlers=[(evt.EVT_C_STORE, Keeper({}, paths[1], close).store)])
+    first, second = send_files(paths, "127.0.0.1", peer.port, "PACS", "ME")
+    assert (first.status, first.problem) == (0x0000, "")
+    assert (second.status, second.is_duplicate) == (0x0111, True)
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the peer leaks its socket
+def test_a_duplicate_is_not_taken_where_the_first_copy_did_not_go_out_whole(scp: MakeScp, tmp_path: Path) -> None:
+    small, large = tmp_path / "0.dcm", tmp_path / "1.dcm"
+    write_object(small, SegmentationStorage)
+    uid = write_object(large, SegmentationStorage, rows=65535).SOPInstanceUID
+    sizes: list[int] = []
+
+    def hang_up(event: evt.Event) -> None:  # more is on its way than the buffers of the kernel hold
+        if isinstance(event.pdu, P_DATA_TF):
+            sizes.append(len(event.pdu))
+            if sum(sizes) - sizes[-1] < 1_000_000 <= sum(sizes):
+                wire: Any = event.assoc.dul.socket
+                wire.socket.shutdown(socket.SHUT_RDWR)
+
+    keeper = Keeper({uid: b"before"}, large)
+    peer = scp(on_pdu=hang_up, handlers=[(evt.EVT_C_STORE, keeper.store)])
+    first, second = send_files([small, large], "127.0.0.1", peer.port, "PACS", "ME")
+    assert (first.status, first.problem) == (0x0000, "")
+    assert (second.status, second.is_duplicate) == (0x0111, True)
+    assert keeper.held[uid] == b"before"
 
 
 def test_send_says_apart_what_the_peer_did_not_take_because_it_holds_the_uid(scp: MakeScp, tmp_path: Path) -> None:
