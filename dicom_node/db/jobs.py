@@ -144,11 +144,12 @@ def _put_aside(tx: Connection, job: Job, group: Outdated) -> None:
 
 def _choice(destination: str, choice: Choice, made: Collection[OutputKind]) -> dict[str, Any]:
     """Tell what a destination gets of what was made, why, and in place of what."""
+    instead = {kind.value: [each.value for each in found if each in made] for kind, found in choice.instead.items()}
     return {
         "destination": destination,
         "kinds": [kind.value for kind in OutputKind if kind in made and kind in choice.kinds],
         "why": choice.why,
-        "instead": {kind.value: [each.value for each in found] for kind, found in choice.instead.items()},
+        "instead": instead,
     }
 
 

@@ -27,6 +27,7 @@ STAND_INS: Mapping[OutputKind, tuple[tuple[OutputKind, ...], ...]] = {
     _K.KEY_IMAGES: ((_K.CAPTURES, _K.SC),),
     _K.PDF: ((_K.SC,),),
 }
+_NO_SALIENCY = "nothing of what spoke for detections"
 REPORT_FORMS = (_K.SR, _K.PDF, _K.SC)
 SOP_CLASSES: Mapping[OutputKind, str] = {kind: offer.sop_class_uid for offer in OFFERS for kind in offer.kinds}
 
@@ -108,11 +109,18 @@ def stand_ins(kind: OutputKind, takes: Callable[[OutputKind], bool]) -> tuple[Ou
 
 
 def instead_of(offer: Offer, profile: Profile) -> str:
-    """Say what a destination gets in place of what it does not take, in words."""
-    names = {each.sop_class_uid: each.name for each in OFFERS}
+    """Say what a destination gets in place of what it does not take, in words that hold whatever model runs."""
 
     def takes(kind: OutputKind) -> bool:
         return not profile.refuses(profile.where, SOP_CLASSES[kind])
 
-    gets = [names[SOP_CLASSES[stand_in]] for kind in offer.kinds for stand_in in stand_ins(kind, takes)]
+    found = {kind: stand_ins(kind, takes) for kind in offer.kinds}
+    if _K.GREY in found.get(_K.PM, ()):  # of a map of what spoke for detections there is none (results/grey.py)
+        rest = [_name(kind) for kind in found[_K.PM] if kind is not _K.GREY]
+        return f"{_name(_K.GREY)}, of images that a model made only; {' and '.join(rest) or _NO_SALIENCY}"
+    gets = [_name(stand_in) for some in found.values() for stand_in in some]
     return " and ".join(dict.fromkeys(gets)) or offer.instead
+
+
+def _name(kind: OutputKind) -> str:
+    return next(offer.name for offer in OFFERS if offer.sop_class_uid == SOP_CLASSES[kind])

@@ -166,7 +166,7 @@ def _chosen(row: Row[Any], detail: dict[str, Any]) -> str:
     gets = ", ".join(kind.upper() for kind in detail["kinds"]) or "nothing of what was made"
     text = f"{detail['destination']} gets {gets}, {detail['why']}"
     lines = [
-        f"it does not take {kind.upper()}: {' and '.join(each.upper() for each in found)} instead"
+        f"it does not take {kind.upper()}: {' and '.join(each.upper() for each in found) or 'nothing was made'} instead"
         for kind, found in detail["instead"].items()
     ]
     return "\n".join([text, *lines])

@@ -29,6 +29,7 @@ from dicom_node.db.overview import Memory, usual_memory
 from dicom_node.db.profiles import write_profile
 from dicom_node.digest import digest_of
 from dicom_node.domain.audit import Event as AuditKind
+from dicom_node.domain.choice import instead_of
 from dicom_node.domain.delivery import DimseDestination
 from dicom_node.domain.finding import Code
 from dicom_node.domain.model import Accepts, DetectionCard, ModelCard, OutputKind, SegmentCard
@@ -285,6 +286,31 @@ def test_a_destination_that_refuses_segmentations_gets_what_stands_in_for_them_a
         "pacs gets RTSTRUCT, OVERLAY, SR, as it said on 2026-11-27",
         "it does not take SEG: RTSTRUCT and OVERLAY instead",
     ]
+
+
+def test_a_map_of_what_spoke_for_detections_goes_as_the_page_alone_where_maps_are_refused(bench: Bench) -> None:
+    bundle = write_detecting_bundle(bench.folder / "finder", preprocessing=[TO_RAS], second_score=0.8)
+    outputs = (OutputKind.PM, OutputKind.SR)
+    card = bench.card(bundle=bundle, digest=bundle_digest(bundle), detections=(BLOBS,), outputs=outputs)
+    pacs = DimseDestination(name="pacs", host="pacs", port=104, ae_title=AETitle("P"), calling_ae=AETitle("N"))
+    catalog = Catalog((), {card.name: card}, {"pacs": pacs})
+    worker = Worker(bench.settings, catalog, bench.engine, bench.enqueuer, bench.spool)
+    accepted = {o.sop_class_uid: () if OutputKind.PM in o.kinds else (EXPLICIT,) for o in OFFERS}
+    said = Profile(pacs.where, datetime(2026, 11, 27, tzinfo=UTC), accepted, (), "", "")
+    with bench.engine.begin() as tx:
+        write_profile(tx, "pacs", said)
+
+    worker.work_on(bench.job(), "test")
+    worker.close()
+
+    with bench.engine.begin() as tx:
+        sent = select(t.result.c.kind).join(t.delivery, t.delivery.c.result_id == t.result.c.id)
+        kinds = tx.execute(sent.order_by(t.delivery.c.position)).scalars().all()
+        [told] = tx.execute(select(t.audit_event).where(t.audit_event.c.event == AuditKind.OBJECTS_CHOSEN)).all()
+    assert kinds == ["sc", "sr"]
+    assert sentence(told).splitlines()[1] == "it does not take PM: SC instead"
+    (maps,) = said.leaves
+    assert instead_of(maps, said).endswith(", of images that a model made only; picture (SC)")
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from dicom_node.domain.choice import SOP_CLASSES, STAND_INS, choose, report_form
+from dicom_node.domain.choice import SOP_CLASSES, STAND_INS, choose, instead_of, report_form
 from dicom_node.domain.delivery import DimseDestination
 from dicom_node.domain.encoding import is_plain
 from dicom_node.domain.model import OutputKind as K
@@ -43,6 +43,26 @@ def test_what_is_refused_has_a_stand_in_that_is_taken(refused: tuple[K, ...], ge
     assert choice.kinds == gets
     assert set(choice.instead) == set(refused) & set(OUTPUTS)
     assert choice.why == ("as it said on 2026-11-27" if refused else "")
+
+
+@pytest.mark.parametrize(
+    ("refused", "said"),
+    [
+        ((), "grey pictures (Multi-frame Grayscale Word SC), of images that a model made only; picture (SC)"),
+        ((K.GREY,), "picture (SC)"),
+        (
+            (K.SC,),
+            "grey pictures (Multi-frame Grayscale Word SC), of images that a model made only; "
+            "nothing of what spoke for detections",
+        ),
+        ((K.GREY, K.SC), "nothing: it takes nothing that could stand in for it"),
+    ],
+)
+def test_what_is_said_to_go_in_place_of_maps_holds_for_models_that_make_no_images(
+    refused: tuple[K, ...], said: str
+) -> None:
+    (maps,) = (offer for offer in OFFERS if K.PM in offer.kinds)
+    assert instead_of(maps, profile((K.PM, *refused))) == said
 
 
 def test_what_has_no_stand_in_stays_and_fails_where_everybody_sees_it() -> None:
