@@ -17,7 +17,7 @@ demo: $(VENV)/run.stamp ## a real chest CT through node and PACS, with a table a
 
 .PHONY: test
 test: peers $(VENV)/dev.stamp ## all tests, real peers included (PEERS=none: those that need no peer)
-	@PEERS=$(PEERS) $(BIN)/python -m pytest $(ARGS)
+	@PEERS=$(PEERS) $(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 .PHONY: chaos
 chaos: peers $(VENV)/dev.stamp ## kill -9 at random points, 200 of the intake and 24 of the whole road, on both databases

@@ -6,12 +6,17 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.peers.missing import INSTALL, SKIPPED
 from tests.peers.orthanc import Orthanc
 from tests.peers.postgresql import PostgreSQL, postgresql
 
 __all__ = ["postgresql"]
+
+# How fast a machine draws examples says nothing of the code.
+settings.register_profile("patient", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 DEMO = Path(__file__).parent.parent / "deploy" / "demo" / "data" / "lidc_idri_0314"
 

@@ -17,6 +17,7 @@ from click.testing import CliRunner, Result
 from dicom_node.cli import cli
 from dicom_node.db import migrate
 from dicom_node.domain.audit import Event
+from tests.node import free_port
 
 COMMANDS = sorted(cli.commands)
 HEAVY = ("torch", "monai", "highdicom", "pynetdicom", "dbos", "sqlalchemy", "pydantic")
@@ -163,13 +164,6 @@ def test_run_refuses_an_unknown_model_and_an_empty_folder(tmp_path: Path) -> Non
 
 def test_jobs_prints_json_that_can_be_read(settings: Path) -> None:
     assert json.loads(dicom_node("jobs", "--json", "-s", settings).stdout) == []
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("0.0.0.0", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 def test_every_command_and_every_audit_event_is_documented() -> None:

@@ -178,7 +178,6 @@ def test_no_request_that_the_document_allows_or_forbids_ends_in_a_5xx(node: WebN
         @given(case=operation.as_strategy())
         @settings(
             max_examples=8,
-            deadline=None,
             database=None,
             derandomize=True,
             phases=[Phase.generate],

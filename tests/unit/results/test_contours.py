@@ -28,7 +28,7 @@ def added(outlines: list[Ring], shape: tuple[int, int]) -> NDArray[np.int_]:
     return total
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(masks())
 def test_outlines_enclose_the_centres_of_what_is_marked(mask: NDArray[np.bool_]) -> None:
     outlines = rings(mask)
@@ -36,7 +36,7 @@ def test_outlines_enclose_the_centres_of_what_is_marked(mask: NDArray[np.bool_])
     assert sum(not is_hole(ring) for ring in outlines) == label(mask)[1]
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(masks())
 def test_bridges_make_one_line_of_an_island_and_its_holes(mask: NDArray[np.bool_]) -> None:
     joined = [straightened(ring) for ring in keyholes(rings(mask))]
