@@ -157,7 +157,7 @@ class RunningNode:
             return
         self._process.terminate()
         try:
-            self._process.wait(60)
+            self._process.wait(180)
         except subprocess.TimeoutExpired:
             os.killpg(self._process.pid, signal.SIGKILL)
             raise

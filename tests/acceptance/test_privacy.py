@@ -155,7 +155,7 @@ def road(node: RunningNode, tmp_path: Path) -> dict[str, str]:
     with zipfile.ZipFile(report) as archive:
         said = {f"report: {name}": archive.read(name).decode("latin-1") for name in archive.namelist()}
     for words in (("retry", done["id"][:2]), ("cancel", done["id"]), ("check", "--echo"), ("retain", "--dry-run")):
-        run = subprocess.run(node.command(*words), capture_output=True, text=True, check=False, timeout=60)
+        run = subprocess.run(node.command(*words), capture_output=True, text=True, check=False, timeout=180)
         said[" ".join(words[:1])] = run.stdout + run.stderr
     said["audit verify"] = node.ask("audit", "verify")
     said["audit list"] = node.ask("audit", "list")

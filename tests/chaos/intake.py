@@ -64,7 +64,7 @@ class Role:
         """End it and wait for it."""
         if self.process is not None:
             self.process.send_signal(how)
-            self.process.wait(60)
+            self.process.wait(180)
 
 
 def run_intake(

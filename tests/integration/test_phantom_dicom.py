@@ -33,7 +33,7 @@ def test_the_series_and_its_truth_are_valid(folder: Path) -> None:
     sources = sorted(series.glob("ct*.dcm"))
     truth = [(series / name).read_bytes() for name in ("truth_seg.dcm", "truth_sr.dcm")]
     assert problems(*truth, sources=sources) == []
-    checked = subprocess.run([need("dciodvfy"), "-new", str(sources[0])], capture_output=True, check=False, timeout=60)
+    checked = subprocess.run([need("dciodvfy"), "-new", str(sources[0])], capture_output=True, check=False, timeout=180)
     assert [line for line in (checked.stdout + checked.stderr).splitlines() if line != b"CTImage"] == []
 
 

@@ -87,7 +87,7 @@ def test_roles_end_with_a_supervisor_that_was_killed_and_it_can_start_again_at_o
 
 def test_two_nodes_never_share_a_spool_or_a_port(node: RunningNode, tmp_path: Path) -> None:
     node.start()
-    same_spool = subprocess.run(node.command("serve"), capture_output=True, text=True, check=False, timeout=60)
+    same_spool = subprocess.run(node.command("serve"), capture_output=True, text=True, check=False, timeout=180)
     assert same_spool.returncode == 1
     assert f"another dicom-node (process {node.pid}) already serves" in same_spool.stderr
 
@@ -101,7 +101,7 @@ def test_two_nodes_never_share_a_spool_or_a_port(node: RunningNode, tmp_path: Pa
 
 def test_a_port_in_use_stops_serve_before_it_starts_anything(node: RunningNode) -> None:
     with socket.create_server(("127.0.0.1", node.port)):
-        refused = subprocess.run(node.command("serve"), capture_output=True, text=True, check=False, timeout=60)
+        refused = subprocess.run(node.command("serve"), capture_output=True, text=True, check=False, timeout=180)
     assert refused.returncode == 2
     assert f"receive.port: port {node.port} is in use by another program" in refused.stderr
     assert "started" not in refused.stderr

@@ -90,7 +90,7 @@ def reader(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Reader]:
     torch.set_num_threads(threads)
     if somebody.node is not None:
         somebody.node.send_signal(signal.SIGTERM)
-        somebody.node.wait(60)
+        somebody.node.wait(180)
 
 
 def jobs() -> list[dict[str, object]]:

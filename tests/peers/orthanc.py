@@ -87,7 +87,7 @@ class Orthanc:
             return
         self._process.terminate()
         try:
-            self._process.wait(30)
+            self._process.wait(180)
         except subprocess.TimeoutExpired:
             self.discard()
         self._process = None

@@ -101,7 +101,7 @@ class PostgreSQL:
     def _end(self, how: signal.Signals) -> None:
         if self._server is not None:
             self._server.send_signal(how)
-            self._server.wait(60)
+            self._server.wait(180)
             self._server = None
 
     def _run(self, program: str, *arguments: str) -> None:

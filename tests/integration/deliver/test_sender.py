@@ -144,5 +144,5 @@ def test_deliverer_told_to_stop_finishes_what_it_sends(site: Site) -> None:
         job = site.results(kinds=(OutputKind.SR,))
         assert under_way.wait(60)
         process.terminate()
-        assert process.wait(60) == 0
+        assert process.wait(180) == 0
     assert site.states(job) == ["delivered"]

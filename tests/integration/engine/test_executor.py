@@ -72,7 +72,7 @@ def test_a_worker_whose_engine_does_not_end_leaves_all_the_same(site: Site) -> N
 
     worker.terminate()
 
-    assert worker.wait(60) == 70
+    assert worker.wait(180) == 70
     assert "did not come to an end" in (site.home / "worker.log").read_text()
     (site.home / "hang").unlink()
     job = enqueue(site, "quick")
@@ -87,7 +87,7 @@ def test_a_worker_that_said_goodbye_does_not_take_that_for_its_death(site: Site)
 
     worker.terminate()
 
-    assert worker.wait(60) == 0, (site.home / "worker.log").read_text()
+    assert worker.wait(180) == 0, (site.home / "worker.log").read_text()
 
 
 def test_a_process_that_slept_too_long_writes_nothing_and_exits_70(site: Site) -> None:
@@ -99,7 +99,7 @@ def test_a_process_that_slept_too_long_writes_nothing_and_exits_70(site: Site) -
     site.wait(lambda: site.started(job, 2))
 
     sleeper.send_signal(signal.SIGCONT)
-    assert sleeper.wait(60) == 70
+    assert sleeper.wait(180) == 70
 
     assert job_row(site.engine, job).state == "in progress"
     (site.home / "go").touch()
@@ -113,7 +113,7 @@ def test_a_job_that_kills_its_worker_fails_after_exactly_its_attempts(site: Site
     after = enqueue(site, "quick")
 
     for _ in range(2):
-        assert site.worker().wait(60) == -signal.SIGKILL
+        assert site.worker().wait(180) == -signal.SIGKILL
     site.worker()
     site.wait(lambda: completed(site, after))
 
@@ -190,7 +190,7 @@ def test_a_stopped_worker_says_so_and_leaves_the_queue_alone(site: Site) -> None
     site.wait(lambda: count(site.engine, t.node, t.node.c.state == "alive"))
 
     worker.terminate()
-    assert worker.wait(60) == 0
+    assert worker.wait(180) == 0
 
     assert count(site.engine, t.node, t.node.c.state == "stopped") == 1
     job = enqueue(site, "quick")

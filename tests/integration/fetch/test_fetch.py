@@ -244,6 +244,6 @@ def test_a_process_that_is_killed_in_the_middle_loses_no_item(site: Site) -> Non
         items = site.ended(batch)
     finally:
         second.terminate()
-        second.wait(30)
+        second.wait(180)
     assert {one.state for one in items.values()} == {"done"}
     assert len(site.node.stored()) == sum(SLICES.values())

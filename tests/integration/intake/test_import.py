@@ -274,6 +274,6 @@ def test_the_command_fails_when_something_was_refused_and_when_there_was_nothing
     (tmp_path / "empty").mkdir()
     (tmp_path / "half.dcm").write_bytes(bytes(128) + b"DICM")
     for path, told in (("empty", "0 taken"), ("half.dcm", "1 refused")):
-        done = subprocess.run(node.command(tmp_path / path), capture_output=True, check=False, text=True, timeout=60)
+        done = subprocess.run(node.command(tmp_path / path), capture_output=True, check=False, text=True, timeout=180)
         assert done.returncode == 1
         assert told in done.stdout

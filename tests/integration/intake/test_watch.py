@@ -177,7 +177,7 @@ def test_a_watcher_that_is_killed_loses_nothing(tmp_path: Path) -> None:
         wait_for(lambda: not list(watched.folder.iterdir()), 60)
     finally:
         second.terminate()
-        second.wait(30)
+        second.wait(180)
     assert len(node.rows()) == 80
     assert second.returncode == 0
     node.engine.dispose()

@@ -39,7 +39,7 @@ def test_what_is_answered_is_on_disk_before_by_the_kernels_own_account(tmp_path:
             scu.release()
     finally:
         node.terminate()
-        node.wait(60)
+        node.wait(180)
 
     wait_for(lambda: len(happened_before_each_answer(trace.read_text())) == INSTANCES + 2, 60)
     [_, *answers] = happened_before_each_answer(trace.read_text())

@@ -135,7 +135,7 @@ def test_a_worker_killed_before_it_recorded_the_report_leaves_no_twin(
 ) -> None:
     job_id, _ = receive_gap(node, tmp_path / "ct")
     arguments = [sys.executable, "-c", KILLED, database_url, str(tmp_path), job_id]
-    assert subprocess.run(arguments, check=False, timeout=60).returncode == -signal.SIGKILL
+    assert subprocess.run(arguments, check=False, timeout=180).returncode == -signal.SIGKILL
     (file,) = (node.spool.root / "results" / job_id).iterdir()
     first = file.read_bytes()
     assert rows(node, t.result) == rows(node, t.delivery) == 0

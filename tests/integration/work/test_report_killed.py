@@ -63,7 +63,7 @@ def test_one_report_arrives_wherever_the_worker_is_killed_while_it_makes_it(tmp_
             wait_for(lambda: node.jobs()[0]["report"] == "made", 240)
         finally:
             workers.terminate()
-            assert workers.wait(60) == 0
+            assert workers.wait(180) == 0
         deliver(node, peer)
 
         assert Counter(peer.stored) == Counter({result_uid(job, "sr"): 1})
