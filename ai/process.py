@@ -408,7 +408,7 @@ class _Child:
         if code == -signal.SIGKILL and _oom_kills() > self._oom_kills:
             return ModelOutOfMemory(f"The machine ran out of memory and ended the process of model {self._name}.")
         how = f"was ended by {signal.Signals(-code).name}" if code < 0 else f"ended with exit status {code}"
-        return ModelCrashed(f"The process of model {self._name} {how}.")
+        return ModelCrashed(f"The model {self._name} crashed: its process {how}.")
 
     def _log_tail(self) -> None:
         if self._tail:

@@ -190,12 +190,12 @@ def _refuse_other_roles(tx: Connection, job: Row[Any], card: ModelCard) -> None:
 
 
 def cancel(tx: Connection, job: str, *, actor: str = "operator") -> tuple[str, bool, int]:
-    """Cancel a job that has not ended, and deliveries of it that wait.
+    """Cancel a job that has not ended, and deliveries of it that wait or have failed.
 
     Returns
     -------
     (str, bool, int)
-        The job's full id, whether it was canceled itself, and how many waiting deliveries were.
+        The job's full id, whether it was canceled itself, and how many deliveries were.
 
     Raises
     ------

@@ -114,6 +114,8 @@ def report(settings_file: Path, job: str, viewer: bool, patient: bool) -> None:
         made = results_of(tx, find_job(tx, job).id).get(kind)
     if made is None:
         raise NotFoundError(f"job {job} has made no {kind} (yet)")
+    if made.deleted_at is not None:
+        raise NotFoundError(f"the {kind} of job {job} was deleted on {made.deleted_at:%Y-%m-%d} (retention)")
     try:
         data = app.open_spool(settings).path(made.path).read_bytes()
     except OSError as error:
@@ -151,7 +153,7 @@ def retry(settings_file: Path, job: str, model: str) -> None:
 @with_settings
 @click.argument("job")
 def cancel(settings_file: Path, job: str) -> None:
-    """Cancel a job that has not ended, and what waits to be sent of it.
+    """Cancel a job that has not ended, and what waits to be sent of it or could not be sent.
 
     A running attempt is killed within about a second. JOB is its id; the first characters are enough.
     """
@@ -159,7 +161,7 @@ def cancel(settings_file: Path, job: str) -> None:
 
     with database(read_settings(settings_file)) as tx:
         full, stopped, dropped = operate.cancel(tx, job, actor=actor())
-    click.echo(f"job {full}: " + ("canceled" if stopped else "had ended") + f"; {dropped} waiting deliveries canceled")
+    click.echo(f"job {full}: " + ("canceled" if stopped else "had ended") + f"; {dropped} deliveries canceled")
 
 
 @click.command(cls=Command, example="dicom-node resend 7f3a09c1 --destination pacs")

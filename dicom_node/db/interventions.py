@@ -188,7 +188,7 @@ def _insert_run(
 
 
 def cancel_job(tx: Connection, job: Row[Any], *, actor: str) -> tuple[bool, int]:
-    """Cancel a job that has not ended, and what waits to be reported or sent of one that has.
+    """Cancel a job that has not ended, and what waits to be reported or sent, or could not be sent, of one that has.
 
     A running attempt notices within a second, kills its model and writes nothing; an object on its way to a PACS at
     this moment is not called back.
@@ -196,7 +196,7 @@ def cancel_job(tx: Connection, job: Row[Any], *, actor: str) -> tuple[bool, int]
     Returns
     -------
     (bool, int)
-        Whether the job itself was canceled, and how many waiting deliveries were.
+        Whether the job itself was canceled, and how many deliveries were.
 
     Raises
     ------
@@ -209,7 +209,7 @@ def cancel_job(tx: Connection, job: Row[Any], *, actor: str) -> tuple[bool, int]
     stopped = tx.execute(update(t.job).where(*still_open).values(**canceled)).rowcount == 1
     dropped = _cancel_deliveries(tx, job.id)
     if not (cancel_report(tx, job.id) or stopped or dropped):
-        raise ConflictError(f"job {job.id} is {job.state} and nothing of it waits to be sent: nothing to cancel")
+        raise ConflictError(f"job {job.id} is {job.state}, and no delivery waits or has failed: nothing to cancel")
     asked = {"job_was": job.state, "deliveries_canceled": dropped}
     record(tx, AuditEvent(Event.OPERATOR_CANCEL, series_id=job.series_id, job_id=job.id, actor=actor, detail=asked))
     if stopped:
@@ -242,9 +242,10 @@ def delivery_ids(tx: Connection, job: Row[Any], destination: str = "") -> list[s
 
 
 def _cancel_deliveries(tx: Connection, job_id: str) -> int:
-    waiting = (t.delivery.c.job_id == job_id, t.delivery.c.state == DeliveryState.WAITING.value)
+    given_up = (DeliveryState.WAITING.value, DeliveryState.FAILED.value)  # what failed keeps images and results
+    which = (t.delivery.c.job_id == job_id, t.delivery.c.state.in_(given_up))
     canceled = {"state": DeliveryState.CANCELED.value, "finished_at": utc_now(), "next_attempt_at": None}
-    return tx.execute(update(t.delivery).where(*waiting).values(**canceled)).rowcount
+    return tx.execute(update(t.delivery).where(*which).values(**canceled)).rowcount
 
 
 def _refuse_run(tx: Connection, job: Row[Any], model: str) -> None:

@@ -104,7 +104,7 @@ def counts(tx: Connection, since: datetime) -> Counts:
 
 def receiving(tx: Connection, limit: int = 20) -> Sequence[Row[Any]]:
     """Read the series that instances still may come for, the newest first."""
-    columns = (t.series, t.study.c.accession_number, t.study.c.study_instance_uid)
+    columns = (t.series, t.study.c.accession_number, t.study.c.patient_id, t.study.c.study_instance_uid)
     joined = select(*columns).join(t.study, t.study.c.id == _s.study_id)
     return tx.execute(joined.where(_s.state == "receiving").order_by(_s.last_received_at.desc()).limit(limit)).all()
 

@@ -23,7 +23,7 @@ from dicom_node.db.retention import Kind
 from dicom_node.domain.delivery import Sent
 from dicom_node.domain.job import JobState
 from dicom_node.errors import ConflictError, DeliveryError
-from dicom_node.operate import resend
+from dicom_node.operate import cancel, resend
 from dicom_node.retain import Retention
 from dicom_node.settings import Retain
 from tests.ct import small_ct
@@ -135,6 +135,13 @@ def test_each_kind_goes_after_its_own_time_and_never_before_it_is_delivered(node
         last = node.told(uid).splitlines()[-1]
         assert "send the series again: its images were deleted at " in last
         assert "dicom-node r" not in last
+
+    with transaction(node.engine) as tx:  # somebody gives up what the PACS refused
+        assert cancel(tx, stuck) == (stuck, False, 1)
+    assert "was canceled; do `dicom-node resend" in node.told(stuck).splitlines()[-1]
+    keeper.sweep()
+    assert images_of(node, refused) == 0
+    assert not (node.spool.root / "results" / stuck).exists()
 
     with pytest.raises(ConflictError, match="the images were deleted"):
         node.retry(done)

@@ -63,7 +63,7 @@ def rerun(request: Request, job: str, asked: shapes.Rerun, key: Key = "") -> sha
 
 @router.post("/jobs/{job}/cancel", tags=["jobs"])
 def cancel(request: Request, job: str, key: Key = "") -> shapes.Canceled:
-    """Cancel a job that has not ended, and what of it waits to be sent."""
+    """Cancel a job that has not ended, and what of it waits to be sent or could not be sent."""
     actor = visitor_of(request).actor
 
     def act(tx: Connection) -> shapes.Canceled:

@@ -88,7 +88,7 @@ def rerun(request: Request, job_id: str, model: Annotated[str, Form(max_length=6
 
 @router.post("/jobs/{job_id}/cancel", dependencies=[_may_operate])
 def cancel(request: Request, job_id: str) -> Response:
-    """Cancel it, and what of it waits to be sent."""
+    """Cancel it, and what of it waits to be sent or could not be sent."""
     with desk_of(request).writing() as tx:
         full, _, _ = operate.cancel(tx, job_id, actor=visitor_of(request).actor)
     return RedirectResponse(f"/jobs/{full}?done=canceled", 303)

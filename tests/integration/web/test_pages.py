@@ -113,6 +113,7 @@ def test_what_is_not_there_is_said_kindly(filled: Filled) -> None:
         answer = browser.get(path)
         assert answer.status_code == 404
         assert "To the queue" in answer.text
+    assert "There is no such page" in browser.get("/nowhere").text
 
 
 def test_a_result_page_shows_findings_deliveries_times_and_report(filled: Filled) -> None:
@@ -263,6 +264,7 @@ def test_the_first_page_says_what_somebody_should_look_at(node: WebNode, tmp_pat
         assert f"2 objects for pacs are not delivered yet: {down}; next try at " in page
     assert queue.count(down) == 2, "above, and at its job"
     assert down in text(vera.get("/destinations").text)
+    assert "Cancel deliveries" in node.signed_in("otto").get(f"/jobs/{job['id']}").text
     assert "CT9 AINODE 10.0.0.9 calling AE title CT9 is not known 2 " in system
     done = CliRunner().invoke(cli, ["jobs", "--settings", str(node.settings.file)], env={"COLUMNS": "400"})
     assert down in done.output

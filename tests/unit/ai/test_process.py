@@ -132,7 +132,7 @@ def test_a_cancelled_prediction_is_killed_at_once(model: ModelProcess) -> None:
 def test_a_crash_says_how_it_died_and_the_next_answer_is_sound(
     model: ModelProcess, caplog: pytest.LogCaptureFixture
 ) -> None:
-    with pytest.raises(ModelCrashed, match="SIGSEGV"):
+    with pytest.raises(ModelCrashed, match="crashed: its process was ended by SIGSEGV"):
         model.predict(_volume(CRASHES), timeout_s=60)
 
     assert "the last words of the model" in caplog.text
