@@ -108,7 +108,8 @@ class _Onnx(torch.nn.Module):
         try:
             import onnxruntime
         except ImportError as error:
-            raise BundleError("models/model.onnx needs onnxruntime: pip install 'dicom-node[onnx]'.") from error
+            needs = "models/model.onnx needs onnxruntime: pip install -e '.[onnx]' in dicom-node's folder."
+            raise BundleError(needs) from error
         wanted = ("CUDAExecutionProvider", "CPUExecutionProvider")[device.type != "cuda" :]
         providers = [name for name in wanted if name in onnxruntime.get_available_providers()]
         self._session = onnxruntime.InferenceSession(str(file), providers=providers)

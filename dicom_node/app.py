@@ -94,7 +94,7 @@ def check_traces(settings: Settings) -> None:
     except ModuleNotFoundError:  # of a package above it
         is_there = False
     if not is_there:
-        told = "it needs packages that are not installed: pip install 'dicom-node[otel]'"
+        told = "it needs packages that are not installed: pip install -e '.[otel]' in its folder"
         raise ConfigurationError(f"{settings.file}: trace.endpoint: {told}")
 
 

@@ -54,7 +54,7 @@ def _onnx(network: torch.nn.Module, patch: torch.Tensor, answer: torch.Tensor, p
         import onnx  # noqa: F401
         import onnxruntime
     except ImportError as error:
-        raise ValueError(f"--onnx needs {error.name}: pip install 'dicom-node[onnx]'.") from error
+        raise ValueError(f"--onnx needs {error.name}: pip install -e '.[onnx]' in dicom-node's folder.") from error
     axes = {0: "batch", **{axis + 2: f"size_{axis}" for axis in range(patch.ndim - 2)}}
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
