@@ -79,7 +79,7 @@ def try_on_series(tx: Connection, desk: Desk, series_id: str, rules: Iterable[Ru
     """
     series = read_closed(tx, series_id)
     if series is None:
-        raise NotFoundError("there is no such series, or nothing of it was received")
+        raise NotFoundError("there is no such series, or its images are not here (any more)")
     verdict = examine_stored(series.instances, desk.spool.path, series.expected_count)
     return ask_rules(series, verdict, rules, desk.spool)
 
