@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
@@ -43,7 +43,7 @@ def serve(settings: Settings, stop: threading.Event) -> None:
     Supervisor(settings).run(stop)
 
 
-def run_role(settings: Settings, role: str, slot: int, stop: threading.Event) -> None:
+def run_role(settings: Settings, role: str, slot: int, stop: threading.Event, shared: Sequence[int] = ()) -> None:
     """Run one role until `stop`.
 
     Parameters
@@ -52,7 +52,10 @@ def run_role(settings: Settings, role: str, slot: int, stop: threading.Event) ->
         One of ``receive``, ``watch``, ``assemble``, ``work``, ``deliver``, ``fetch``, ``maintain``, ``web``.
     slot : int
         Which of several processes of this role on this machine; a restarted process keeps its slot.
+    shared : sequence of int
+        Descriptors of what receivers share (`receive.shared.Shared`); empty for one that is on its own.
     """
+    run = partial(_receive, shared=shared) if role == "receive" else _ROLES[role]
     engine = open_engine(settings.database.url)
     spool = open_spool(settings)
     spool.prepare()
@@ -60,7 +63,7 @@ def run_role(settings: Settings, role: str, slot: int, stop: threading.Event) ->
     try:
         if not stop.is_set():
             _log.info("%s runs", role)
-            _ROLES[role](settings, engine, spool, slot, stop)
+            run(settings, engine, spool, slot, stop)
     finally:
         engine.dispose()
         _log.info("%s stopped", role)
@@ -153,10 +156,13 @@ def stop_on_signals(*, supervised: bool = False) -> threading.Event:
     return stop
 
 
-def _receive(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event) -> None:
+def _receive(
+    settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event, shared: Sequence[int] = ()
+) -> None:
     from dicom_node.receive.scp import Receiver
+    from dicom_node.receive.shared import Shared
 
-    Receiver(settings, spool, engine).run(stop)
+    Receiver(settings, spool, engine, Shared.inherited(shared) if shared else None, slot).run(stop)
 
 
 def _watch(settings: Settings, engine: Engine, spool: Spool, slot: int, stop: threading.Event) -> None:

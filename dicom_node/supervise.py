@@ -25,6 +25,7 @@ from dicom_node.db.nodes import alive_pids, this_host
 from dicom_node.domain.job import retry_delay_s
 from dicom_node.errors import ConfigurationError, ConflictError
 from dicom_node.loop import run_every
+from dicom_node.receive.shared import Shared
 from dicom_node.settings import Settings
 from dicom_node.tls import check_tls
 from dicom_node.tls.cautions import cautions
@@ -78,6 +79,7 @@ class Supervisor:
         self._children += [Child("deliver", 0), Child("maintain", 0)]
         self._children += [Child("fetch", 0)] if settings.retrieve.enabled else []
         self._children += [Child("web", 0)] if settings.web.enabled else []
+        self._shared: Shared | None = None  # by the receivers
         self._ready = False
 
     def run(self, stop: Event) -> None:
@@ -95,10 +97,13 @@ class Supervisor:
             check_tls(self._settings)
             for caution in cautions(self._settings):
                 _log.warning("caution: %s", caution)
+            receive = self._settings.receive
+            self._shared = Shared.make(receive.address, receive.ports, receive.processes)
             engine = open_engine(self._settings.database.url, pool_size=1)
             try:
                 run_every(lambda: self._look(engine), LOOK_S, stop)
             finally:
+                self._shared.close()  # first: when the receivers are gone, nobody listens
                 self._stop()
                 engine.dispose()
 
@@ -124,12 +129,16 @@ class Supervisor:
     def _start(self, child: Child, now: float) -> None:
         command = [sys.executable, "-m", "dicom_node", child.role, "--settings", str(self._settings.file)]
         command += ["--slot", str(child.slot), "--supervisor-pid", str(os.getpid())]
-        child.process = subprocess.Popen(command, stdin=subprocess.DEVNULL)
+        shared = self._shared.descriptors if self._shared is not None and child.role == "receive" else []
+        command += [f"--shared={one}" for one in shared]
+        child.process = subprocess.Popen(command, stdin=subprocess.DEVNULL, pass_fds=shared)
         child.started = now
         _log.info("%s started, process %d", child.name, child.process.pid)
 
     def _bury(self, child: Child, now: float) -> None:
         assert child.process is not None
+        if self._shared is not None and child.role == "receive":
+            self._shared.leave(child.slot)
         child.deaths = 1 if now - child.started > STEADY_S else child.deaths + 1
         delay_s = retry_delay_s(child.deaths, first_s=RESTART_FIRST_S, longest_s=RESTART_LONGEST_S)
         _log.error(
@@ -187,7 +196,8 @@ def tie_to(supervisor_pid: int) -> None:
 def check_port(settings: Settings) -> None:
     """Say before anything starts that the port cannot be had.
 
-    Our receivers share the port (SO_REUSEPORT), so what answers EADDRINUSE here is somebody else's program.
+    A receiver that somebody started by hand shares it (SO_REUSEPORT), so what answers EADDRINUSE here is another
+    program.
 
     Raises
     ------

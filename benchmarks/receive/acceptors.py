@@ -16,6 +16,7 @@ from typing import Any
 from benchmarks.receive.sender import send, send_plainly
 from benchmarks.receive.series import Messages
 from dicom_node.db import migrate
+from dicom_node.receive.shared import Shared
 from tests.node import free_port, wait_for
 from tests.peers.missing import need
 from tests.peers.orthanc import PLUGINS, Orthanc
@@ -63,9 +64,12 @@ class Acceptor:
         for process in self.processes:
             process.wait(60)
 
-    def _start(self, command: Sequence[str], folder: Path, log: str = "log", **environment: str) -> None:
+    def _start(
+        self, command: Sequence[str], folder: Path, log: str = "log", keep: Sequence[int] = (), **environment: str
+    ) -> None:
         with (folder / log).open("ab") as file:
-            started = subprocess.Popen(command, stdout=file, stderr=file, env=os.environ | environment)
+            env = os.environ | environment
+            started = subprocess.Popen(command, stdout=file, stderr=file, env=env, pass_fds=keep)
         self.processes.append(started)
 
     def _await(self) -> None:
@@ -83,9 +87,11 @@ class Node(Acceptor):
         settings = folder / "settings.toml"
         settings.write_text(SETTINGS.format(url=database, port=self.port, processes=processes))
         migrate.upgrade(database.replace("///node.db", f"///{folder / 'node.db'}"))
-        for slot in range(processes):
-            command = [sys.executable, "-m", "dicom_node", "receive", "--slot", str(slot)]
-            self._start([*command, "--settings", str(settings)], folder, f"log{slot}")
+        with Shared.make("127.0.0.1", [self.port], processes) as shared:
+            given = [f"--shared={one}" for one in shared.descriptors]
+            for slot in range(processes):
+                command = [sys.executable, "-m", "dicom_node", "receive", "--slot", str(slot), *given]
+                self._start([*command, "--settings", str(settings)], folder, f"log{slot}", shared.descriptors)
         for slot in range(processes):
             wait_for(lambda log=folder / f"log{slot}": b"listening on" in log.read_bytes(), 60)  # type: ignore[misc]
 

@@ -29,7 +29,7 @@ def serve(settings_file: Path) -> None:
 
 
 def _role(name: str, text: str, example: str) -> click.Command:
-    def command(settings_file: Path, slot: int, supervisor_pid: int | None) -> None:
+    def command(settings_file: Path, slot: int, supervisor_pid: int | None, shared: tuple[int, ...]) -> None:
         if supervisor_pid is not None:
             from dicom_node.supervise import tie_to
 
@@ -39,7 +39,7 @@ def _role(name: str, text: str, example: str) -> click.Command:
         stop = app.stop_on_signals(supervised=supervisor_pid is not None)
         settings = read_settings(settings_file)
         _log(settings, f"{name}/{slot}")
-        app.run_role(settings, name, slot, stop)
+        app.run_role(settings, name, slot, stop, shared)
 
     command.__doc__ = text
     options: list[Callable[[Callable[..., None]], Callable[..., None]]] = [
@@ -52,6 +52,7 @@ def _role(name: str, text: str, example: str) -> click.Command:
             help="Which of several processes of this role on this machine.",
         ),
         click.option("--supervisor-pid", type=int, hidden=True),
+        click.option("--shared", type=int, multiple=True, hidden=True),
     ]
     function: Callable[..., None] = command
     for option in reversed(options):

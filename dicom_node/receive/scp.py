@@ -1,6 +1,6 @@
 """The listener: one loop over all sockets of a process, so that a thousand slow peers cost no thread (PS3.8 section 9).
 
-Several processes listen on the same port (SO_REUSEPORT), and the kernel shares the connections out among them.
+Several processes listen on the same port, and share the connections out among them (shared.py).
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from dicom_node.receive.commitment import EventReport, answer_report
 from dicom_node.receive.identity import IN_CLEAR, Shown
 from dicom_node.receive.reporter import AFTER_S, Report, Reporter
 from dicom_node.receive.secure import SecureSocket
+from dicom_node.receive.shared import BACKLOG, LEAVE_S, Shared, bound
 from dicom_node.settings import ReceiveTls, Settings
 from dicom_node.spool import Spool
 from dicom_node.store.arrival import Arrival
@@ -63,9 +64,15 @@ class Receiver:
         Prepared.
     engine : sqlalchemy.Engine
         Need not answer yet: until it does, peers are told 0xA700.
+    shared : Shared, optional
+        The sockets to listen on; this process opens its own without.
+    slot : int
+        Which of the receivers it is.
     """
 
-    def __init__(self, settings: Settings, spool: Spool, engine: Engine) -> None:
+    def __init__(
+        self, settings: Settings, spool: Spool, engine: Engine, shared: Shared | None = None, slot: int = 0
+    ) -> None:
         self._settings = settings
         self._spool = spool
         self._storage = Storage(spool, engine, settings.assemble.waiting())
@@ -74,7 +81,11 @@ class Receiver:
         self._connections: set[Connection] = set()
         self._credentials = _credentials(settings.receive.tls) if settings.receive.tls else None
         self._over_tls: socket.socket | None = None  # that one of the listeners
-        self._resting: set[socket.socket] = set()  # listeners, for a moment, when nothing can be accepted
+        self._shared = shared
+        self._slot = slot
+        self._resting: dict[
+            socket.socket, float
+        ] = {}  # listeners that are not listened to -> monotonic time until when
         self._next_look = 0.0  # monotonic time of the next look at the clocks of the connections
         self._posted: deque[Callable[[], None]] = deque()
         self._wake_out, self._wake_in = socket.socketpair()
@@ -93,19 +104,24 @@ class Receiver:
         """
         self._spool.sweep_incoming()
         with ExitStack() as stack:
-            listeners = [self._open(port, stack) for port in self._settings.receive.ports]
+            listeners = [self._open(number, port, stack) for number, port in enumerate(self._settings.receive.ports)]
             for end in (self._wake_in, self._wake_out):
                 end.setblocking(False)
             self._selector.register(self._wake_out, selectors.EVENT_READ, self._woken)
             for listener in listeners:
                 self._listen_to(listener)
+            self._note_count()
             self._storage.start()
             self.reporter.start()
             while not stop.is_set():
                 self._turn()
             for listener in listeners:
-                self._accept(listener)  # those that the kernel has let in already
+                while self._take(listener):  # those that the kernel has let in already
+                    pass
                 self._stop_listening_to(listener)
+            if self._shared is not None:
+                self._shared.leave(self._slot)
+                self._shared = None
         self._drain()
 
     def post(self, step: Callable[[], None]) -> None:
@@ -149,10 +165,12 @@ class Receiver:
     def forget(self, connection: Connection) -> None:
         """Drop a connection that has been closed."""
         self._connections.discard(connection)
+        self._note_count()
 
-    def _open(self, port: int, stack: ExitStack) -> socket.socket:
+    def _open(self, number: int, port: int, stack: ExitStack) -> socket.socket:
         receive = self._settings.receive
-        listener = stack.enter_context(listen(receive.address, port))
+        listener = self._shared.listeners[number] if self._shared else bound(receive.address, port)
+        stack.enter_context(listener).listen(BACKLOG)
         is_secure = receive.tls is not None and port == receive.tls.port
         if is_secure:
             self._over_tls = listener
@@ -161,7 +179,8 @@ class Receiver:
 
     def _turn(self) -> None:
         """Wait for the network or for another thread, and do what there is to do."""
-        for key, mask in self._selector.select(_TICK_S):
+        rest_s = (until - time.monotonic() for until in self._resting.values())
+        for key, mask in self._selector.select(max(0.0, min((_TICK_S, *rest_s)))):
             if isinstance(key.data, Connection):
                 key.data.ready(mask)
             else:
@@ -175,39 +194,56 @@ class Receiver:
                 connection.expire()
             for connection in [*self._connections]:
                 connection.tell(now)
-            for listener in [*self._resting]:
-                self._listen_to(listener)
+        for listener in [one for one, until in self._resting.items() if until <= now]:
+            self._listen_to(listener)
+            self._take(listener)
 
     def _woken(self) -> None:
         self._wake_out.recv(4096)
         self._is_woken = False  # before the next look at what is posted
 
     def _listen_to(self, listener: socket.socket) -> None:
-        self._resting.discard(listener)
+        self._resting.pop(listener, None)
         self._selector.register(listener, selectors.EVENT_READ, partial(self._accept, listener))
 
     def _stop_listening_to(self, listener: socket.socket) -> None:
         if listener not in self._resting:
             self._selector.unregister(listener)
 
+    def _rest(self, listener: socket.socket, seconds: float) -> None:
+        self._stop_listening_to(listener)
+        self._resting[listener] = time.monotonic() + seconds
+
     def _accept(self, listener: socket.socket) -> None:
-        while True:
-            try:
-                peer, address = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:  # the peer has gone again, or there is no descriptor left
-                logger.warning("a connection could not be accepted: %s", error)
-                self._stop_listening_to(listener)
-                self._resting.add(listener)
-                return
-            if not self._has_room(_plain(address[0])):
-                peer.close()
-                continue
-            peer.setblocking(False)
-            peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            line = self._secured(peer) if listener is self._over_tls else peer
-            self._connections.add(Connection(line, address[0], self, self._storage, self._selector, self._settings))
+        """Accept a connection, or leave it for a moment to a receiver that has fewer."""
+        if self._shared is not None and self._shared.is_ahead(self._slot):
+            self._rest(listener, LEAVE_S)
+        else:
+            self._take(listener)
+
+    def _take(self, listener: socket.socket) -> bool:
+        """Accept one connection, where one waits."""
+        try:
+            peer, address = listener.accept()
+        except BlockingIOError:
+            return False
+        except OSError as error:  # the peer has gone again, or there is no descriptor left
+            logger.warning("a connection could not be accepted: %s", error)
+            self._rest(listener, _TICK_S)
+            return False
+        if not self._has_room(_plain(address[0])):
+            peer.close()
+            return True
+        peer.setblocking(False)
+        peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        line = self._secured(peer) if listener is self._over_tls else peer
+        self._connections.add(Connection(line, address[0], self, self._storage, self._selector, self._settings))
+        self._note_count()
+        return True
+
+    def _note_count(self) -> None:
+        if self._shared is not None:
+            self._shared.note(self._slot, len(self._connections))
 
     def _secured(self, peer: socket.socket) -> SecureSocket:
         assert self._credentials is not None  # there is a listener for TLS
@@ -517,27 +553,3 @@ def _credentials(tls: ReceiveTls) -> Credentials:
 def _plain(address: str) -> str:
     """Give an IPv4 address as such, on a socket that takes both."""
     return address.removeprefix("::ffff:")
-
-
-def listen(address: str, port: int) -> socket.socket:
-    """Open a listening socket that other receivers of this node share.
-
-    Raises
-    ------
-    OSError
-        If the address cannot be listened on.
-    """
-    family = socket.AF_INET6 if ":" in address else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
-        if family == socket.AF_INET6 and address == "::":
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind((address, port))
-        listener.listen(128)
-        listener.setblocking(False)
-    except OSError:
-        listener.close()
-        raise
-    return listener
