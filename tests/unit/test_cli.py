@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 import os
 import socket
 import subprocess
@@ -24,15 +23,9 @@ HEAVY = ("torch", "monai", "highdicom", "pynetdicom", "dbos", "sqlalchemy", "pyd
 
 
 def dicom_node(*words: str | Path, **environment: str) -> Result:
-    """Call a command in this process, which logs afterwards as it did before."""
+    """Call a command in this process."""
     clean = {name: None for name in os.environ if name.startswith("DICOM_NODE")}
-    root = logging.getLogger()
-    level, handlers = root.level, root.handlers[:]
-    try:
-        return CliRunner().invoke(cli, [str(word) for word in words], env={**clean, **environment})
-    finally:
-        root.setLevel(level)
-        root.handlers[:] = handlers
+    return CliRunner().invoke(cli, [str(word) for word in words], env={**clean, **environment})
 
 
 @pytest.fixture
