@@ -120,7 +120,9 @@ class Site:
     def ask(self, *words: str) -> str:
         """Run a command on these settings that must succeed; its output."""
         command = [sys.executable, "-m", "dicom_node", *words, "--settings", str(self.settings)]
-        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+        return done.stdout
 
     def wait(self, met: Callable[[], object], timeout_s: float = 60.0) -> None:
         """Wait until something is the case."""
