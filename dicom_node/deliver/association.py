@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 from pydicom.dataset import Dataset
 from pynetdicom import AE, _config, evt
 from pynetdicom.association import Association
-from pynetdicom.pdu import A_ABORT_RQ
+from pynetdicom.pdu import A_ABORT_RQ, A_ASSOCIATE_RJ
 from pynetdicom.pdu_primitives import SCP_SCU_RoleSelectionNegotiation, UserIdentityNegotiation
 from pynetdicom.presentation import PresentationContext
 
@@ -151,6 +151,7 @@ class _Line:
         self._tls = _context(destination, destination.tls) if destination.tls else None
         self.connected = False
         self.aborted_by_peer = False
+        self.rejection: A_ASSOCIATE_RJ | None = None
         self.data_sets_sent = 0
         self._socket: socket.socket | None = None
         self.started = time.monotonic()
@@ -197,9 +198,14 @@ class _Line:
             self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
 
     def received(self, event: evt.Event) -> None:
-        """Remember that it was the peer who aborted."""
+        """Remember that it was the peer who aborted, or who rejected: pynetdicom forgets a rejection that is quick.
+
+        When its reading thread has closed the connection before the other one looks, that takes the peer for absent.
+        """
         if isinstance(event.pdu, A_ABORT_RQ):
             self.aborted_by_peer = True
+        elif isinstance(event.pdu, A_ASSOCIATE_RJ):
+            self.rejection = event.pdu
 
     def close(self) -> None:
         """Close the socket: pynetdicom forgets to where the peer was absent or gone first."""
@@ -290,8 +296,8 @@ def _why_not(destination: DimseDestination, assoc: Association, line: _Line) -> 
     if not line.connected:
         how = f"no answer in {line.timeout_s:g} s" if line.elapsed_s >= line.timeout_s else "refused or unreachable"
         return DeliveryError(f"no connection to {where}: {how}", retry=True)
-    if assoc.is_rejected:
-        return _rejected(destination, assoc)
+    if line.rejection is not None:
+        return _rejected(destination, line.rejection)
     if assoc.rejected_contexts and not assoc.accepted_contexts:
         refused = assoc.rejected_contexts
         classes = ", ".join(sorted({cx.abstract_syntax.name for cx in refused if cx.abstract_syntax}))
@@ -307,17 +313,15 @@ def _why_not(destination: DimseDestination, assoc: Association, line: _Line) -> 
     )
 
 
-def _rejected(destination: DimseDestination, assoc: Association) -> DeliveryError:
+def _rejected(destination: DimseDestination, answer: A_ASSOCIATE_RJ) -> DeliveryError:
     """Explain a rejection (PS3.8 table 9-21). Even a permanent one is tried again: an administrator can lift it."""
-    answer = assoc.acceptor.primitive
-    assert answer is not None  # is_rejected says that an A-ASSOCIATE-RJ arrived
     identified = f"; are user and passcode of {destination.user} right?" if destination.user else ""
     advice = {
         (1, 3): f"; register the calling AE title {destination.calling_ae} there",
         (1, 7): f"; is the called AE title {destination.ae_title} right?",
         (1, 1): identified,
         (2, 1): identified,
-    }.get((answer.result_source or 0, answer.diagnostic or 0), "")
+    }.get((answer.source or 0, answer.reason_diagnostic or 0), "")
     kind = "for now" if answer.result == 2 else "permanently, as it says"
     return DeliveryError(
         f"{_name(destination)} rejected the association {kind}: {answer.reason_str}{advice}",

@@ -25,11 +25,13 @@ from pydicom.uid import (
 from pynetdicom import evt
 from pynetdicom.dsutils import decode
 from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.transport import AssociationSocket
 
 from dicom_node.cli import cli
 from dicom_node.deliver.dimse import FileSent, echo, send, send_files
 from dicom_node.errors import DeliveryError
 from tests.integration.deliver.peer import MakeScp, delivery_of, destination, write_object
+from tests.node import wait_for
 
 
 def data_set_bytes(path: Path) -> bytes:
@@ -101,6 +103,28 @@ def test_peer_that_does_not_know_us_is_tried_again_and_the_administrator_told(sc
     with pytest.raises(DeliveryError, match="register the calling AE title AINODE") as caught:
         send(destination(scp(knows="OTHER").port), path, delivery_of(path, ds))
     assert caught.value.retry
+
+
+def test_peer_that_rejects_before_our_thread_looks_is_not_taken_for_one_that_hangs_up(
+    scp: MakeScp, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "sr.dcm"
+    ds = write_object(path, Comprehensive3DSRStorage)
+    make = AssociationSocket.__init__
+
+    def make_late(line: AssociationSocket, *args: Any, **kwargs: Any) -> None:
+        class Late(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                is_set = super().wait(timeout)
+                wait_for(lambda: not line._is_connected, 60)
+                return is_set
+
+        make(line, *args, **kwargs)
+        line._ready = Late()
+
+    monkeypatch.setattr(AssociationSocket, "__init__", make_late)
+    with pytest.raises(DeliveryError, match="register the calling AE title AINODE"):
+        send(destination(scp(knows="OTHER").port), path, delivery_of(path, ds))
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the peer leaks its socket

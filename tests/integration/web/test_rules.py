@@ -82,7 +82,7 @@ def test_a_replay_counts_what_the_changed_rule_would_have_matched_and_cost(fille
     assert f"{len(every)} of {len(every) + 1} series match. As the rule is now." in same
     wider = replay('name = "chest_ct"\n' + RULE.replace("10", "2"))
     assert f"{len(every) + 1} of {len(every) + 1} series match. Against the rule as it is, 1 more and 0 fewer." in wider
-    assert "1 of them have no job of this model yet." in wider
+    assert "1 of them has no job of this model yet." in wider
     narrower = replay('name = "chest_ct"\n' + RULE.replace("10", "25"))
     assert (
         f"1 of {len(every) + 1} series match. Against the rule as it is, 0 more and {len(every) - 1} fewer." in narrower
