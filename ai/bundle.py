@@ -195,6 +195,7 @@ class Bundle:
             If the bundle's code fails.
         """
         torch.manual_seed(0)
+        self._network.eval()  # the bundle's code may have left it training: an answer would depend on the one before
         self._leave_out(without)
         clock = _Clock()
         with torch.inference_mode(), _explained(self.name, clock), _gpu_memory(self.device) as gpu_mib:

@@ -97,6 +97,20 @@ def test_the_same_volume_gives_the_same_bytes(sides: Bundle) -> None:
     assert list(first.steps_s) == ["preprocess", "infer", "postprocess"]
 
 
+def test_a_bundle_whose_code_goes_back_to_training_still_gives_the_same_bytes(tmp_path: Path) -> None:
+    network = SIDES.replace("image > self.threshold", "image > self.threshold + 1000 * self.training").replace(
+        "        return torch.cat",
+        "        self.train()  # as MONAI's gradients leave what is new to them\n        return torch.cat",
+    )
+    bundle = Bundle.load(write_bundle(tmp_path / "trains", network=network))
+    volume = two_blobs(np.stack((_S, _P, _L), axis=1), (3.0, 2.0, 2.0))
+
+    first, second = bundle.predict(volume), bundle.predict(volume)
+
+    assert first.mask("left side").any()
+    assert first.label_maps[0].array.tobytes() == second.label_maps[0].array.tobytes()
+
+
 def test_nothing_found_is_an_answer(sides: Bundle) -> None:
     volume = Volume(np.full((6, 8, 10), -900, np.float32), np.eye(4))
 

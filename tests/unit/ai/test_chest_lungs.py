@@ -93,9 +93,11 @@ def test_only_what_is_reported_is_explained(monkeypatch: pytest.MonkeyPatch, one
     image = torch.zeros((1, 1, 48, 48, 48))
     image[0, 0, 10:13, 10:13, 10:13], image[0, 0, 11, 11, 11] = 0.7, 0.9
     image[0, 0, 36:39, 36:39, 36:39], image[0, 0, 37, 37, 37] = 0.6, 0.7
+    network = Bright().eval()
     found = ChestInferer(1.25, 2.5, ROI, ROI).find(
-        low + image * (high - low), torch.ones_like(image, dtype=torch.uint8), Bright()
+        low + image * (high - low), torch.ones_like(image, dtype=torch.uint8), network
     )
+    assert not network.training  # explaining leaves it as it was: the next answer is the same
     scores = [one["score"] for one in found["nodules_found"]]
     assert (len(scores), scores[0] > 0.9, scores[1] < 0.5) == (2, True, True)
     spoke = found["nodules_saliency"][0, 0]

@@ -59,7 +59,8 @@ def _smooth_grad(patch: torch.Tensor, network: ChestNet, centre: tuple[int, ...]
             pads = [(0, w - n) for w, n in zip(reversed(whole), reversed(patch.shape[2:]), strict=True)]
             image = functional.pad(image, [side for pad in pads for side in pad])
         torch.manual_seed(0)  # the same image gives the same map
-        explain = SmoothGrad(_CentreLogit(network, centre), SPREAD, SAMPLES, magnitude=True, verbose=False)
+        logit = _CentreLogit(network, centre).eval()  # MONAI puts it, and the network in it, back into this mode
+        explain = SmoothGrad(logit, SPREAD, SAMPLES, magnitude=True, verbose=False)
         map_ = torch.as_tensor(explain(image, index=0)).detach()
     map_ = map_[:, :, : patch.shape[2], : patch.shape[3], : patch.shape[4]]
     map_ = functional.avg_pool3d(map_, 3, stride=1, padding=1)
