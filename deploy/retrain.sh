@@ -29,8 +29,8 @@ fi
 
 [ -f "$out/backgrounds.npz" ] || "$python" -m ai chest backgrounds --data "$data" \
     --cases boost-breast cptac-c3l00189 -o "$out/backgrounds.npz"
-"$python" -m ai chest draw --set train --phantoms "${PHANTOMS:-47}" --nodules 12 \
-    --backgrounds "$out/backgrounds.npz" --inserted "${INSERTED:-18}" --workers "${WORKERS:-2}" --device "$device" -o "$out/train"
+"$python" -m ai chest draw --set train --phantoms "${PHANTOMS:-80}" --nodules 12 \
+    --backgrounds "$out/backgrounds.npz" --inserted "${INSERTED:-30}" --workers "${WORKERS:-2}" --device "$device" -o "$out/train"
 if [ -n "${START:-}" ]; then
     how="--start $START --rate 0.0008 --batch 2 --size 64 --steps ${STEPS:-3000}"
 else

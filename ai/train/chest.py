@@ -29,6 +29,7 @@ _WEIGHTS = {DETECT: 1.0, SEGMENT: 1.0, ATTENUATION: 0.3, MARGIN: 0.2}
 _CENTRE, _INSIDE, _KINDS, _SPICULATED = 0, 1, slice(2, 5), 5
 _KEEP_EVERY = 500  # steps; a multiple of those between two rows of the log
 _MISSED = 0.5  # what misses the voxels of a nodule counts so much, however few they are
+_MEASURED = 24  # batches of four patches
 _PRIOR = -4.6  # a centre is rare: the network starts by saying so (Lin et al. 2017, 4.1)
 
 
@@ -49,7 +50,8 @@ class Plan:
     rate : float
         Highest learning rate.
     goes_on : bool
-        The network has learnt already: its first guess of a centre stays as it is.
+        The network has learnt already: its first guess of a centre stays as it is, and what its features are scaled by
+        is measured once and then held.
     """
 
     steps: int
@@ -103,7 +105,9 @@ def train_nodules(
     rng = np.random.default_rng(plan.seed)
     device = scans[0].hu.device
     network.train()
-    if not plan.goes_on:
+    if plan.goes_on:
+        _hold_scales(network, scans, rng, plan.size)
+    else:
         _start_rare(network)
     averaged = copy.deepcopy(network).eval()
     optimiser = torch.optim.AdamW(network.parameters(), lr=plan.rate, weight_decay=1e-4)
@@ -201,8 +205,24 @@ def _start_rare(network: torch.nn.Module) -> None:
             bias[_CENTRE] = _PRIOR
 
 
+def _hold_scales(network: torch.nn.Module, scans: Sequence[Scan], rng: np.random.Generator, size: int) -> None:
+    """Measure means and spreads of the features over patches; from here on training uses them as inference does."""
+    norms = [part for part in network.modules() if isinstance(part, torch.nn.BatchNorm3d)]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the mean over all patches
+    with torch.no_grad():
+        for _ in range(_MEASURED):
+            chosen = [scans[n] for n in rng.choice(len(scans), 4)]
+            network(cut_patches(chosen, rng, size).image)
+    for norm in norms:
+        norm.eval()
+
+
 def _average(averaged: torch.nn.Module, network: torch.nn.Module, keep: float) -> None:
     with torch.no_grad():
+        for old, now in zip(averaged.buffers(), network.buffers(), strict=True):
+            old.copy_(now)
         kept: list[torch.Tensor] = list(averaged.parameters())
         new: list[torch.Tensor] = list(network.parameters())
         torch._foreach_mul_(kept, keep)

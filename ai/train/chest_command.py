@@ -9,7 +9,7 @@ import argparse
 import json
 import multiprocessing
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ from typing import Any
 BUNDLE = Path(__file__).parent.parent / "bundles" / "chest_ct"
 _TEST_SEEDS = 100_000
 _RECORD = "training.json"
+_SCALES = ".adn.N."  # what MONAI calls a normalisation: version 0.2.0 had none to keep, and they are measured anew
 
 
 def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -245,8 +246,7 @@ def _train(chosen: argparse.Namespace) -> None:
         **before,
     )
     (chosen.out / _RECORD).write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    state = {name: value.half().cpu().contiguous() for name, value in network.nodules.state_dict().items()}
-    torch.save(state, chosen.out / "nodules.pt")
+    torch.save(_light(network.nodules.cpu().state_dict()), chosen.out / "nodules.pt")
     del scans
     _judge_on(chosen.judge, network, inferer, tasks, chosen, chosen.most)
 
@@ -263,8 +263,15 @@ def _start(network: Any, source: Path) -> dict[str, Any]:
         whole = torch.load(source / "models" / "model.pt", weights_only=True)
         state = {name.removeprefix("nodules."): part for name, part in whole.items() if name.startswith("nodules.")}
         known = metadata.get("training", {}).get("nodules") or {"bundle": f"{source.name} {metadata['version']}"}
-    network.nodules.load_state_dict(state)
+    missing, unknown = network.nodules.load_state_dict(state, strict=False)
+    if other := [name for name in missing if _SCALES not in name] + unknown:
+        raise ValueError(f"{source} is of another network: {other[0]} is not in both.")
     return {"start": known}
+
+
+def _light(state: Mapping[str, Any]) -> dict[str, Any]:
+    """Kernels at half precision: half the file. What they are scaled by needs all of its digits."""
+    return {name: (value.half() if value.ndim > 1 else value).contiguous() for name, value in state.items()}
 
 
 def _judge(chosen: argparse.Namespace) -> None:
@@ -320,9 +327,7 @@ def _pack(chosen: argparse.Namespace) -> None:
 
     state = {f"lungs.{k}": v for k, v in torch.load(chosen.lungs, weights_only=True).items()}
     state |= {f"nodules.{k}": v for k, v in torch.load(chosen.nodules / "nodules.pt", weights_only=True).items()}
-    torch.save(
-        {name: value.half().contiguous() for name, value in state.items()}, chosen.bundle / "models" / "model.pt"
-    )
+    torch.save(_light(state), chosen.bundle / "models" / "model.pt")
     of_lungs = chosen.lungs.resolve().parents[1]
     if (of_lungs / "configs" / "metadata.json").is_file() and (known := remembered(of_lungs, "lungs")):
         remember(chosen.bundle, "lungs", known)

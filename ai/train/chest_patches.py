@@ -87,7 +87,9 @@ def _cut(scan: Scan, rng: np.random.Generator, size: int) -> tuple[torch.Tensor,
 
 def _middle(scan: Scan, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     if len(scan.centres) and rng.random() < _AT_NODULE:
-        chosen = scan.centres[rng.integers(len(scan.centres))]
+        kinds = scan.attenuation[1:].cpu().numpy()
+        wanted = rng.choice(np.unique(kinds))  # each kind as often as the others: most nodules are solid
+        chosen = scan.centres[rng.choice(np.flatnonzero(kinds == wanted))]
         return np.asarray(chosen + rng.uniform(-0.4, 0.4, 3) * size, dtype=np.float64)
     return np.asarray(scan.places[rng.integers(len(scan.places))] + rng.uniform(-4, 4, 3), dtype=np.float64)
 

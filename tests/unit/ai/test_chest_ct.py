@@ -109,6 +109,42 @@ def small_network(*channels: int) -> torch.nn.Module:
     return network
 
 
+def test_what_is_said_of_a_voxel_rests_on_what_is_around_it_not_on_what_else_is_in_the_window() -> None:
+    network = small_network(4, 8).eval()
+    generator = torch.Generator().manual_seed(2)
+    lung = torch.rand((1, 1, 96, 16, 16), generator=generator) / 4
+    beside_the_diaphragm = lung.clone()
+    beside_the_diaphragm[:, :, 64:] = 0.8
+    with torch.inference_mode():
+        alone, beside = network(lung), network(beside_the_diaphragm)
+    assert torch.equal(alone[:, :, :32], beside[:, :, :32])
+    assert not torch.equal(alone[:, :, 32:], beside[:, :, 32:])
+
+
+def test_weights_without_scales_go_on_with_scales_that_are_measured_once(
+    tmp_path: Path, one_thread: None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scans = tmp_path / "scans"
+    scans.mkdir()
+    torch.save(balls(5.0, 6.0), scans / "p000000.pt")
+    old = shutil.copytree(BUNDLE, tmp_path / "old", ignore=shutil.ignore_patterns("__pycache__"))
+    whole = torch.load(old / "models" / "model.pt", weights_only=True)
+
+    def train(steps: int, left_out: str) -> int:
+        torch.save({key: part for key, part in whole.items() if left_out not in key}, old / "models" / "model.pt")
+        order = ["chest", "train", "--scans", str(scans), "--start", str(old), "--rate", "0.001", "--batch", "1"]
+        return main([*order, "--size", "16", "--steps", str(steps), "-o", str(tmp_path / str(steps))])
+
+    assert (train(1, ".adn.N."), train(3, ".adn.N.")) == (0, 0)
+
+    once, more = (torch.load(tmp_path / str(steps) / "nodules.pt", weights_only=True) for steps in (1, 3))
+    means = [key for key in once if key.endswith("running_mean")]
+    assert all(once[key].any() and torch.equal(once[key], more[key]) for key in means)
+    assert not all(torch.equal(once[key], more[key]) for key in once)
+    assert (len(means) > 5, train(2, "conv")) == (True, 1)
+    assert "is of another network" in capsys.readouterr().err
+
+
 def test_training_on_the_cpu_repeats_itself(one_thread: None) -> None:
     scans = [balls(4.0, 6.0), balls(5.0)]
     plan = Plan(steps=6, batch=2, size=32, spacing_mm=5.0, tasks=TASKS)

@@ -17,6 +17,9 @@ CHANNELS = 6
 class ChestNet(torch.nn.Module):
     """A coarse network for the lungs and a fine one, with several heads, for the nodules in them.
 
+    The fine one scales its features by what was usual in training (batch normalisation), not by what is in the window
+    at hand: a nodule looks the same beside the diaphragm and in the middle of a lung.
+
     Parameters
     ----------
     lungs_channels, nodules_channels : sequence of int
@@ -33,15 +36,15 @@ class ChestNet(torch.nn.Module):
         heads: int = CHANNELS,
     ) -> None:
         super().__init__()
-        self.lungs = _unet(lungs_channels, 3, 1)
-        self.nodules = _unet(nodules_channels, heads, nodules_units)
+        self.lungs = _unet(lungs_channels, 3, 1, "instance")
+        self.nodules = _unet(nodules_channels, heads, nodules_units, "batch")
 
     def forward(self, image: torch.Tensor) -> torch.Tensor:
         """Maps of the nodule network: logits, shape (batch, CHANNELS, x, y, z); `lungs` is called by name."""
         return torch.as_tensor(self.nodules(image))
 
 
-def _unet(channels: Sequence[int], out_channels: int, units: int) -> UNet:
+def _unet(channels: Sequence[int], out_channels: int, units: int, norm: str) -> UNet:
     return UNet(
         spatial_dims=3,
         in_channels=1,
@@ -49,5 +52,5 @@ def _unet(channels: Sequence[int], out_channels: int, units: int) -> UNet:
         channels=channels,
         strides=[2] * (len(channels) - 1),
         num_res_units=units,
-        norm="instance",
+        norm=norm,
     )
