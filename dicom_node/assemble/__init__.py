@@ -31,6 +31,7 @@ from dicom_node.db.jobs import JobQueue
 from dicom_node.db.origin import came_again, take_again
 from dicom_node.db.routing import supersede_jobs
 from dicom_node.db.series import (
+    OUR_RESULT,
     ClosedSeries,
     close_series,
     due_series,
@@ -303,7 +304,7 @@ def _is_ours(tx: Connection, series: ClosedSeries) -> bool:
 
 
 def _keep_unprocessed(tx: Connection, series: ClosedSeries) -> None:
-    write_no_job_reason(tx, series.id, "it is a result of this node that came back; it is kept, and never processed")
+    write_no_job_reason(tx, series.id, OUR_RESULT)
     detail = {"revision": series.revision, "instances": len(series.instances), "closed": series.close_reason}
     record(tx, AuditEvent(Event.OWN_RESULT_RETURNED, series_id=series.id, detail=detail))
     supersede_jobs(tx, series.id, series.revision, {}, series.closed_at)

@@ -15,6 +15,7 @@ from sqlalchemy import ColumnElement, Connection, Row, Select, literal, or_, sel
 
 from dicom_node.db import tables as t
 from dicom_node.db.holders import with_proof
+from dicom_node.db.series import LACKS_JOB
 from dicom_node.domain.audit import NODE
 from dicom_node.domain.job import JobInstance
 from dicom_node.errors import NotFoundError
@@ -65,8 +66,8 @@ def list_series(tx: Connection, *, limit: int, after: After | None = None, **equ
 
 
 def list_without_job(tx: Connection, *, limit: int, after: After | None = None) -> Rows:
-    """Read the complete series that there is no job for, with their study, those closed last first."""
-    query = select(t.series, *_IDENTITY).join(t.study, _y.id == _s.study_id).where(_s.no_job_reason.is_not(None))
+    """Read the complete series that there is no job for and that are none of our results, closed last first."""
+    query = select(t.series, *_IDENTITY).join(t.study, _y.id == _s.study_id).where(LACKS_JOB)
     return _page(tx, query, {}, {}, _s.closed_at, _s.id, after, limit)
 
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import Connection, Row, func, select, text
 
 from dicom_node.db import tables as t
+from dicom_node.db.series import LACKS_JOB
 from dicom_node.domain.audit import Event
 from dicom_node.domain.delivery import DeliveryState
 from dicom_node.domain.job import JobState
@@ -89,10 +90,7 @@ def counts(tx: Connection, since: datetime) -> Counts:
         unsent=sum(deliveries.get(state, 0) for state in _UNSENT),
         undeliverable=deliveries.get(DeliveryState.FAILED.value, 0),
         without_job=int(
-            tx.scalar(
-                select(func.count()).select_from(t.series).where(_s.no_job_reason.is_not(None), _s.closed_at >= since)
-            )
-            or 0
+            tx.scalar(select(func.count()).select_from(t.series).where(LACKS_JOB, _s.closed_at >= since)) or 0
         ),
         oldest_scheduled=tx.scalar(select(func.min(_j.created_at)).where(_j.state == JobState.SCHEDULED.value)),
         # state by state: of several at once PostgreSQL looks through all deliveries, the oldest first

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import Connection, Row, exists, func, or_, select, update
+from sqlalchemy import Connection, Row, and_, exists, func, or_, select, update
 
 from dicom_node.db import tables as t
 from dicom_node.db.audit import record
@@ -23,6 +23,9 @@ from dicom_node.domain.study import Verdict
 _LONGEST_REASON = 200
 _RECEIVING, _COMPLETE = "receiving", "complete"
 _s = t.series.c
+
+OUR_RESULT = "it is a result of this node that came back; it is kept, and never processed"
+LACKS_JOB = and_(_s.no_job_reason.is_not(None), _s.no_job_reason != OUR_RESULT)  # nobody waits for what is a result
 
 
 @dataclass(frozen=True, slots=True)

@@ -22,7 +22,9 @@ from dicom_node.assemble import Assembler
 from dicom_node.catalog import Catalog, fingerprint
 from dicom_node.db import migrate
 from dicom_node.db import tables as t
+from dicom_node.db.browse import list_without_job
 from dicom_node.db.engine import open_engine, utc_now
+from dicom_node.db.overview import counts
 from dicom_node.db.unstored import forget_unstored, note_unstored
 from dicom_node.domain.delivery import FolderDestination
 from dicom_node.domain.job import Priority
@@ -421,6 +423,9 @@ def test_our_own_results_are_kept_and_never_processed(site: Site) -> None:
     assert site.jobs() == []
     assert site.events()[-1] == "own result came back"
     assert "result of this node" in site.one().no_job_reason
+    with site.engine.connect() as tx:
+        assert list_without_job(tx, limit=9) == [], "nobody waits for a result of a result"
+        assert counts(tx, utc_now() - timedelta(days=1)).without_job == 0
 
 
 def test_our_own_results_are_known_by_their_uids_when_a_pacs_changed_the_equipment(site: Site) -> None:
