@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -30,6 +31,7 @@ if TYPE_CHECKING:
     from _typeshed import WriteableBuffer
 
 MAX_PDU = 128 * 1024
+_LOOK_S = 0.05  # how often to see whether a thread that is waited for still lives
 
 # A P-DATA-TF begins so, and the message control header of its one value ends so (PS3.8 9.3.5, E.2)
 _P_DATA, _LAST_OF_DATA_SET = b"\x04", 0b10
@@ -162,6 +164,8 @@ class _Line:
 
     def created(self, event: evt.Event) -> None:
         """Prepare the socket: without TCP_NODELAY small PDUs wait for acknowledgements, 20 objects a second at best."""
+        if not isinstance(event.assoc._reactor_checkpoint, _Checkpoint):  # this comes for a release, too
+            event.assoc._reactor_checkpoint = _Checkpoint(event.assoc)
         wrapper = event.assoc.dul.socket
         if self._tls is None and wrapper is not None and wrapper.socket is not None:
             self._socket = wrapper.socket
@@ -211,6 +215,49 @@ class _Line:
         """Close the socket: pynetdicom forgets to where the peer was absent or gone first."""
         if self._socket is not None:
             self._socket.close()
+
+
+class _Checkpoint(threading.Event):
+    """Where an association's own thread waits while another one talks on it, and is known to wait there.
+
+    pynetdicom says so by a flag that the thread lowers a moment after it went on. Whoever looked in that moment sent a
+    request whose answer the thread then took and threw away: on a busy machine one echo in sixty of a fast peer, each
+    at the cost of the whole timeout.
+    """
+
+    def __init__(self, assoc: Association) -> None:
+        super().__init__()
+        self._assoc = assoc
+        self._changed = threading.Condition()
+        self._is_open = True
+        self._is_waited_at = False
+
+    def set(self) -> None:
+        """Let the thread go on."""
+        with self._changed:
+            self._is_open = True
+            self._changed.notify_all()
+
+    def clear(self) -> None:
+        """Stop the thread here, and return once it waits, unless it has ended or is the one that calls."""
+        with self._changed:
+            self._is_open = False
+            while not self._is_waited_at and self._assoc.is_alive() and self._assoc is not threading.current_thread():
+                self._changed.wait(_LOOK_S)
+
+    def is_set(self) -> bool:
+        """Whether the thread may go on."""
+        return self._is_open
+
+    def wait(self, timeout: float | None = None) -> bool:
+        """Wait until the thread may go on."""
+        with self._changed:
+            while not self._is_open:
+                self._is_waited_at = True
+                self._changed.notify_all()
+                self._changed.wait()
+            self._is_waited_at = False
+        return True
 
 
 def _request(

@@ -22,12 +22,16 @@ from pydicom.uid import (
     RLELossless,
     SegmentationStorage,
 )
-from pynetdicom import evt
+from pynetdicom import build_context, evt
+from pynetdicom.association import Association
+from pynetdicom.dimse import DIMSEServiceProvider
 from pynetdicom.dsutils import decode
 from pynetdicom.pdu import P_DATA_TF
+from pynetdicom.sop_class import Verification  # type: ignore[attr-defined]
 from pynetdicom.transport import AssociationSocket
 
 from dicom_node.cli import cli
+from dicom_node.deliver.association import associated
 from dicom_node.deliver.dimse import FileSent, echo, send, send_files
 from dicom_node.errors import DeliveryError
 from tests.integration.deliver.peer import MakeScp, delivery_of, destination, write_object
@@ -125,6 +129,38 @@ def test_peer_that_rejects_before_our_thread_looks_is_not_taken_for_one_that_han
     monkeypatch.setattr(AssociationSocket, "__init__", make_late)
     with pytest.raises(DeliveryError, match="register the calling AE title AINODE"):
         send(destination(scp(knows="OTHER").port), path, delivery_of(path, ds))
+
+
+def test_answer_is_not_taken_by_the_thread_that_listens_for_requests(
+    scp: MakeScp, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Slow(Association):
+        """On a busy machine its thread is put to sleep between having gone on and saying that it has."""
+
+        @property
+        def _is_paused(self) -> bool:
+            return bool(self.__dict__["paused"])
+
+        @_is_paused.setter
+        def _is_paused(self, value: bool) -> None:
+            if not value and threading.current_thread() is self:
+                time.sleep(0.2)
+            self.__dict__["paused"] = value
+
+    class Late(DIMSEServiceProvider):
+        """And the one that has asked does not look for the answer at once."""
+
+        def get_msg(self, block: bool = False) -> Any:
+            if block:
+                time.sleep(0.5)
+            return super().get_msg(block)
+
+    monkeypatch.setattr("pynetdicom.ae.Association", Slow)
+    monkeypatch.setattr("pynetdicom.association.DIMSEServiceProvider", Late)
+    peer = destination(scp().port)
+    with associated(peer, [build_context(Verification)]) as conversation:
+        for _ in range(5):
+            assert conversation.ask(conversation.assoc.send_c_echo, "C-ECHO", 5).Status == 0x0000
 
 
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # the peer leaks its socket
