@@ -246,7 +246,7 @@ def _train(chosen: argparse.Namespace) -> None:
         **before,
     )
     (chosen.out / _RECORD).write_text(json.dumps(known, indent=1) + "\n", encoding="utf-8")
-    torch.save(_light(network.nodules.cpu().state_dict()), chosen.out / "nodules.pt")
+    torch.save(_light(network.nodules.state_dict()), chosen.out / "nodules.pt")
     del scans
     _judge_on(chosen.judge, network, inferer, tasks, chosen, chosen.most)
 
@@ -271,7 +271,7 @@ def _start(network: Any, source: Path) -> dict[str, Any]:
 
 def _light(state: Mapping[str, Any]) -> dict[str, Any]:
     """Kernels at half precision: half the file. What they are scaled by needs all of its digits."""
-    return {name: (value.half() if value.ndim > 1 else value).contiguous() for name, value in state.items()}
+    return {name: (value.half() if value.ndim > 1 else value).cpu().contiguous() for name, value in state.items()}
 
 
 def _judge(chosen: argparse.Namespace) -> None:

@@ -163,7 +163,10 @@ class _Line:
         return time.monotonic() - self.started
 
     def created(self, event: evt.Event) -> None:
-        """Prepare the socket: without TCP_NODELAY small PDUs wait for acknowledgements, 20 objects a second at best."""
+        """Prepare the association's thread, and its socket: it comes before both are used.
+
+        Without TCP_NODELAY small PDUs wait for acknowledgements, 20 objects a second at best.
+        """
         if not isinstance(event.assoc._reactor_checkpoint, _Checkpoint):  # this comes for a release, too
             event.assoc._reactor_checkpoint = _Checkpoint(event.assoc)
         wrapper = event.assoc.dul.socket

@@ -160,11 +160,12 @@ def test_training_on_the_cpu_repeats_itself(one_thread: None) -> None:
     assert all(torch.equal(a, b) for a, b in zip(first[1].values(), second[1].values(), strict=True))
 
 
+@pytest.mark.parametrize("goes_on", [False, True], ids=["from scratch", "with scales held"])
 def test_a_training_that_was_stopped_goes_on_as_if_it_had_not_been(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
+    goes_on: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, one_thread: None
 ) -> None:
     network = small_network(4, 8)
-    plan = Plan(steps=100, batch=1, size=16, spacing_mm=5.0)
+    plan = Plan(steps=100, batch=1, size=16, spacing_mm=5.0, goes_on=goes_on)
     kept = tmp_path / "checkpoint.pt"
 
     def train(path: Path | None, told: list[str]) -> dict[str, torch.Tensor]:
