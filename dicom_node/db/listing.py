@@ -90,7 +90,10 @@ _JOB = (
 )
 _ORDER = (t.job.c.created_at.desc(), t.job.c.run_no.desc(), t.job.c.id)
 _INPUT = ("role", "series_id", "series_instance_uid", "series_description", "series_revision")
-_RESULT = ("kind", "sop_instance_uid", "sop_class_uid", "series_instance_uid", "path", "size", "summary")
+_RESULT = (
+    *("kind", "sop_instance_uid", "sop_class_uid", "series_instance_uid"),
+    *("path", "size", "summary", "deleted_at"),
+)
 _DELIVERY = (
     *("id", "destination", "kind", "sop_instance_uid", "state", "attempt"),
     *("last_status", "last_error", "next_attempt_at", "finished_at"),

@@ -39,7 +39,7 @@ class Page(BaseModel, Generic[T]):
 
 
 class ResultOfJob(_Shape):
-    """An object that a job made."""
+    """An object that a job made; `deleted_at` says when retention took its file."""
 
     kind: str
     sop_instance_uid: str
@@ -47,6 +47,7 @@ class ResultOfJob(_Shape):
     series_instance_uid: str
     size: int
     summary: dict[str, Any]
+    deleted_at: datetime | None
 
 
 class DeliveryOfJob(_Shape):

@@ -25,7 +25,10 @@ from dicom_node.db import tables as t
 from dicom_node.db.audit import record
 from dicom_node.db.browse import results_of, slices_of
 from dicom_node.db.engine import reading, transaction
+from dicom_node.db.retention import delete_results
 from dicom_node.domain.audit import AuditEvent, Event
+from dicom_node.domain.delivery import Sent
+from dicom_node.domain.people import Right
 from dicom_node.errors import DeliveryError
 from dicom_node.explain import explain
 from dicom_node.picture import WINDOWS, read_overlay
@@ -281,6 +284,26 @@ def test_the_first_page_says_that_the_disk_fills(node: WebNode) -> None:
         assert f"below retain.free_mib = {more_than_any_disk_mib}: the oldest images and results go" in page
     node.spool.reserve_mib = more_than_any_disk_mib
     assert "images are refused with 0xA700; make room" in text(node.signed_in("vera").get("/").text)
+
+
+def test_what_retention_has_deleted_is_not_offered_any_more(node: WebNode, tmp_path: Path) -> None:
+    node.receive(small_ct(tmp_path / "ct", rows=16, columns=16))
+    (job,) = node.jobs()
+    node.complete(job["id"])
+    node.send(job["id"], Sent(0), Sent(0))
+    vera = node.signed_in("vera")
+    link = f"/jobs/{job['id']}/seg.dcm"
+    assert link in vera.get(f"/jobs/{job['id']}").text
+
+    with transaction(node.engine) as tx:
+        assert delete_results(tx, job["id"], None, "it was time")
+    node.spool.delete_folder(f"results/{job['id']}")
+
+    page = vera.get(f"/jobs/{job['id']}").text
+    assert (link in page, page.count('<span class="dim">deleted ')) == (False, 2)
+    assert vera.get(link).status_code == 410
+    (told,) = node.client(node.token("vera", Right.VIEW)).get(f"/api/v1/jobs/{job['id']}").json()["results"][:1]
+    assert told["deleted_at"]
 
 
 def test_another_model_runs_beside_the_first_and_takes_nothing_back(node: WebNode, tmp_path: Path) -> None:
