@@ -17,6 +17,8 @@ from typing import Any
 BUNDLE = Path(__file__).parent.parent / "bundles" / "chest_ct"
 _TEST_SEEDS = 100_000
 _RECORD = "training.json"
+_CALIBRATION = "calibration.pt"
+_JUDGES = ("ranking.", "kinds.")  # layers of the network that judge what was found
 _SCALES = ".adn.N."  # what MONAI calls a normalisation: version 0.2.0 had none to keep, and they are measured anew
 
 
@@ -35,7 +37,9 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     draw.add_argument("--set", choices=["train", "test"], default="train", help="which seeds (no two overlap)")
     draw.add_argument("--phantoms", type=int, default=0, help="how many")
     draw.add_argument("--nodules", type=int, help="in each phantom (default: drawn, none in a quarter of them)")
-    draw.add_argument("--first", type=int, default=0, help="leave out so many seeds of the set (default: 0)")
+    draw.add_argument(
+        "--first", type=int, default=0, help="leave out so many seeds of the set, and scans of each background"
+    )
     draw.add_argument("--backgrounds", type=Path, help="what `backgrounds` wrote")
     draw.add_argument("--inserted", type=int, default=0, help="scans with inserted nodules for each background")
     draw.add_argument(
@@ -67,6 +71,14 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     train.add_argument("-o", "--out", type=Path, required=True, help="folder for weights, log and verdicts")
     train.set_defaults(run=_train)
 
+    calibrate = steps.add_parser(
+        "calibrate", help="learn to judge what trained weights find, in scans that they have not seen"
+    )
+    calibrate.add_argument("--run", dest="trained", type=Path, required=True, help="folder that `train` wrote")
+    calibrate.add_argument("--scans", type=Path, nargs="+", required=True, help="folders that `draw` wrote")
+    _common(calibrate)
+    calibrate.set_defaults(run=_calibrate)
+
     judge = steps.add_parser("judge", help="judge trained weights on drawn scans")
     judge.add_argument("--run", dest="trained", type=Path, help="folder that `train` wrote (default: the bundle's own)")
     judge.add_argument("--scans", type=Path, nargs="+", required=True, help="folders that `draw` wrote")
@@ -76,7 +88,7 @@ def add_parser(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
 
     pack = steps.add_parser("pack", help="put lungs' and nodules' weights into the bundle's one file")
     pack.add_argument("--lungs", type=Path, required=True, help="weights of the lung network (lung_ct's model.pt)")
-    pack.add_argument("--nodules", type=Path, required=True, help="folder that `train` wrote")
+    pack.add_argument("--nodules", type=Path, required=True, help="folder that `train` and `calibrate` wrote")
     pack.add_argument("--bundle", type=Path, default=BUNDLE)
     pack.set_defaults(run=_pack)
 
@@ -124,7 +136,7 @@ def _jobs(chosen: argparse.Namespace) -> Iterator[dict[str, Any]]:
         from ai.train.chest_scans import load_backgrounds
 
         for each in load_backgrounds(chosen.backgrounds):
-            for number in range(chosen.inserted):
+            for number in range(chosen.first, chosen.first + chosen.inserted):
                 seeds = [1 if chosen.set == "test" else 0, number, *each.name.encode()]
                 more = {"background": str(chosen.backgrounds), "case": each.name, "seed": seeds}
                 yield (
@@ -167,11 +179,12 @@ def _draw_one(job: dict[str, Any]) -> None:
     part.rename(path)
 
 
-def _scans(folders: Sequence[Path], device: str, most: int | None = None) -> list[Any]:
-    import torch
+def _files(folders: Sequence[Path], most: int | None = None) -> list[Path]:
+    return [file for folder in folders for file in sorted(folder.glob("*.pt"))[:most]]
 
-    files = [file for folder in folders for file in sorted(folder.glob("*.pt"))[:most]]
-    return [torch.load(file, weights_only=False).to(device) for file in files]
+
+def _scans(folders: Sequence[Path], device: str, most: int | None = None) -> list[Any]:
+    return [_read(file, device) for file in _files(folders, most)]
 
 
 def _patches(chosen: argparse.Namespace) -> None:
@@ -274,6 +287,39 @@ def _light(state: Mapping[str, Any]) -> dict[str, Any]:
     return {name: (value.half() if value.ndim > 1 else value).cpu().contiguous() for name, value in state.items()}
 
 
+def _calibrate(chosen: argparse.Namespace) -> None:
+    import torch
+
+    from ai.train.chest_calibrate import learn_attenuation, learn_ranking, look
+
+    inferer, network = _parts(chosen.bundle, chosen.device)
+    network.nodules.load_state_dict(torch.load(chosen.trained / "nodules.pt", weights_only=True))
+    files = _files(chosen.scans)
+    started = time.monotonic()
+
+    def scans() -> Iterator[Any]:
+        for count, file in enumerate(files, start=1):
+            yield _read(file, chosen.device)
+            if count % 10 == 0 or count == len(files):
+                _say(f"{count}/{len(files)} scans looked at  {time.monotonic() - started:.0f} s")
+
+    seen = look(network.eval(), inferer, scans(), spacing_of(chosen.bundle))
+    network.ranking, network.kinds = learn_ranking(seen), learn_attenuation(seen)
+    learnt = {name: part for name, part in network.state_dict().items() if name.startswith(_JUDGES)}
+    torch.save(learnt, chosen.trained / _CALIBRATION)
+    known = {
+        "command": f"python -m ai chest calibrate --run RUN --scans SCANS --device {chosen.device}",
+        "scans": [file.stem for file in files],
+        "candidates": len(seen.is_nodule),
+        "nodules": int(seen.is_nodule.sum()),
+        "seconds": round(time.monotonic() - started),
+    }
+    record = chosen.trained / _RECORD
+    made = json.loads(record.read_text(encoding="utf-8")) | {"calibration": known}
+    record.write_text(json.dumps(made, indent=1) + "\n", encoding="utf-8")
+    _say(f"learnt from {known['candidates']} candidates, {known['nodules']} of them nodules")
+
+
 def _judge(chosen: argparse.Namespace) -> None:
     import torch
 
@@ -327,7 +373,11 @@ def _pack(chosen: argparse.Namespace) -> None:
 
     state = {f"lungs.{k}": v for k, v in torch.load(chosen.lungs, weights_only=True).items()}
     state |= {f"nodules.{k}": v for k, v in torch.load(chosen.nodules / "nodules.pt", weights_only=True).items()}
-    torch.save(_light(state), chosen.bundle / "models" / "model.pt")
+    calibration = chosen.nodules / _CALIBRATION
+    beginning = _parts(chosen.bundle, "cpu")[1].state_dict()
+    learnt = torch.load(calibration, weights_only=True) if calibration.is_file() else beginning
+    state = _light(state) | {name: part for name, part in learnt.items() if name.startswith(_JUDGES)}
+    torch.save(state, chosen.bundle / "models" / "model.pt")
     of_lungs = chosen.lungs.resolve().parents[1]
     if (of_lungs / "configs" / "metadata.json").is_file() and (known := remembered(of_lungs, "lungs")):
         remember(chosen.bundle, "lungs", known)

@@ -14,6 +14,8 @@ from ai.train.chest_scans import Scan
 
 _LOW_HU, _HIGH_HU = -1000.0, 400.0
 _AT_NODULE = 0.6
+_SHARE = (1.0, 1.0, 2.0)  # of solid, part-solid and ground-glass nodules, however many there are of each
+_SMALL = 5.0  # voxels across: smaller ones are looked at no more often
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,11 +89,19 @@ def _cut(scan: Scan, rng: np.random.Generator, size: int) -> tuple[torch.Tensor,
 
 def _middle(scan: Scan, rng: np.random.Generator, size: int) -> NDArray[np.float64]:
     if len(scan.centres) and rng.random() < _AT_NODULE:
-        kinds = scan.attenuation[1:].cpu().numpy()
-        wanted = rng.choice(np.unique(kinds))  # each kind as often as the others: most nodules are solid
-        chosen = scan.centres[rng.choice(np.flatnonzero(kinds == wanted))]
+        chances = _chances(scan)
+        chosen = scan.centres[rng.choice(len(chances), p=chances)]
         return np.asarray(chosen + rng.uniform(-0.4, 0.4, 3) * size, dtype=np.float64)
     return np.asarray(scan.places[rng.integers(len(scan.places))] + rng.uniform(-4, 4, 3), dtype=np.float64)
+
+
+def _chances(scan: Scan) -> NDArray[np.float64]:
+    """How likely each nodule is looked at: small ones more than large ones, and each kind by its share."""
+    kinds = scan.attenuation[1:].cpu().numpy()
+    each = 1 / np.maximum(scan.diameters, _SMALL)
+    for kind in np.unique(kinds):
+        each[kinds == kind] *= _SHARE[kind] / each[kinds == kind].sum()
+    return np.asarray(each / each.sum())
 
 
 def _turn(rng: np.random.Generator) -> NDArray[np.float64]:

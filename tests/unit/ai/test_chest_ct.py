@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from scipy import ndimage
+from scipy import ndimage, optimize
 
 import ai
 from ai.__main__ import main
@@ -22,8 +22,9 @@ from ai.bundle import Bundle
 from ai.contract import Volume
 from ai.evaluate.overlap import agreement
 from ai.phantom.chest import make_phantom
-from ai.train import chest
+from ai.train import chest, chest_patches
 from ai.train.chest import TASKS, Plan, train_nodules
+from ai.train.chest_calibrate import Seen, learn_attenuation, learn_ranking
 from ai.train.chest_patches import cut_patches
 from ai.train.chest_scans import Scan
 
@@ -97,6 +98,14 @@ def test_a_patch_carries_each_nodule_to_where_its_centre_is_marked() -> None:
             radius = float(box[3] - box[0]) / 2
             kind = int(np.argmin(np.abs(np.array([4.0, 6.0, 8.0]) - radius))) + 1
             assert int(patches.attenuation[n, x, y, z]) == kind % 3
+
+
+def test_patches_look_at_ground_glass_and_small_nodules_more_often(monkeypatch: pytest.MonkeyPatch) -> None:
+    scan = balls(3.0, 3.0, 3.0, 12.0)  # part-solid, ground-glass, solid and a large part-solid one
+    monkeypatch.setattr(chest_patches, "_AT_NODULE", 1.0)
+    middles = [chest_patches._middle(scan, np.random.default_rng(n), 8)[0] // 30 for n in range(600)]
+    counts = np.bincount(np.clip(middles, 0, 3).astype(int), minlength=4)
+    assert counts / 600 == pytest.approx([1 / 4 * 0.8, 1 / 2, 1 / 4, 1 / 4 * 0.2], abs=0.06)
 
 
 def small_network(*channels: int) -> torch.nn.Module:
@@ -216,3 +225,144 @@ def test_the_commands_train_the_same_weights_again_and_the_bundle_remembers_how(
     assert metadata["version"] == json.loads((BUNDLE / "configs" / "metadata.json").read_text())["version"]
     packed = torch.load(copy / "models" / "model.pt", weights_only=True)
     assert all(torch.equal(packed[f"nodules.{name}"], weight) for name, weight in second.items())
+
+
+@pytest.fixture
+def chest_scripts() -> Any:
+    """What the bundle's own code is, as its folder has it."""
+    sys.path.insert(0, str(BUNDLE))
+    from scripts import network, nodules  # type: ignore[import-not-found]
+
+    return network, nodules
+
+
+def test_a_faint_centre_with_a_sure_body_can_outrank_a_sure_centre_with_a_doubtful_one(chest_scripts: Any) -> None:
+    network, nodules = chest_scripts
+    maps = torch.full((1, network.CHANNELS, 40, 20, 20), -8.0)
+    for x, centre, inside in ((8, 3.0, 0.5), (24, -2.0, 6.0), (34, -3.0, 0.5)):
+        maps[0, network.INSIDE, x - 2 : x + 3, 8:13, 8:13] = inside
+        maps[0, network.CENTRE, x, 10, 10] = centre
+    region = torch.ones((1, 1, 40, 20, 20), dtype=torch.bool)
+    net = network.ChestNet([8, 16], [4, 8], 1)
+
+    by_centre, *_ = nodules.find_nodules(maps, region, 1.25, 0.1, net.judge)
+    with torch.no_grad():
+        net.ranking.weight.copy_(torch.eye(1, 6)[:, [1, 2, 0, 3, 4, 5]])  # the largest logit of its body alone
+    by_body, instances, membership = nodules.find_nodules(maps, region, 1.25, 0.7, net.judge)
+
+    assert [one.centre[0] for one in by_centre] == [8, 24]
+    assert [one.score for one in by_centre] == pytest.approx([0.9526, 0.1192], abs=1e-4)
+    assert [one.centre[0] for one in by_body] == [24]
+    assert by_body[0].score == pytest.approx(1 / (1 + np.exp(-6.0)))
+    size = np.log((6 / np.pi * 125) ** (1 / 3) * 1.25)
+    assert by_body[0].traits == pytest.approx((-2.0, 6.0, 6.0, size, size**2, 1 / (1 + np.exp(8.0))), rel=1e-4)
+    assert torch.equal(torch.unique(torch.nonzero(instances[0, 0])[:, 0]), torch.arange(22, 27))
+    assert instances.max() == 1
+    assert membership[0, 0, 24, 10, 10] > 0.99 > membership[0, 0, 8, 10, 10] == 0
+
+
+def test_ground_glass_is_outlined_where_the_network_is_surer(chest_scripts: Any) -> None:
+    network, nodules = chest_scripts
+    maps = torch.full((1, network.CHANNELS, 40, 20, 20), -8.0)
+    for x, kind in ((8, 0), (28, 2)):  # a solid one and one of ground glass, both with an unsure rim
+        maps[0, network.INSIDE, x - 3 : x + 4, 7:14, 7:14] = 0.6
+        maps[0, network.INSIDE, x - 2 : x + 3, 8:13, 8:13] = 4.0
+        maps[0, network.CENTRE, x, 10, 10] = 3.0
+        maps[0, network.ATTENUATION.start + kind, x - 4 : x + 5] = 5.0
+    net = network.ChestNet([8, 16], [4, 8], 1)
+
+    region = torch.ones((1, 1, 40, 20, 20), dtype=torch.bool)
+    found, instances, membership = nodules.find_nodules(maps, region, 1.25, 0.1, net.judge)
+
+    voxels = {one.centre[0]: int((instances == n).sum()) for n, one in enumerate(found, start=1)}
+    assert voxels == {8: 7**3, 28: 5**3}
+    assert membership[0, 0, 5, 10, 10] > 0.5 > membership[0, 0, 25, 10, 10] > 0.3
+
+
+@pytest.mark.parametrize(("radius", "most"), [(1.6, 1.45), (2.4, 1.25), (6.0, 1.1)], ids=["4 mm", "6 mm", "15 mm"])
+def test_a_solid_nodule_is_as_large_as_it_is_however_large_the_network_drew_it(
+    radius: float, most: float, chest_scripts: Any
+) -> None:
+    _, nodules = chest_scripts
+    scan = balls(radius)
+    hu = ndimage.gaussian_filter(scan.hu.float().numpy(), 0.7)
+    image = torch.from_numpy((hu + 1000) / 1400)[None, None]
+    drawn = torch.from_numpy(ndimage.binary_dilation(scan.instances.numpy() > 0, iterations=1))[None, None]
+    instances, membership = drawn.to(torch.uint8), drawn.half() * 0.95
+    solid = nodules.Candidate((15, 15, 15), 0.9, (0.0,) * 6, (1.0, 0.0, 0.0), 0.0)
+
+    nodules.at_half_contrast(image, [solid], instances, membership)
+
+    real = float((scan.instances > 0).sum())
+    assert float(drawn.sum()) / real > 1.3
+    assert 0.9 < float(instances.sum()) / real < most
+    assert ((membership > 0.5) == (instances > 0)).all()
+
+
+def test_the_ranking_is_the_logistic_regression_that_another_minimiser_finds() -> None:
+    rng = np.random.default_rng(5)
+    traits = rng.normal(size=(300, 6)) * [1, 5, 0.2, 1, 30, 0.01] + [0, 3, 1, 0, -9, 0.2]
+    scaled = (traits - traits.mean(axis=0)) / traits.std(axis=0, ddof=1)
+    is_nodule = rng.random(300) < 1 / (1 + np.exp(-(scaled @ [2, 0, -1, 0.5, 0, 1] - 0.7)))
+
+    def loss(values: Any) -> float:
+        logits = scaled @ values[:6] + values[6]
+        return float(np.logaddexp(0, np.where(is_nodule, -logits, logits)).sum() + (values[:6] ** 2).sum() / 2)
+
+    best = optimize.minimize(loss, np.zeros(7), method="BFGS").x
+    nothing = np.full((300, 3), 1 / 3)
+    ranking = learn_ranking(Seen(traits, nothing, is_nodule.astype(int) - 1, 20))
+
+    said = ranking(torch.from_numpy(traits).float())[:, 0].detach().numpy()
+    usual = np.log(is_nodule.sum() / 20)  # so many more nodules than one in a scan
+    np.testing.assert_allclose(said, scaled @ best[:6] + best[6] - usual, atol=1e-3)
+    with pytest.raises(ValueError, match="Nothing to learn"):
+        learn_ranking(Seen(traits, nothing, np.zeros(300, dtype=int), 20))
+
+
+def test_an_attenuation_that_is_said_too_seldom_is_said_as_often_as_it_is(chest_scripts: Any) -> None:
+    rng = np.random.default_rng(6)
+    truth = rng.integers(0, 3, 600)
+    logits = 2.0 * np.eye(3)[truth] + rng.normal(size=(600, 3))
+    right = np.mean(logits.argmax(axis=1) == truth)
+    too_solid = np.exp(logits + np.array([2.0, -1.0, 0.0]))
+    said = too_solid / too_solid.sum(axis=1, keepdims=True)
+
+    kinds = learn_attenuation(Seen(np.zeros((601, 6)), np.vstack([said, [1, 0, 0]]), np.append(truth, -1), 1))
+    net = chest_scripts[0].ChestNet([8, 16], [4, 8], 1)
+    before = torch.from_numpy(said)
+    assert torch.allclose(net.judge(torch.zeros(600, 6), before)[1].double(), before, atol=1e-5)
+    net.kinds = kinds
+    after = net.judge(torch.zeros(600, 6), before)[1].detach().numpy()
+
+    assert np.mean(said.argmax(axis=1) == truth) < right - 0.1
+    assert np.mean(after.argmax(axis=1) == truth) > right - 0.02
+    assert np.bincount(after.argmax(axis=1)) == pytest.approx(np.bincount(truth), rel=0.15)
+
+
+def test_the_commands_learn_to_judge_what_the_network_takes_for_nodules_and_pack_that(tmp_path: Path) -> None:
+    scans, run = tmp_path / "scans", tmp_path / "run"
+    scans.mkdir()
+    run.mkdir()
+    whole = torch.load(BUNDLE / "models" / "model.pt", weights_only=True)
+    learnt = {key.removeprefix("nodules."): part for key, part in whole.items() if key.startswith("nodules.")}
+    torch.save(learnt, run / "nodules.pt")
+    (run / "training.json").write_text('{"seed": 3}')
+    scan = balls(5.0, 6.0, 4.0, 7.0)
+    false = scan.instances > 2  # two of the four are said to be none
+    scan = replace(scan, instances=scan.instances.masked_fill(false, 0), centres=scan.centres[:2])
+    torch.save(replace(scan, diameters=scan.diameters[:2]), scans / "p000000.pt")
+    copy = shutil.copytree(BUNDLE, tmp_path / "chest_ct", ignore=shutil.ignore_patterns("__pycache__"))
+
+    assert main(["chest", "calibrate", "--run", str(run), "--scans", str(scans)]) == 0
+    lungs = BUNDLE.parent / "lung_ct" / "models" / "model.pt"
+    assert main(["chest", "pack", "--lungs", str(lungs), "--nodules", str(run), "--bundle", str(copy)]) == 0
+
+    packed = torch.load(copy / "models" / "model.pt", weights_only=True)
+    judging = torch.load(run / "calibration.pt", weights_only=True)
+    assert len(judging) == 4
+    assert all(torch.equal(packed[key], part) for key, part in judging.items())
+    known = json.loads((copy / "configs" / "metadata.json").read_text())["training"]["nodules"]
+    assert (known["seed"], known["calibration"]["scans"], known["calibration"]["nodules"]) == (3, ["p000000"], 2)
+    assert known["calibration"]["candidates"] >= 4
+    assert Bundle.load(copy).predict(Volume(np.full((20, 40, 40), 40, np.float32), np.eye(4))).detections == ()

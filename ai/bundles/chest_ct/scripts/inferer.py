@@ -101,7 +101,7 @@ class ChestInferer:
         if lungs.any():
             crop, region, inside = self.cropped(image, lungs)
             maps = self.maps(crop, region, network)
-            found, outlines, sure = find_nodules(maps, region, self._spacing_mm, self._min_score)
+            found, outlines, sure = find_nodules(maps, region, self._spacing_mm, self._min_score, network.judge)
             at_half_contrast(crop, found, outlines, sure)
             nodules[inside], membership[inside] = outlines, sure
             sure_enough = [candidate for candidate in found if candidate.score >= self._explained_score]
